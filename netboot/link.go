@@ -1,0 +1,17 @@
+package netboot
+
+import (
+	"net"
+	"net/netip"
+)
+
+// Link is the packet link to one board: the two datagram sockets a boot client talks to.
+// They may be kernel sockets of a network namespace or the ends of a user-space IP stack;
+// the servers know only these interfaces. Addresses that ReadFrom returns and WriteTo takes
+// are *net.UDPAddr.
+type Link struct {
+	BOOTP  net.PacketConn // datagrams to the BOOTP server port (67); what is written leaves from port 67
+	TFTP   net.PacketConn // datagrams to the TFTP server port (69); what is written leaves from port 69
+	Server netip.Prefix   // the host's address on the link, with the net's mask
+	Client netip.Addr     // the address to give to the board
+}

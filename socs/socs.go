@@ -1,0 +1,146 @@
+// Package socs defines what a SoC family must provide to be recovered, and the table of models.
+//
+// A family is a [Backend] in a package of its own (socs/am335x, ...). It describes its boot ROM,
+// checks firmware, and recovers a [Board] that it is handed: it never finds devices, makes
+// namespaces or opens ports itself, never prints, and never sleeps without the context.
+package socs
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"snag/event"
+	"snag/netboot"
+	"snag/usb"
+)
+
+// Backend recovers the boards of one SoC family. It is stateless: one value serves any number
+// of boards at once.
+type Backend interface {
+	// Family describes the family. The result is the caller's to keep, not to change.
+	Family() Family
+
+	// Check looks at the firmware as a model's boot ROM would, before any board is touched.
+	// It returns the images as they will be sent (an MLO without its header, say), and what the
+	// user should know. The error, if any, is a *FirmwareError or joins several.
+	Check(model Model, fw Firmware) (Firmware, []Finding, error)
+
+	// Recover brings one board up with checked firmware, stage by stage. It returns nil only when
+	// the board has received everything.
+	Recover(ctx context.Context, job Job) error
+}
+
+// Family is what there is to know of a SoC family without having a board.
+type Family struct {
+	Name  string // as in the model table: "am335x"
+	Title string // for people: "TI AM335x (Sitara)"
+
+	Carriers []Carrier // what may carry a stage, the usual one first
+
+	// ROM and Later are the USB IDs of the boot ROM and of the stages that follow it.
+	// They select boards, go into the udev rules, and are all that the privileged helper moves by default.
+	ROM, Later []usb.ID
+
+	// Reenumerate is how long the next stage may take to appear on the port after a stage is done.
+	Reenumerate time.Duration
+
+	Slots []Slot // the firmware it takes, in the order of the stages
+}
+
+// Slot is one entry of the firmware configuration.
+type Slot struct {
+	Name     string // "spl"
+	Required bool
+	Doc      string   // one line for people
+	Keys     []string // keys beyond "path" that the slot accepts, as in Snagboot's files
+}
+
+// Carrier is what a stage is reached through.
+type Carrier int
+
+const (
+	Network Carrier = iota // a network interface that the board's USB function makes on the host
+	USB                    // a USB device that the backend talks to itself
+	Serial                 // a UART
+)
+
+// Model is one row of the model table.
+type Model struct {
+	Name    string
+	Family  string
+	Aliases []string
+}
+
+// Image is one firmware file.
+type Image struct {
+	Path   string         // where it was read from; for messages
+	Data   []byte         // its contents, never nil
+	Params map[string]any // the slot's other keys, values as the file had them: string, int, bool
+}
+
+// Firmware holds the images by slot name.
+type Firmware map[string]Image
+
+// Finding is a remark about an image that is accepted all the same.
+type Finding struct {
+	Slot    string
+	Warning bool // else a mere note
+	Text    string
+}
+
+// FirmwareError says why an image cannot be used.
+type FirmwareError struct {
+	Slot, Path string
+	Err        error  // what is wrong: expected and found
+	Hint       string // what to use instead
+}
+
+func (e *FirmwareError) Error() string {
+	if e.Path == "" {
+		return fmt.Sprintf("firmware %q: %v", e.Slot, e.Err)
+	}
+	return fmt.Sprintf("firmware %q (%s): %v", e.Slot, e.Path, e.Err)
+}
+
+func (e *FirmwareError) Unwrap() error { return e.Err }
+
+// Job is one board to recover.
+type Job struct {
+	Model    Model
+	Firmware Firmware // as Check returned it
+	Board    Board
+}
+
+// Board is one physical board, as the engine follows it over its stages.
+type Board interface {
+	// Next waits for the board's next stage: the next enumeration on its port, or the serial line.
+	// Called while a stage is still there that was not handed out yet, it returns that one.
+	// The deadline is the engine's; the error says what was awaited.
+	Next(ctx context.Context) (*Stage, error)
+
+	// Emit reports progress and remarks. A StageBegun names the stage for all that follows.
+	Emit(stage string, body event.Body)
+}
+
+// Stage is what a board offers at one point of its way up. Exactly one carrier is set.
+type Stage struct {
+	Port usb.Port // or the tty's name
+	ID   usb.ID   // zero on a serial line
+
+	Link   *netboot.Link // Network
+	Serial SerialPort    // Serial
+
+	// Gone is closed when the stage left its port. Nil where that cannot be seen (Serial).
+	Gone <-chan struct{}
+}
+
+// SerialPort is an open UART, raw and 8N1.
+type SerialPort interface {
+	io.ReadWriter
+	// SetReadTimeout bounds every following Read; a Read that meets it returns 0, nil.
+	SetReadTimeout(time.Duration) error
+	// ResetInputBuffer drops what arrived and was not read.
+	ResetInputBuffer() error
+}
