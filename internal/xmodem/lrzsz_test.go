@@ -72,7 +72,7 @@ func receiver(t *testing.T, name string, args ...string) (*line, *exec.Cmd) {
 
 func TestLrzsz(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	for _, size := range []int{1, 127, 128, 129, 1024, 1025, 109728, 300*128 + 5} {
+	for _, size := range []int{1, 128, 1025, 109728} {
 		for _, block := range []int{Block128, Block1K} {
 			data := make([]byte, size)
 			for i := range data {
@@ -82,15 +82,25 @@ func TestLrzsz(t *testing.T) {
 			o := Options{BlockSize: block}
 
 			t.Run("rx/"+name, func(t *testing.T) {
+				t.Parallel()
 				l, cmd := receiver(t, "rx", "--with-crc", "--binary", "--quiet", "file")
-				if err := NewSender(l).SendXMODEM(t.Context(), data, o); err != nil {
+				s := NewSender(l)
+				if err := s.AwaitPings(t.Context(), 1, false); err != nil {
+					t.Fatal(err)
+				}
+				if err := s.SendXMODEM(t.Context(), data, o); err != nil {
 					t.Fatal(err)
 				}
 				checkReceived(t, cmd, append(bytes.Clone(data), bytes.Repeat([]byte{padding}, (128-size%128)%128)...), block)
 			})
 			t.Run("rb/"+name, func(t *testing.T) {
+				t.Parallel()
 				l, cmd := receiver(t, "rb", "--binary", "--quiet")
-				if err := NewSender(l).SendYMODEM(t.Context(), "some/where/file", data, o); err != nil {
+				s := NewSender(l)
+				if err := s.AwaitPings(t.Context(), 1, false); err != nil {
+					t.Fatal(err)
+				}
+				if err := s.SendYMODEM(t.Context(), "some/where/file", data, o); err != nil {
 					t.Fatal(err)
 				}
 				checkReceived(t, cmd, data, 0)

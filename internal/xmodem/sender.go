@@ -33,6 +33,9 @@ const (
 	// lateAnswer is how long to wait for a second answer to a block that was sent twice, lest
 	// it be taken for the next block's.
 	lateAnswer = 100 * time.Millisecond
+	// nextFile is how long to wait for the 'C' that asks for the next file of a batch. rb of lrzsz drops what
+	// arrives within a second of its ACK to an EOT.
+	nextFile = 1500 * time.Millisecond
 	// closing bounds one attempt to end a YMODEM batch: the receiver has its file already.
 	closing = 2 * time.Second
 	// poll is how long one Read may keep the context waiting.
@@ -111,7 +114,7 @@ func (s *Sender) SendYMODEM(ctx context.Context, name string, data []byte, o Opt
 	if err := s.sendBlock(ctx, 0, appendBlock(nil, 0, h, Block128, 0), true); err != nil {
 		return s.abortOnError(err)
 	}
-	if err := s.awaitNextPing(ctx); err != nil {
+	if err := s.awaitNextPing(ctx, nextPing); err != nil {
 		return s.abortOnError(err)
 	}
 	if err := s.sendData(ctx, data, o, false); err != nil {
@@ -234,7 +237,7 @@ func (s *Sender) sendEOT(ctx context.Context) error {
 
 // closeBatch sends the empty header that ends a YMODEM batch, without insisting.
 func (s *Sender) closeBatch(ctx context.Context) error {
-	if err := s.awaitNextPing(ctx); err != nil {
+	if err := s.awaitNextPing(ctx, nextFile); err != nil {
 		return err
 	}
 	block := appendBlock(nil, 0, nil, Block128, 0)
@@ -262,16 +265,16 @@ func (s *Sender) closeBatch(ctx context.Context) error {
 	return nil
 }
 
-// awaitNextPing waits for the 'C' that follows the ACK of a header or of an EOT, but not for long.
-func (s *Sender) awaitNextPing(ctx context.Context) error {
-	deadline := time.Now().Add(nextPing)
+// awaitNextPing waits for the 'C' that follows the ACK of a header or of an EOT, but no longer than d.
+func (s *Sender) awaitNextPing(ctx context.Context, d time.Duration) error {
+	deadline := time.Now().Add(d)
 	for {
 		c, err := s.readAnswer(ctx, deadline)
 		if errors.Is(err, errTimeout) || err == nil && c == ctl {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("ymodem: after the header: %w", err)
+			return fmt.Errorf("ymodem: between the files of a batch: %w", err)
 		}
 	}
 }
