@@ -20,7 +20,7 @@ import (
 // HelperPaths is where the privileged helper is looked for: where "snag setup" puts it, then where a
 // package does.
 func HelperPaths() []string {
-	return []string{"/usr/local/libexec/snag-netmove", "/usr/libexec/snag-netmove"}
+	return []string{"/usr/local/libexec/snag/snag-netmove", "/usr/libexec/snag/snag-netmove"}
 }
 
 // HelperConf is the list of USB IDs that the helper accepts beside [HelperIDs]: one VID:PID a line, four

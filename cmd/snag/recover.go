@@ -13,7 +13,6 @@ import (
 
 	"snag/event"
 	"snag/internal/config"
-	"snag/internal/ui"
 	"snag/netsetup"
 	"snag/recovery"
 	"snag/socs"
@@ -147,4 +146,15 @@ func (f *recoverFlags) options() (recovery.Options, error) {
 		return opt, &exitError{code, err}
 	}
 	return opt, err
+}
+
+type display struct {
+	Emit func(event.Event)
+	Log  *slog.Logger
+}
+
+func (d *display) Close() {}
+
+func (f *recoverFlags) display(stdout, stderr io.Writer) (*display, error) {
+	return &display{Emit: func(e event.Event) { fmt.Fprintf(stdout, "%s %s %s %+v\n", e.Port, e.Stage, e.Body.Kind(), e.Body) }, Log: slog.New(slog.NewTextHandler(stderr, nil))}, nil
 }

@@ -1,0 +1,3 @@
+package ui
+
+func Printable(s string) string { return s }
