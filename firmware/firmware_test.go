@@ -152,7 +152,7 @@ func TestFITRefuses(t *testing.T) {
 			"impossible data"},
 		"unbalanced": {new(tree).begin("").bytes(), "ends before its nodes do"},
 		"two roots":  {new(tree).begin("").end().begin("").end().bytes(), "second root"},
-		"deep":       {strings2tree(40), "nested more than 32 deep"},
+		"deep":       {deepTree(40), "nested more than 32 deep"},
 	} {
 		if _, err := ParseFIT(tt.b); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", name, err, tt.want)
@@ -171,7 +171,7 @@ func TestFITRefuses(t *testing.T) {
 	}
 }
 
-func strings2tree(depth int) []byte {
+func deepTree(depth int) []byte {
 	t := new(tree)
 	for range depth {
 		t.begin("n")

@@ -22,7 +22,7 @@ func FuzzFIT(f *testing.F) {
 	f.Add(makeFIT("arm", false))
 	f.Add(makeFIT("arm64", true))
 	f.Add(new(tree).begin("").end().bytes())
-	f.Add(strings2tree(40))
+	f.Add(deepTree(40))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		tree, err := ParseFDT(b)
 		if err != nil {
