@@ -203,8 +203,9 @@ func (b *board) Next(ctx context.Context) (*socs.Stage, error) {
 		case <-b.ns.Done():
 			return nil, fmt.Errorf("the board's network namespace ended: %w", b.ns.Err())
 		case found, ok := <-b.found:
-			if !ok {
-				return nil, b.awayError(ctx)
+			if !ok { // with the context that ends this wait too
+				b.found = nil
+				continue
 			}
 			i, ok, err := b.choose(found)
 			if err != nil {
@@ -259,28 +260,27 @@ func (b *board) awayError(ctx context.Context) error {
 		Hint: "check cable and power, then run snag again"}
 }
 
-// choose picks the board's interface among those that are there.
+// choose picks the board's interface among those that are there. Two on one port are one board.
 func (b *board) choose(ifaces []netsetup.Interface) (netsetup.Interface, bool, error) {
-	var candidates []netsetup.Interface
+	var chosen netsetup.Interface
+	var list []string
 	for _, i := range ifaces {
-		if b.matches(i) {
-			candidates = append(candidates, i)
+		switch {
+		case !b.matches(i):
+		case len(list) == 0:
+			chosen = i
+			list = append(list, fmt.Sprintf("%s (%s)", i.Port, i.ID))
+		case i.Port != chosen.Port:
+			list = append(list, fmt.Sprintf("%s (%s)", i.Port, i.ID))
 		}
 	}
-	switch len(candidates) {
-	case 0:
-		return netsetup.Interface{}, false, nil
-	case 1:
-		return candidates[0], true, nil
+	if len(list) > 1 {
+		return netsetup.Interface{}, false, &UsageError{
+			Err:  fmt.Errorf("%d boards match: %s", len(list), strings.Join(list, ", ")),
+			Hint: "name one of them: --usb-path " + string(chosen.Port),
+		}
 	}
-	var list []string
-	for _, c := range candidates {
-		list = append(list, fmt.Sprintf("%s (%s)", c.Port, c.ID))
-	}
-	return netsetup.Interface{}, false, &UsageError{
-		Err:  fmt.Errorf("%d boards match: %s", len(candidates), strings.Join(list, ", ")),
-		Hint: "name one of them: --usb-path " + string(candidates[0].Port),
-	}
+	return chosen, len(list) == 1, nil
 }
 
 // matches reports whether i is, or may be, the board. A port that was named or followed decides

@@ -1,3 +1,0 @@
-package ui
-
-func Printable(s string) string { return s }
