@@ -71,15 +71,21 @@ func Run(t testing.TB, job Job) *Result {
 // start is Run for any exit status.
 func start(t testing.TB, job Job) *Result {
 	t.Helper()
+	wanted(t)
+	r, err := Exec(t.Context(), t.TempDir(), job)
+	check(t, err)
+	return r
+}
+
+// wanted skips a test if VMs are switched off.
+func wanted(t testing.TB) {
+	t.Helper()
 	switch {
 	case os.Getenv("SNAG_LAB") == "off":
 		t.Skip("lab: SNAG_LAB=off")
 	case testing.Short():
 		t.Skip("lab: no VM in -short mode")
 	}
-	r, err := Exec(t.Context(), t.TempDir(), job)
-	check(t, err)
-	return r
 }
 
 // check skips a test whose needs cannot be met here and fails it on other errors.
