@@ -39,6 +39,7 @@ func goTool(t testing.TB, args ...string) string {
 // and reports each as a subtest of t. It fails if none matched.
 func GoTest(t *testing.T, pkg, run string, job Job) *Result {
 	t.Helper()
+	wanted(t)
 	binary := filepath.Join(t.TempDir(), "test")
 	goTool(t, "test", "-c", "-o", binary, pkg)
 	dirs := strings.Split(strings.TrimSpace(goTool(t, "list", "-f", "{{.Dir}}\n{{.Module.Dir}}", pkg)), "\n")

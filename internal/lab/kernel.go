@@ -21,6 +21,7 @@ import (
 type kernel struct {
 	release string // as uname -r says
 	dir     string // holds boot/vmlinuz-RELEASE and lib/modules/RELEASE with its modules.dep
+	image   string // what QEMU is to boot: vmlinux in dir, else boot/vmlinuz-RELEASE
 }
 
 // kernelNames are packages that depend on the distribution's newest kernel: Debian's,
@@ -89,7 +90,11 @@ func (c *cache) assemble(ctx context.Context, parts []string) (*kernel, error) {
 	if len(images) != 1 {
 		return nil, fmt.Errorf("%d kernels in %s, want 1", len(images), dir)
 	}
-	return &kernel{strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-"), dir}, nil
+	k := &kernel{strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-"), dir, images[0]}
+	if vmlinux := filepath.Join(dir, "vmlinux"); exists(vmlinux) {
+		k.image = vmlinux
+	}
+	return k, nil
 }
 
 func (c *cache) assembleInto(ctx context.Context, dir string, parts []string) error {
@@ -133,10 +138,32 @@ func (c *cache) assembleInto(ctx context.Context, dir string, parts []string) er
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("depmod: %w: %s", err, tail(string(out), 3))
 	}
+	if err := c.extract(ctx, tmp, filepath.Base(releases[0])); err != nil {
+		return err
+	}
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return err
 	}
 	return os.Rename(tmp, dir)
+}
+
+// extract puts the uncompressed kernel beside the compressed one, if QEMU can boot
+// that (it can if the kernel was built with CONFIG_PVH).
+func (c *cache) extract(ctx context.Context, dir, release string) error {
+	config, err := os.ReadFile(filepath.Join(dir, "boot", "config-"+release))
+	if err != nil || !bytes.Contains(config, []byte("\nCONFIG_PVH=y\n")) {
+		return nil
+	}
+	image, err := os.ReadFile(filepath.Join(dir, "boot", "vmlinuz-"+release))
+	if err != nil {
+		return err
+	}
+	vmlinux, err := uncompress(ctx, image)
+	if err != nil {
+		c.log("booting will be slower: %v", err)
+		return nil
+	}
+	return os.WriteFile(filepath.Join(dir, "vmlinux"), vmlinux, 0o644)
 }
 
 // modules returns the files of the named modules and of all they depend on, each

@@ -35,9 +35,12 @@ type Job struct {
 	// Packages are laid over the VM's root, with what they depend on, as far as the
 	// host lacks them. Their maintainers' scripts are not run.
 	Packages []string
-	// Udev runs udevd, settled before the script starts.
+	// Udev runs udevd. What is there before the script starts is triggered for the
+	// subsystems net, usb, tty and misc only: loading drivers for the whole machine
+	// takes longer than all the rest of a boot.
 	Udev bool
-	// CPUs and Memory (in MiB) of the VM; 0 means 2 and 1024.
+	// CPUs and Memory (in MiB) of the VM; 0 means 1 and 1024. Under
+	// emulation more processors make a VM slower on a busy host.
 	CPUs, Memory int
 	// Timeout is how long the VM may run, boot included; 0 means two minutes.
 	Timeout time.Duration
@@ -68,15 +71,21 @@ func Run(t testing.TB, job Job) *Result {
 // start is Run for any exit status.
 func start(t testing.TB, job Job) *Result {
 	t.Helper()
+	wanted(t)
+	r, err := Exec(t.Context(), t.TempDir(), job)
+	check(t, err)
+	return r
+}
+
+// wanted skips a test if VMs are switched off.
+func wanted(t testing.TB) {
+	t.Helper()
 	switch {
 	case os.Getenv("SNAG_LAB") == "off":
 		t.Skip("lab: SNAG_LAB=off")
 	case testing.Short():
 		t.Skip("lab: no VM in -short mode")
 	}
-	r, err := Exec(t.Context(), t.TempDir(), job)
-	check(t, err)
-	return r
 }
 
 // check skips a test whose needs cannot be met here and fails it on other errors.
@@ -97,7 +106,7 @@ func check(t testing.TB, err error) {
 // took longer than Job.Timeout ([context.DeadlineExceeded]), or the VM broke down.
 func Exec(ctx context.Context, dir string, job Job) (*Result, error) {
 	if job.CPUs == 0 {
-		job.CPUs = 2
+		job.CPUs = 1
 	}
 	if job.Memory == 0 {
 		job.Memory = 1024
@@ -252,7 +261,7 @@ func (r *Result) String() string {
 	for _, part := range []struct {
 		name, text string
 		lines      int
-	}{{"console", r.Console, 25}, {"stdout", r.Stdout, 100}, {"stderr", r.Stderr, 100}} {
+	}{{"console", r.Console, 60}, {"stdout", r.Stdout, 100}, {"stderr", r.Stderr, 100}} {
 		if strings.TrimSpace(part.text) != "" {
 			fmt.Fprintf(&b, "--- %s\n%s\n", part.name, tail(part.text, part.lines))
 		}

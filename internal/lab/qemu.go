@@ -111,11 +111,11 @@ func lines(s []string) []byte {
 func (m *machine) command(ctx context.Context, job Job, dir, cache string) *exec.Cmd {
 	args := []string{
 		"-no-user-config", "-nodefaults", "-display", "none", "-no-reboot",
-		"-machine", "pc,accel=tcg", "-cpu", "max,la57=off",
+		"-machine", "q35,accel=tcg", "-cpu", "max,la57=off",
 		"-smp", strconv.Itoa(job.CPUs), "-m", strconv.Itoa(job.Memory),
-		"-kernel", filepath.Join(m.kernel.dir, "boot", "vmlinuz-"+m.kernel.release),
+		"-kernel", m.kernel.image,
 		"-initrd", filepath.Join(dir, "initramfs"),
-		"-append", "console=ttyS0 quiet panic=-1 mitigations=off nokaslr " + inVM,
+		"-append", "console=ttyS0 quiet panic=-1 mitigations=off nokaslr cryptomgr.notests " + inVM,
 		"-serial", "file:" + filepath.Join(dir, "console"),
 		"-device", "virtio-rng-pci",
 	}
