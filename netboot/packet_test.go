@@ -60,9 +60,9 @@ func TestParseReadRequest(t *testing.T) {
 
 func TestErrorText(t *testing.T) {
 	for in, want := range map[string]string{
-		"\x00\x05\x00\x08bad options\x00":                         `TFTP error 8 "bad options"`,
-		"\x00\x05\x00\x01\x1b[2J\n\xff\x00rest":                   `TFTP error 1 "\x1b[2J\n\xff"`,
-		"\x00\x05\x01\x00":                                        `TFTP error 256 ""`,
+		"\x00\x05\x00\x08bad options\x00":                       `TFTP error 8 "bad options"`,
+		"\x00\x05\x00\x01\x1b[2J\n\xff\x00rest":                 `TFTP error 1 "\x1b[2J\n\xff"`,
+		"\x00\x05\x01\x00":                                      `TFTP error 256 ""`,
 		"\x00\x05\x00\x00" + strings.Repeat("a", 1000) + "\x00": `TFTP error 0 "` + strings.Repeat("a", 80) + `..."`,
 	} {
 		if got := errorText([]byte(in)); got != want {

@@ -293,7 +293,7 @@ func (s *server) read(b []byte, from netip.AddrPort, now time.Time) error {
 		s.ignore("TFTP", err.Error())
 		return s.send(errorPacket(codeIllegal, err.Error()), from)
 	}
-	if s.t != nil && s.peer == from && s.t.started() && !s.t.paused && now.Sub(s.begun) < settle && s.asked == string(b) {
+	if s.t != nil && s.peer == from && s.t.lively(now) && now.Sub(s.begun) < settle && s.asked == string(b) {
 		s.ignore("TFTP", "duplicate of the request")
 		return nil
 	}

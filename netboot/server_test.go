@@ -344,7 +344,7 @@ func TestLastACKLost(t *testing.T) {
 
 func TestCancelled(t *testing.T) {
 	for name, begin := range map[string]func(l *lab){
-		"no BOOTP request came": func(*lab) {},
+		"no BOOTP request came":                               func(*lab) {},
 		"1 BOOTP requests answered, but no TFTP request came": func(l *lab) { l.ask(romRequest()) },
 		"transfer of spl.bin ended at 512 of 109728 bytes": func(l *lab) {
 			c := netboottest.Client{Stop: func(n int) bool { return n == 2 }}

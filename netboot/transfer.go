@@ -16,8 +16,8 @@ const (
 	// taken to have them all: a ROM jumps right after its last ACK, which may be lost.
 	finalTries = 6
 
-	// settle is how long after its start an identical request from the same port, though blocks were
-	// acknowledged, is taken for a duplicate of the first. A client that did restart asks again.
+	// settle is how long after its start an identical request from the same port is taken for a duplicate of the first
+	// while the client acknowledges blocks. A client that did restart asks again.
 	settle = 500 * time.Millisecond
 )
 
@@ -111,6 +111,11 @@ func (t *transfer) ackedBytes() int { return min(max(t.acked, 0)*t.blksize, len(
 
 // started reports whether the client has acknowledged anything.
 func (t *transfer) started() bool { return t.acked > 0 || t.acked == 0 && t.oack != nil }
+
+// lively reports whether the client acknowledged something just now.
+func (t *transfer) lively(now time.Time) bool {
+	return t.started() && !t.paused && now.Sub(t.progress) < minRTO
+}
 
 // allSent reports whether the last block was sent: a client that vanishes now may have it.
 func (t *transfer) allSent() bool { return t.sent == t.last && !t.paused }

@@ -63,9 +63,9 @@ type fetch struct {
 	timeout time.Duration
 	got     Fetched
 
-	block    int  // the last block received in order
-	inWindow int  // blocks received since the last ACK
-	reported int  // the block after which an unexpected one was last reported
+	block    int // the last block received in order
+	inWindow int // blocks received since the last ACK
+	reported int // the block after which an unexpected one was last reported
 	ackBuf   [4]byte
 }
 
