@@ -315,10 +315,10 @@ func (w *worker) look() error {
 		switch {
 		case a == nil:
 			err = w.fail(p.id, unix.ENODEV)
-		case operational(a), time.Since(p.begun) >= carrierWait:
+		case a.RawFlags&unix.IFF_LOWER_UP != 0, time.Since(p.begun) >= carrierWait:
 			err = w.to.send(message{
 				Kind: kindConfigured, ID: p.id, Index: p.index, Name: p.name,
-				Carrier: operational(a), Took: time.Since(p.begun),
+				Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0, Took: time.Since(p.begun),
 			})
 		default:
 			still = append(still, p)
@@ -342,11 +342,4 @@ func (w *worker) look() error {
 		}
 	}
 	return nil
-}
-
-// operational says whether packets get through: there is a carrier, and the kernel has dealt with that
-// (netdevice(7)). Before, it drops what is sent.
-func operational(a *netlink.LinkAttrs) bool {
-	const both = unix.IFF_LOWER_UP | unix.IFF_RUNNING
-	return a.RawFlags&both == both
 }
