@@ -190,7 +190,9 @@ func (c *client) request(ctx context.Context, payload []byte, wait time.Duration
 	taken := c.lose() || c.put(ctx, frame, wait)
 	c.edit(func(s *Stage) {
 		if !taken {
-			s.BOOTPBefore++
+			if ctx.Err() == nil {
+				s.BOOTPBefore++
+			}
 			return
 		}
 		if s.BOOTPSent++; s.BOOTPSent == 1 {

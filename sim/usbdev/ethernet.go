@@ -139,6 +139,11 @@ func (c *Config) IsRNDIS() bool {
 	return len(c.Interfaces) > 0 && c.Interfaces[0].Class == classComm && c.Interfaces[0].Protocol == protocolRNDIS
 }
 
+// IsECM says whether the configuration is one of ECMConfig.
+func (c *Config) IsECM() bool {
+	return len(c.Interfaces) > 0 && c.Interfaces[0].Class == classComm && c.Interfaces[0].SubClass == subClassECM
+}
+
 // endpoint finds an endpoint of a type and direction in the configuration, 0 if there is none.
 func (c *Config) endpoint(typ uint8, in bool) uint8 {
 	for _, i := range c.Interfaces {

@@ -1,0 +1,10 @@
+// Package sim runs virtual boards for people and scripts: it is what "snag sim" does.
+//
+// The device models and what carries them are in sub-packages:
+//
+//	usbdev    what a USB device is, to models and carriers; network gadgets
+//	am335x    the model of an AM335x board
+//	usbip     USB/IP: transfers to a kernel, over any stream or TCP
+//	vhci      plugs a device into the running kernel (root, module vhci-hcd)
+//	sandbox   shows a network board to a command in private namespaces (no USB, no root)
+package sim
