@@ -106,6 +106,16 @@ func (e *FirmwareError) Error() string {
 
 func (e *FirmwareError) Unwrap() error { return e.Err }
 
+// BoardError is a board that did not go on as it should.
+type BoardError struct {
+	Stage string // where it stood
+	Err   error  // what was expected, what came
+	Hint  string // the likely cause, and what to do
+}
+
+func (e *BoardError) Error() string { return e.Err.Error() }
+func (e *BoardError) Unwrap() error { return e.Err }
+
 // Job is one board to recover.
 type Job struct {
 	Model    Model
@@ -126,8 +136,11 @@ type Board interface {
 
 // Stage is what a board offers at one point of its way up. Exactly one carrier is set.
 type Stage struct {
-	Port usb.Port // or the tty's name
+	Port usb.Port // empty on a serial line
 	ID   usb.ID   // zero on a serial line
+	ROM  bool     // its ID is that of the boot ROM, as far as the engine knows
+
+	Since time.Time // when it was seen first
 
 	Link   *netboot.Link // Network
 	Serial SerialPort    // Serial

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"snag/internal/config"
+	"snag/internal/ui"
+	"snag/recovery"
+	"snag/socs"
+	"snag/usb"
+)
+
+func newList() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List SoC models, attached boards, firmware templates",
+		Args:  noArgs,
+	}
+	cmd.AddCommand(
+		&cobra.Command{Use: "socs", Short: "List the SoC models, and which of them can be recovered", Args: noArgs, RunE: listSoCs},
+		&cobra.Command{Use: "boards", Short: "List the boards that are attached", Args: noArgs, RunE: listBoards},
+		&cobra.Command{Use: "templates", Short: "List the firmware files to start from", Args: noArgs, RunE: listTemplates},
+	)
+	return cmd
+}
+
+func listSoCs(cmd *cobra.Command, _ []string) error {
+	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "MODEL\tFAMILY\tALIASES\tRECOVERY")
+	for _, m := range socs.Models() {
+		state := "not built yet"
+		if recovery.BackendOf(m.Family) != nil {
+			state = "yes"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", m.Name, m.Family, strings.Join(m.Aliases, " "), state)
+	}
+	return w.Flush()
+}
+
+func listBoards(cmd *cobra.Command, _ []string) error {
+	boards, err := recovery.Boards(usb.Sysfs{})
+	if err != nil {
+		return err
+	}
+	if len(boards) == 0 {
+		fmt.Fprintln(cmd.ErrOrStderr(), "no known board is attached")
+		return nil
+	}
+	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "PORT\tID\tFAMILY\tSTAGE\tDRIVER\tINTERFACE\tACCESS\tPRODUCT")
+	for _, b := range boards {
+		stage, access := "later", "yes"
+		if b.ROM {
+			stage = "rom"
+		}
+		if b.Access() != nil {
+			access = "no"
+		}
+		var drivers, nets []string
+		for _, i := range b.Interfaces {
+			if i.Driver != "" && !slices.Contains(drivers, i.Driver) {
+				drivers = append(drivers, i.Driver)
+			}
+			if i.Net != "" {
+				nets = append(nets, i.Net)
+			}
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", b.Port, b.ID, b.Family.Name, stage,
+			orDash(drivers), orDash(nets), access, ui.Printable(b.Product))
+	}
+	return w.Flush()
+}
+
+func orDash(s []string) string {
+	if len(s) == 0 {
+		return "-"
+	}
+	return strings.Join(s, ",")
+}
+
+func listTemplates(cmd *cobra.Command, _ []string) error {
+	for _, name := range config.Templates() {
+		fmt.Fprintln(cmd.OutOrStdout(), name)
+	}
+	return nil
+}

@@ -1,0 +1,133 @@
+// Command snag brings dead embedded boards back over USB.
+//
+// This package is the command line only: a file per subcommand, flags in, calls out. What the
+// commands do lives in recovery, internal/setup, internal/config and sim.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"snag/netsetup"
+	"snag/recovery"
+)
+
+// version is set by the build (Makefile).
+var version = "development build"
+
+func main() {
+	if netsetup.WorkerMain() {
+		return
+	}
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is the whole program but for the process around it.
+func run(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signalContext()
+	defer stop()
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return recovery.ExitDone
+	}
+	var shown *shownError
+	if !errors.As(err, &shown) {
+		fmt.Fprintf(stderr, "snag: %v\n", err)
+		if hint := recovery.Hint(err); hint != "" {
+			fmt.Fprintf(stderr, "hint: %s\n", hint)
+		}
+	}
+	return exitCode(err)
+}
+
+// exitCode adds to the engine's codes what cobra finds wrong with the command line.
+func exitCode(err error) int {
+	var code *exitError
+	if errors.As(err, &code) {
+		return code.code
+	}
+	return recovery.ExitCode(err)
+}
+
+// shownError is an error that the display has told already.
+type shownError struct{ error }
+
+func (e *shownError) Unwrap() error { return e.error }
+
+// exitError is an error with an exit code of its own.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+// signalContext ends with recovery.ErrInterrupted at the first signal that asks snag to stop; a
+// second one ends the process the hard way, which leaves nothing behind either.
+func signalContext() (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		if _, ok := <-signals; ok {
+			signal.Stop(signals)
+			cancel(recovery.ErrInterrupted)
+		}
+	}()
+	return ctx, func() { signal.Stop(signals); cancel(nil) }
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "snag",
+		Short: "Bring dead embedded boards back over USB",
+		Long: `snag brings dead embedded boards back over USB: the SoC's boot ROM asks its
+host for firmware, snag answers.
+
+The two commands that most people need:
+
+  sudo snag setup                               once: the right to do it without root
+  snag recover --soc am335x -f board.yaml       whenever a board is dead
+
+A firmware file to start from:  snag template am335x-beaglebone-black > board.yaml
+Something does not work:        snag doctor
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 no board in time, 4 no permission or no
+setup, 5 firmware refused, 6 board or protocol error, 130 interrupted.`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		DisableAutoGenTag: true,
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &recovery.UsageError{Err: err, Hint: "see " + cmd.CommandPath() + " --help"}
+	})
+	root.AddCommand(
+		newRecover(), newList(), newTemplate(), newSetup(), newDoctor(), newUdev(),
+		newSim(), newVersion(), newMan(),
+	)
+	return root
+}
+
+// noArgs and oneArg are cobra's checks with snag's exit code.
+func noArgs(cmd *cobra.Command, args []string) error {
+	return usage(cmd, cobra.NoArgs(cmd, args))
+}
+
+func usage(cmd *cobra.Command, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &recovery.UsageError{Err: err, Hint: "see " + cmd.CommandPath() + " --help"}
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"snag/internal/setup"
+	"snag/netsetup"
+	"snag/recovery"
+	"snag/socs"
+	"snag/usb"
+)
+
+func families() []socs.Family {
+	var all []socs.Family
+	for _, b := range recovery.Backends() {
+		all = append(all, b.Family())
+	}
+	return all
+}
+
+func newSetup() *cobra.Command {
+	opt := setup.Options{Families: families()}
+	var ids []string
+	cmd := &cobra.Command{
+		Use:   "setup",
+		Short: "Allow recoveries without root (run once, as root)",
+		Long: `Installs what recoveries by ordinary users need: the helper that moves a board's
+network interface, with one capability; the udev rules; where the distribution
+restricts user namespaces, an AppArmor profile. Prints what it does; may be
+repeated; --remove takes it all back. docs/setup.md tells file by file.`,
+		Example: "  sudo snag setup\n  sudo snag setup --usb 0525:a4a2   # an SPL with other USB IDs\n  snag setup --check",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if opt.USB, err = parseIDs(ids); err != nil {
+				return usage(cmd, err)
+			}
+			opt.Out = cmd.OutOrStdout()
+			return setupError(setup.Setup(cmd.Context(), opt))
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringArrayVar(&ids, "usb", nil, "allow this `VID:PID` too; may be given several times")
+	fl.BoolVar(&opt.Check, "check", false, "change nothing; say what is missing and exit with 4 if anything is")
+	fl.BoolVar(&opt.Remove, "remove", false, "take everything away again")
+	fl.StringVar(&opt.DestDir, "destdir", "", "stage the files below this `directory`, for packages (default $DESTDIR)")
+	fl.StringVar(&opt.Prefix, "prefix", "", "/usr or /usr/local")
+	fl.StringVar(&opt.Group, "group", "", "the `group` that may use boards (default plugdev)")
+	fl.BoolVar(&opt.AppArmor, "apparmor", false, "stage the AppArmor profile too (with --destdir)")
+	cmd.MarkFlagsMutuallyExclusive("check", "remove")
+	return cmd
+}
+
+// setupError gives setup's ends their exit codes.
+func setupError(err error) error {
+	switch {
+	case errors.Is(err, setup.ErrIncomplete):
+		return &exitError{recovery.ExitPermission, err}
+	case errors.Is(err, setup.ErrNotRoot):
+		return &exitError{recovery.ExitPermission, err}
+	}
+	return err
+}
+
+func parseIDs(words []string) ([]usb.ID, error) {
+	var ids []usb.ID
+	for _, w := range words {
+		id, err := usb.ParseID(w)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+func newUdev() *cobra.Command {
+	return &cobra.Command{
+		Use:   "udev",
+		Short: "Print the udev rules that setup installs",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			fmt.Fprint(cmd.OutOrStdout(), setup.Rules(families(), nil, "plugdev"))
+			return nil
+		},
+	}
+}
+
+func newDoctor() *cobra.Command {
+	var json bool
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Say what is missing on this machine, and how to mend it",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			checks, err := setup.Doctor(cmd.Context(), setup.Options{Families: families(), UserNamespaces: netsetup.ProbeUserNamespaces})
+			if err != nil {
+				return err
+			}
+			show := setup.WriteTable
+			if json {
+				show = setup.WriteJSON
+			}
+			if err := show(cmd.OutOrStdout(), checks); err != nil {
+				return err
+			}
+			if setup.Failed(checks) {
+				return &shownError{&exitError{recovery.ExitPermission, errors.New("something is missing")}}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&json, "json", false, "print JSON")
+	return cmd
+}

@@ -1,0 +1,277 @@
+package firmware
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// Kind is a file's format.
+type Kind int
+
+// The formats that Identify tells apart.
+const (
+	KindUnknown Kind = iota
+	KindEmpty
+	KindBlank // one byte repeated
+	KindText
+	KindELF
+	KindArchive // compressed, or an archive
+	KindUImage  // a legacy U-Boot image
+	KindFIT     // a flattened image tree
+	KindDTB     // a device tree that is no FIT
+	KindTIMemory
+	KindTISwapped
+	KindTISigned
+	KindARM
+	KindARM64
+	KindOtherSoC // a first stage, or an image, in another SoC vendor's format
+	KindDisk     // an image of a whole disk or file system
+)
+
+// Info is what Identify found.
+type Info struct {
+	Kind Kind
+	Text string // in words, with an article: "an Allwinner eGON SPL"
+}
+
+func (i Info) String() string { return i.Text }
+
+// Identify says what a file is, by its contents alone. It does not verify: a damaged image is
+// still what it claims to be.
+func Identify(b []byte) Info {
+	switch {
+	case len(b) == 0:
+		return Info{KindEmpty, "an empty file"}
+	case bytes.Count(b, b[:1]) == len(b):
+		return Info{KindBlank, fmt.Sprintf("%d bytes of %#02x and nothing else", len(b), b[0])}
+	}
+	for _, m := range magics {
+		if matches(b, m.off, m.magic) {
+			return Info{m.kind, m.text}
+		}
+	}
+	for _, look := range []func([]byte) (Info, bool){
+		identifyTree, identifyUImage, identifyTI, identifyELF, identifyNXP, identifyDER, identifyARM, identifyDisk, identifyText,
+	} {
+		if info, ok := look(b); ok {
+			return info
+		}
+	}
+	return Info{KindUnknown, fmt.Sprintf("nothing that snag knows (it begins with % x)", b[:min(8, len(b))])}
+}
+
+func matches(b []byte, off int, magic string) bool {
+	return len(b) >= off+len(magic) && string(b[off:off+len(magic)]) == magic
+}
+
+// magics are the formats that fixed bytes at a fixed place give away.
+var magics = []struct {
+	off   int
+	magic string
+	kind  Kind
+	text  string
+}{
+	{4, "eGON.BT0", KindOtherSoC, "an Allwinner eGON SPL"},
+	{4, "eGON.BT1", KindOtherSoC, "an Allwinner eGON boot1 image"},
+	{0, "TOC0.GLH", KindOtherSoC, "an Allwinner TOC0 (secure boot) SPL"},
+	{8192 + 4, "eGON.BT0", KindOtherSoC, "an Allwinner SD card image (eGON SPL at 8 KiB)"},
+	{0, "STM2", KindOtherSoC, "an STM32MP image (STM32 header)"},
+	{0, "\x01\x00\x64\xaa\x78\x56\x34\x12", KindOtherSoC, "a firmware image package (FIP)"},
+	{0, "RKNS", KindOtherSoC, "a Rockchip boot image (RKNS)"},
+	{0, "\x3b\x8c\xdc\xfc\xbe\x9f\x9d\x51", KindOtherSoC, "a Rockchip idbloader"},
+	{0, "RK30", KindOtherSoC, "a Rockchip first stage"},
+	{0, "RK31", KindOtherSoC, "a Rockchip first stage"},
+	{0, "RK32", KindOtherSoC, "a Rockchip first stage"},
+	{0, "RK33", KindOtherSoC, "a Rockchip first stage"},
+	{0, "LDR ", KindOtherSoC, "a Rockchip loader container"},
+	{0x24, "XNLX", KindOtherSoC, "a Xilinx Zynq or ZynqMP boot image"},
+	{0x24, "XLNX", KindOtherSoC, "a Xilinx Zynq or ZynqMP boot image"},
+	{0x14, "STMP", KindOtherSoC, "an i.MX23/28 boot stream (.sb)"},
+	{16, "@AML", KindOtherSoC, "an Amlogic boot image"},
+	{0x24, "\x18\x28\x6f\x01", KindARM, "a Linux kernel (zImage)"},
+	{0x38, "ARM\x64", KindARM64, "a Linux kernel for 64-bit ARM or RISC-V (Image)"},
+	{0, "\x1f\x8b", KindArchive, "a gzip-compressed file: unpack it first"},
+	{0, "\xfd7zXZ\x00", KindArchive, "an xz-compressed file: unpack it first"},
+	{0, "BZh", KindArchive, "a bzip2-compressed file: unpack it first"},
+	{0, "\x28\xb5\x2f\xfd", KindArchive, "a zstd-compressed file: unpack it first"},
+	{0, "PK\x03\x04", KindArchive, "a zip archive: unpack it first"},
+	{0, "!<arch>\n", KindArchive, "an ar archive (a Debian package?): unpack it first"},
+	{257, "ustar", KindArchive, "a tar archive: unpack it first"},
+	{0, "\x3a\xff\x26\xed", KindDisk, "an Android sparse image"},
+}
+
+func identifyTree(b []byte) (Info, bool) {
+	if !matches(b, 0, "\xd0\x0d\xfe\xed") {
+		return Info{}, false
+	}
+	t, err := ParseFDT(b)
+	switch {
+	case err != nil:
+		return Info{KindFIT, "a damaged device tree or FIT image"}, true
+	case t.IsFIT():
+		return Info{KindFIT, "a FIT image" + quoted(t.Root.Text("description"))}, true
+	}
+	return Info{KindDTB, "a device tree of a board" + quoted(t.Root.Text("model")) + ", not a boot image"}, true
+}
+
+func identifyUImage(b []byte) (Info, bool) {
+	if !matches(b, 0, "\x27\x05\x19\x56") {
+		return Info{}, false
+	}
+	if len(b) < uImageHeaderSize {
+		return Info{KindUImage, "the beginning of a legacy uImage"}, true
+	}
+	return Info{KindUImage, fmt.Sprintf("a legacy uImage%s for %s", quoted(printable(strings.TrimRight(string(b[32:64]), "\x00"))),
+		nameOf(uImageArch, b[29]))}, true
+}
+
+func identifyTI(b []byte) (Info, bool) {
+	switch {
+	case swappedMLO(b):
+		return Info{KindTISwapped, "a TI MLO with swapped bytes, for SPI flash (MLO.byteswap)"}, true
+	case hasTOC(b):
+		items := tocItems(b[:min(len(b), tiConfigSize)])
+		if items[0] != "CHSETTINGS" || len(items) > 1 {
+			return Info{KindTISigned, "a TI boot image with a table of contents (" + strings.Join(items, ", ") + "), as for high-security devices"}, true
+		}
+		if len(b) > tiConfigSize && hasGP(b[tiConfigSize:]) {
+			return Info{KindTIMemory, "a TI MLO for " + TISoC(binary.LittleEndian.Uint32(b[tiConfigSize+4:]))}, true
+		}
+		return Info{KindTIMemory, "the beginning of a TI MLO"}, true
+	case hasGP(b):
+		return Info{KindTIMemory, "a TI first stage with a GP header for " + TISoC(binary.LittleEndian.Uint32(b[4:]))}, true
+	case bytes.Contains(b[:min(len(b), 4096)], []byte("CERT_ISW")):
+		return Info{KindTISigned, "a signed first stage for a TI high-security device"}, true
+	}
+	return Info{}, false
+}
+
+// TISoC says which of TI's SoCs a first stage with this load address is for. The addresses are
+// U-Boot's SPL_TEXT_BASE (ISW_ENTRY_ADDR) of each SoC.
+func TISoC(load uint32) string {
+	switch {
+	case load == 0x402f0400:
+		return "AM335x"
+	case load == 0x40301950:
+		return "AM335x (high-security device)"
+	case load == 0x402f4000, load == 0x40300350, load == 0x403018e0:
+		return "AM43xx"
+	case load >= 0x40200000 && load < 0x40210000:
+		return "OMAP3, AM35x or DM37x"
+	case load >= 0x40300000 && load < 0x40302000:
+		return "OMAP4, OMAP5, DRA7xx, AM57xx or TI81xx"
+	}
+	return fmt.Sprintf("a TI SoC with internal memory at %#x", load)
+}
+
+func identifyELF(b []byte) (Info, bool) {
+	if !matches(b, 0, "\x7fELF") || len(b) < 20 {
+		return Info{}, false
+	}
+	var order binary.ByteOrder = binary.LittleEndian
+	if b[5] == 2 {
+		order = binary.BigEndian
+	}
+	machine := map[uint16]string{3: "x86", 8: "MIPS", 40: "ARM", 62: "x86-64", 183: "64-bit ARM", 243: "RISC-V"}[order.Uint16(b[18:])]
+	if machine == "" {
+		machine = fmt.Sprintf("machine %d", order.Uint16(b[18:]))
+	}
+	return Info{KindELF, "an ELF file for " + machine + " (what the linker made; boards want the .bin or .img made from it)"}, true
+}
+
+// identifyNXP finds an image vector table (tag d1, length 32, version 4x) or a container of i.MX8/9 (tag 87).
+func identifyNXP(b []byte) (Info, bool) {
+	for _, off := range []int{0, 0x400, 0x1000, 0x8000, 0x8400} {
+		if len(b) < off+32 {
+			break
+		}
+		h := b[off:]
+		if h[0] == 0xd1 && h[1] == 0 && h[2] == 0x20 && h[3]&0xf0 == 0x40 {
+			return Info{KindOtherSoC, "an NXP i.MX image (IVT header)"}, true
+		}
+		if size := int(binary.LittleEndian.Uint16(h[1:])); h[3] == 0x87 && (h[0] == 0 || h[0] == 2) && size >= 16 && size%8 == 0 && h[11] <= 32 {
+			return Info{KindOtherSoC, "an NXP i.MX8 or i.MX9 container image"}, true
+		}
+	}
+	return Info{}, false
+}
+
+// identifyDER finds TI's K3 images, which begin with an X.509 certificate (SEQUENCE, two bytes of
+// length) that has extensions below TI's arc 1.3.6.1.4.1.294.1.
+func identifyDER(b []byte) (Info, bool) {
+	if !matches(b, 0, "\x30\x82") || len(b) < 64 {
+		return Info{}, false
+	}
+	if bytes.Contains(b[:min(len(b), 4096)], []byte("\x2b\x06\x01\x04\x01\x82\x26\x01")) {
+		return Info{KindOtherSoC, "a TI K3 image (X.509 certificate in front: tiboot3.bin of AM6x, J7)"}, true
+	}
+	if b[4] == 0x30 {
+		return Info{KindUnknown, "an X.509 certificate or other DER data"}, true
+	}
+	return Info{}, false
+}
+
+func identifyARM(b []byte) (Info, bool) {
+	if p, ok := ParseARM(b); ok {
+		what := "a bare ARM program"
+		if p.UBoot != "" {
+			what += " (" + p.UBoot + ")"
+		}
+		if p.Vectors {
+			what += fmt.Sprintf(" linked for %#x", p.Base)
+		}
+		return Info{KindARM, what}, true
+	}
+	// U-Boot for arm64 begins with an unconditional branch, then a NOP or the text base.
+	if len(b) >= 64 && binary.LittleEndian.Uint32(b)>>26 == 0b000101 {
+		if s := banner(b); s != "" {
+			return Info{KindARM64, "a bare 64-bit ARM program (" + s + ")"}, true
+		}
+	}
+	return Info{}, false
+}
+
+func identifyDisk(b []byte) (Info, bool) {
+	if !matches(b, 510, "\x55\xaa") {
+		return Info{}, false
+	}
+	for part := b[446:510]; len(part) > 0; part = part[16:] {
+		if part[0]&0x7f != 0 {
+			return Info{}, false
+		}
+	}
+	return Info{KindDisk, "an image of a disk (boot sector in front)"}, true
+}
+
+func identifyText(b []byte) (Info, bool) {
+	head := b[:min(len(b), 1024)]
+	for i := range min(4, len(head)) { // the cut may be inside a character
+		if utf8.Valid(head[:len(head)-i]) {
+			head = head[:len(head)-i]
+			break
+		}
+	}
+	if !utf8.Valid(head) || bytes.ContainsFunc(head, func(r rune) bool { return r < ' ' && !strings.ContainsRune("\t\n\r\f", r) }) {
+		return Info{}, false
+	}
+	low := strings.ToLower(string(head))
+	switch {
+	case strings.HasPrefix(low, "version https://git-lfs"):
+		return Info{KindText, "a Git LFS pointer, not the file it points to (git lfs pull)"}, true
+	case strings.HasPrefix(strings.TrimSpace(low), "<!doctype html") || strings.HasPrefix(strings.TrimSpace(low), "<html"):
+		return Info{KindText, "a web page: the download went wrong"}, true
+	case strings.HasPrefix(low, "s0") && len(b) > 64:
+		return Info{KindText, "a Motorola S-record file: boards want the binary"}, true
+	}
+	return Info{KindText, "a text file"}, true
+}
+
+func quoted(s string) string {
+	if s == "" {
+		return ""
+	}
+	return fmt.Sprintf(" %q", s)
+}

@@ -1,0 +1,38 @@
+package config
+
+import (
+	"embed"
+	"fmt"
+	"slices"
+	"strings"
+
+	"snag/socs"
+)
+
+//go:embed templates/*.yaml
+var templates embed.FS
+
+// Templates returns the names of the example configurations, sorted. A board that Snagboot has a
+// template for bears its name there.
+func Templates() []string {
+	files, err := templates.ReadDir("templates")
+	if err != nil {
+		panic(err) // the files are part of the program
+	}
+	var names []string
+	for _, f := range files {
+		names = append(names, strings.TrimSuffix(f.Name(), ".yaml"))
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Template returns an example configuration, YAML with comments.
+func Template(name string) (string, error) {
+	names := Templates()
+	if !slices.Contains(names, name) {
+		return "", fmt.Errorf("no template %q%s", name, suggest(socs.Nearest(name, names), names))
+	}
+	data, err := templates.ReadFile("templates/" + name + ".yaml")
+	return string(data), err
+}

@@ -1,0 +1,425 @@
+package netboot
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"snag/event"
+)
+
+// File is what a board is served.
+type File struct {
+	Stage string // the stage that events name
+	Name  string // the name offered in the BOOTP reply, at most 127 bytes; the board may ask for another
+	Data  []byte // not changed while served
+}
+
+// Client is what is known of who asks. It is zero for a TFTP request that no BOOTP request came before: from a
+// board that kept its address.
+type Client struct {
+	MAC         net.HardwareAddr // the chaddr field
+	VendorClass string           // option 60, as sent: any bytes; empty if it has none
+	DHCP        bool             // DISCOVER or REQUEST, not plain BOOTP
+}
+
+// Config is what a server needs besides its link.
+type Config struct {
+	// Pick decides what a client gets; nil ignores it. It is not called concurrently.
+	Pick func(Client) *File
+
+	// Emit receives Progress (at most ten a second, and the last), Warning and Note. May be nil.
+	Emit func(stage string, body event.Body)
+
+	// Log receives what is of use for finding faults only. May be nil.
+	Log *slog.Logger
+}
+
+// Result is how far a server got.
+type Result struct {
+	File  *File // the file that the last transfer was of; nil if there was none
+	Acked bool  // the board acknowledged the last block; else it vanished after that was sent
+
+	BOOTPRequests int // BOOTP and DHCP requests that were answered
+	Blocks        int // DATA packets sent, repeated ones included
+	Retransmits   int // timeouts and reported gaps that made blocks or an OACK be sent again
+	Restarts      int // transfers begun after the first
+	Ignored       int // datagrams that were not for us or of no sense
+	SendErrors    int // packets lost to a passing error of the interface
+
+	FirstRequest time.Time // the first request answered, BOOTP or TFTP
+	FirstByte    time.Time // the last transfer's begin
+	LastByte     time.Time // when its last byte was acknowledged, or sent last
+}
+
+// Serve answers BOOTP, DHCP and TFTP on a link until one file was fetched whole. That includes a last block
+// that was sent and not acknowledged by a client that then fell silent or whose link ended: a ROM leaves right after
+// its last ACK. It returns an error, and how far it got, if ctx ends (the error wraps its cause) or the link fails. The
+// sockets stay open; their deadlines are Serve's while it runs, and cleared when it returns.
+func Serve(ctx context.Context, link Link, cfg Config) (Result, error) {
+	if !link.Server.Addr().Is4() || !link.Client.Is4() {
+		return Result{}, fmt.Errorf("netboot: server %v and client %v must be IPv4 addresses", link.Server, link.Client)
+	}
+	s := &server{link: link, cfg: cfg, log: cfg.Log, tftp: newConn(link.TFTP)}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	s.stop = stop
+
+	// Whatever ends ctx unblocks both sockets, once.
+	unblocked := make(chan struct{})
+	context.AfterFunc(ctx, func() {
+		defer close(unblocked)
+		_ = link.BOOTP.SetDeadline(time.Unix(1, 0))
+		_ = link.TFTP.SetDeadline(time.Unix(1, 0))
+	})
+	var bootp sync.WaitGroup
+	bootp.Go(func() { stop(s.serveBOOTP(ctx)) })
+	stop(s.serveTFTP(ctx))
+	bootp.Wait()
+	<-unblocked
+	_ = link.BOOTP.SetDeadline(time.Time{})
+	_ = link.TFTP.SetDeadline(time.Time{})
+
+	if !s.done && s.t != nil && s.t.allSent() {
+		s.finish(false, time.Now())
+	}
+	if s.done {
+		return s.res, nil
+	}
+	return s.res, fmt.Errorf("netboot: %s: %w", s.reached(), context.Cause(ctx))
+}
+
+// errServed ends the servers when a file was fetched whole.
+var errServed = errors.New("file served")
+
+// server is one call of Serve. The BOOTP and the TFTP loop share it.
+type server struct {
+	link Link
+	cfg  Config
+	log  *slog.Logger
+	tftp *conn
+	stop context.CancelCauseFunc
+
+	mu      sync.Mutex // guards what follows; res and t also when both loops are over
+	offered *File      // what the last BOOTP request was answered with
+	file    *File      // what t sends
+	t       *transfer
+	peer    netip.AddrPort // who t sends to
+	asked   string         // the request that began t
+	begun   time.Time
+	plain   bool // the client refused an OACK: it gets none any more
+	done    bool
+	res     Result
+	emitted time.Time // the last Progress
+	said    [kinds]int
+}
+
+func (s *server) serveBOOTP(ctx context.Context) error {
+	if err := s.link.BOOTP.SetReadDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("BOOTP socket: %w", err)
+	}
+	buf := make([]byte, 2048)
+	for bad := 0; ctx.Err() == nil; {
+		n, _, err := s.link.BOOTP.ReadFrom(buf)
+		if err != nil {
+			if bad++; ctx.Err() == nil && !tolerable(err, bad) {
+				return fmt.Errorf("reading the BOOTP socket: %w", err)
+			}
+			continue
+		}
+		bad = 0
+		reply := s.bootp(buf[:n], time.Now())
+		if reply == nil {
+			continue
+		}
+		_, err = s.link.BOOTP.WriteTo(reply, &net.UDPAddr{IP: net.IPv4bcast, Port: 68})
+		if err != nil && ctx.Err() == nil {
+			if !transient(err) {
+				return fmt.Errorf("sending a BOOTP reply: %w", err)
+			}
+			s.mu.Lock()
+			s.lost(err)
+			s.mu.Unlock()
+		}
+	}
+	return context.Cause(ctx)
+}
+
+// tolerable reports whether reading may go on after an error, the n-th in a row.
+func tolerable(err error, n int) bool {
+	return errors.Is(err, os.ErrDeadlineExceeded) || transient(err) && n < 100
+}
+
+// bootp takes a datagram from the BOOTP port and returns the reply, or nil.
+func (s *server) bootp(b []byte, now time.Time) []byte {
+	r, err := parseRequest(b)
+	if err == nil {
+		err = r.forServer(s.link.Server.Addr())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.ignore("BOOTP", err.Error())
+		return nil
+	}
+	client := r.client()
+	f := s.cfg.Pick(client)
+	if f == nil {
+		s.ignore("BOOTP", "request of another kind of client", "mac", client.MAC, "class", quote(client.VendorClass))
+		return nil
+	}
+	if s.t != nil && s.file.Stage != f.Stage && s.t.allSent() {
+		// The client is at its next stage, so it has all of this one. It will ask again.
+		s.finish(false, now)
+		s.stop(errServed)
+		return nil
+	}
+	if s.t != nil {
+		s.t.pause()
+	}
+	s.offered = f
+	s.res.BOOTPRequests++
+	s.firstRequest(now)
+	s.debug(kindRequest, "BOOTP request answered", "mac", client.MAC, "class", quote(client.VendorClass),
+		"dhcp", client.DHCP, "xid", r.msg.TransactionID, "file", f.Name)
+	return r.reply(s.link.Server, s.link.Client, f.Name)
+}
+
+func (s *server) firstRequest(now time.Time) {
+	if s.res.FirstRequest.IsZero() {
+		s.res.FirstRequest = now
+	}
+}
+
+func (s *server) serveTFTP(ctx context.Context) error {
+	buf := make([]byte, 2048)
+	armed := time.Unix(1, 0) // the socket's deadline, which is never later than the transfer's
+	for bad := 0; ; {
+		due, err := s.tick(time.Now())
+		if err != nil {
+			return err
+		}
+		// To move the deadline with every packet would cost more than a needless wake-up now and then.
+		if armed.Equal(time.Unix(1, 0)) || !due.IsZero() && (armed.IsZero() || due.Before(armed)) {
+			if err := s.link.TFTP.SetReadDeadline(due); err != nil {
+				return fmt.Errorf("TFTP socket: %w", err)
+			}
+			armed = due
+		}
+		// Only now: whoever ended ctx before may have set the deadline before.
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		n, from, err := s.tftp.read(buf)
+		switch {
+		case err == nil:
+			bad = 0
+			if err := s.packet(buf[:n], from, time.Now()); err != nil {
+				return err
+			}
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			armed = time.Unix(1, 0)
+		default:
+			if bad++; ctx.Err() == nil && !tolerable(err, bad) {
+				return fmt.Errorf("reading the TFTP socket: %w", err)
+			}
+		}
+	}
+}
+
+// tick does what is due, and returns when to come again; zero if only a packet can bring something.
+func (s *server) tick(now time.Time) (time.Time, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.t == nil {
+		return time.Time{}, nil
+	}
+	step := s.t.tick(now)
+	if step == stepSend {
+		s.res.Retransmits++
+	}
+	if err := s.do(step, now); err != nil || s.t == nil {
+		return time.Time{}, err
+	}
+	return s.t.due, nil
+}
+
+// packet takes a datagram from the TFTP port.
+func (s *server) packet(b []byte, from netip.AddrPort, now time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(b) < dataHeader || !from.IsValid() {
+		s.ignore("TFTP", "datagram of no sense")
+		return nil
+	}
+	mine := s.t != nil && from == s.peer
+	switch op := binary.BigEndian.Uint16(b); {
+	case op == opACK && mine:
+		step := s.t.ack(binary.BigEndian.Uint16(b[2:]), now)
+		if step == stepSend && !s.t.clean {
+			s.res.Retransmits++
+		}
+		return s.do(step, now)
+	case op == opRRQ:
+		return s.read(b, from, now)
+	case op == opWRQ:
+		s.ignore("TFTP", "write request")
+		return s.send(errorPacket(codeAccess, "this server is read-only"), from)
+	case op == opERROR && mine:
+		s.warn(kindError, "the board ended the transfer of %s after %d of %d bytes: %s",
+			s.file.Name, s.t.ackedBytes(), len(s.t.data), errorText(b))
+		s.plain = s.plain || binary.BigEndian.Uint16(b[2:]) == codeOptions && s.t.acked < 0
+		s.t = nil
+	default:
+		s.ignore("TFTP", "packet outside of a transfer")
+	}
+	return nil
+}
+
+// read takes an RRQ, and begins a transfer.
+func (s *server) read(b []byte, from netip.AddrPort, now time.Time) error {
+	r, err := parseReadRequest(b)
+	if err != nil {
+		s.ignore("TFTP", err.Error())
+		return s.send(errorPacket(codeIllegal, err.Error()), from)
+	}
+	if s.t != nil && s.peer == from && s.t.started() && !s.t.paused && now.Sub(s.begun) < settle && s.asked == string(b) {
+		s.ignore("TFTP", "duplicate of the request")
+		return nil
+	}
+	f := s.offered
+	if f == nil {
+		f = s.cfg.Pick(Client{})
+	}
+	if f == nil {
+		// No error packet: it would end a board that may yet come to ask by BOOTP.
+		s.ignore("TFTP", "request for a file that nothing was offered for", "name", quote(r.name))
+		return nil
+	}
+	if r.mode != "octet" {
+		s.warn(kindMode, "the board asked for %s in mode %s; only octet is served", quote(r.name), quote(r.mode))
+		return s.send(errorPacket(codeUndefined, "only mode octet is served"), from)
+	}
+	if r.name != f.Name && s.said[kindName] == 0 {
+		s.said[kindName]++
+		s.emit(f, event.Warning{Text: fmt.Sprintf("the board asks for %s instead of %s; it gets %s all the same",
+			quote(r.name), f.Name, f.Name)})
+	}
+	if s.plain {
+		r = readRequest{}
+	}
+	if s.t != nil || !s.res.FirstByte.IsZero() {
+		s.res.Restarts++
+		if s.t != nil && s.t.started() {
+			s.warn(kindRestart, "the board began the transfer of %s again after %d of %d bytes",
+				f.Name, s.t.ackedBytes(), len(s.t.data))
+		}
+	}
+	s.t, s.peer, s.file, s.asked, s.begun = newTransfer(f.Data, &r), from, f, string(b), now
+	s.res.File, s.res.FirstByte = f, now
+	s.firstRequest(now)
+	s.debug(kindRequest, "TFTP request", "peer", from, "name", quote(r.name), "blksize", s.t.blksize, "windowsize", s.t.window)
+	return s.do(s.t.begin(now), now)
+}
+
+// do does what a transfer wants. It returns errServed when the file was fetched whole.
+func (s *server) do(step step, now time.Time) error {
+	switch step {
+	case stepSend:
+		s.res.Blocks += s.t.sent - max(s.t.acked, 0)
+		s.progress(now, false)
+		err := s.tftp.writeFlight(s.t, s.peer)
+		return s.sent(err)
+	case stepDone, stepUnacked:
+		s.finish(step == stepDone, now)
+		return errServed
+	case stepGiveUp:
+		s.warn(kindSilence, "the board fell silent after %d of %d bytes of %s; waiting for it to begin again",
+			s.t.ackedBytes(), len(s.t.data), s.file.Name)
+		s.t = nil
+	}
+	return nil
+}
+
+// finish ends the transfer as a success.
+func (s *server) finish(acked bool, now time.Time) {
+	s.done = true
+	s.res.Acked = acked
+	s.res.LastByte = now
+	if !acked {
+		s.res.LastByte = s.t.sentAt
+		s.emit(s.file, event.Note{Text: "the board left without acknowledging the last block of " + s.file.Name})
+	}
+	s.t.acked = s.t.last
+	s.progress(now, true)
+	s.t = nil
+}
+
+func (s *server) send(b []byte, to netip.AddrPort) error {
+	return s.sent(s.tftp.write(b, to))
+}
+
+// sent judges the outcome of sending. The deadline is that of ctx: the loop looks at it next.
+func (s *server) sent(err error) error {
+	switch {
+	case err == nil || errors.Is(err, os.ErrDeadlineExceeded):
+		return nil
+	case transient(err):
+		s.lost(err)
+		return nil
+	default:
+		return fmt.Errorf("sending to the board: %w", err)
+	}
+}
+
+// progress reports the bytes acknowledged, ten times a second or when it is the last.
+func (s *server) progress(now time.Time, last bool) {
+	if !last && now.Sub(s.emitted) < 100*time.Millisecond {
+		return
+	}
+	s.emitted = now
+	p := event.Progress{Bytes: int64(s.t.ackedBytes()), Total: int64(len(s.t.data))}
+	if d := now.Sub(s.res.FirstByte).Seconds(); d > 0 {
+		p.Rate = float64(p.Bytes) / d
+	}
+	s.emit(s.file, p)
+}
+
+func (s *server) emit(f *File, body event.Body) {
+	if s.cfg.Emit != nil {
+		stage := ""
+		if f != nil {
+			stage = f.Stage
+		}
+		s.cfg.Emit(stage, body)
+	}
+}
+
+// reached says in words how far the board came.
+func (s *server) reached() string {
+	var b strings.Builder
+	switch r := &s.res; {
+	case s.t != nil:
+		fmt.Fprintf(&b, "transfer of %s ended at %d of %d bytes", s.file.Name, s.t.ackedBytes(), len(s.t.data))
+	case r.File != nil:
+		fmt.Fprintf(&b, "the board ended the transfer of %s and did not begin again", r.File.Name)
+	case r.BOOTPRequests > 0:
+		fmt.Fprintf(&b, "%d BOOTP requests answered, but no TFTP request came", r.BOOTPRequests)
+	default:
+		b.WriteString("no BOOTP request came")
+	}
+	if s.res.Ignored > 0 {
+		fmt.Fprintf(&b, " (%d datagrams ignored)", s.res.Ignored)
+	}
+	return b.String()
+}

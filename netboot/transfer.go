@@ -1,0 +1,174 @@
+package netboot
+
+import "time"
+
+// Timer values. The retransmission timer follows RFC 6298 with a floor and a ceiling for a link of one hop: a
+// ROM at 512 bytes a block must have its 110 KB within 60 s though one packet in ten is lost.
+const (
+	firstRTO = 250 * time.Millisecond // until the first measurement
+	minRTO   = 50 * time.Millisecond  // boards pause for longer than the link's round trip
+	maxRTO   = time.Second            // also the least timeout that a client can negotiate
+
+	// silence is how long a client may make no progress before its transfer is given up.
+	silence = 10 * time.Second
+
+	// finalTries is how often blocks up to the last one are sent again before a silent client is
+	// taken to have them all: a ROM jumps right after its last ACK, which may be lost.
+	finalTries = 6
+
+	// settle is how long after its start an identical request from the same port, though blocks were
+	// acknowledged, is taken for a duplicate of the first. A client that did restart asks again.
+	settle = 500 * time.Millisecond
+)
+
+// step is what a transfer wants done after it was told something.
+type step int
+
+const (
+	stepWait    step = iota // nothing, until the transfer's due time
+	stepSend                // send what pending returns
+	stepDone                // the client has acknowledged the last block
+	stepUnacked             // the last block was sent, and the client is gone
+	stepGiveUp              // the client is silent in the middle of the file
+)
+
+// transfer is the sending side of one file, RFC 1350 with the windows of RFC 7440. It does no I/O and reads
+// no clock. Blocks are counted from 1 without wrapping; block 0 is the OACK.
+type transfer struct {
+	data    []byte
+	blksize int
+	window  int
+	last    int    // the number of the last block, which is shorter than blksize and may be empty
+	oack    []byte // nil if no options were asked for
+
+	acked int // the last block acknowledged; -1 while the OACK is not
+	sent  int // the last block in flight: acked+1 to sent are
+
+	sentAt   time.Time // when the blocks in flight were sent last
+	due      time.Time // when they are to be sent again
+	progress time.Time // when the client last acknowledged something new
+	clean    bool      // the blocks in flight were sent only once: their ACK measures the round trip
+	wentBack bool      // the window was already resent for a duplicate of the current ACK
+	tries    int       // timeouts since the last progress
+
+	// paused says that the board has asked for an address again and so probably restarted: nothing is
+	// sent until it acknowledges something after all.
+	paused bool
+
+	rto, srtt, rttvar, minRTT time.Duration // srtt is zero until measured
+}
+
+func newTransfer(data []byte, r *readRequest) *transfer {
+	t := &transfer{data: data, blksize: defaultBlksize, window: 1, rto: firstRTO}
+	if t.oack = r.oack(len(data)); t.oack != nil {
+		t.acked = -1
+	}
+	if r.blksize != 0 {
+		t.blksize = r.blksize
+	}
+	if r.window != 0 {
+		t.window = r.window
+	}
+	t.last = len(data)/t.blksize + 1
+	return t
+}
+
+// begin puts the first packets in flight.
+func (t *transfer) begin(now time.Time) step {
+	t.progress = now
+	t.fill(now, true)
+	return stepSend
+}
+
+// fill puts the window after the last acknowledged block in flight.
+func (t *transfer) fill(now time.Time, clean bool) {
+	t.sent = min(t.acked+t.window, t.last)
+	if t.acked < 0 {
+		t.sent = 0
+	}
+	t.clean = clean
+	t.sentAt = now
+	t.due = now.Add(t.rto)
+}
+
+// block returns the data of block n, from 1 to last.
+func (t *transfer) block(n int) []byte {
+	return t.data[(n-1)*t.blksize : min(n*t.blksize, len(t.data))]
+}
+
+// ackedBytes is how much of the file the client has acknowledged.
+func (t *transfer) ackedBytes() int { return min(max(t.acked, 0)*t.blksize, len(t.data)) }
+
+// started reports whether the client has acknowledged anything.
+func (t *transfer) started() bool { return t.acked > 0 || t.acked == 0 && t.oack != nil }
+
+// allSent reports whether the last block was sent: a client that vanishes now may have it.
+func (t *transfer) allSent() bool { return t.sent == t.last && !t.paused }
+
+// ack is told of an ACK. The number is of 16 bits; a window is smaller than that, so the block is not in doubt.
+//
+// An ACK of a block in the middle of the window says that the next one was lost: sending goes on from there (RFC 7440).
+// A duplicate is never answered in lock-step, or every packet would be sent twice from then on (the
+// Sorcerer's Apprentice, RFC 1123, section 4.2.3.1). With a window it may say that the window's first block
+// was lost. It is believed once, and only if it came so late that it can be an answer to this window.
+func (t *transfer) ack(n uint16, now time.Time) step {
+	d := int(n - uint16(t.acked))
+	if d == 0 && t.window > 1 && t.acked >= 0 && !t.wentBack && t.srtt != 0 && now.Sub(t.sentAt) >= t.minRTT*3/4 {
+		t.wentBack = true
+		t.fill(now, false)
+		return stepSend
+	}
+	if d == 0 || d > t.sent-t.acked {
+		return stepWait
+	}
+	if t.clean {
+		t.measure(now.Sub(t.sentAt))
+	}
+	whole := d == t.sent-t.acked
+	t.acked += d
+	t.progress = now
+	t.tries = 0
+	t.wentBack = false
+	t.paused = false
+	if t.acked == t.last {
+		return stepDone
+	}
+	t.fill(now, whole)
+	return stepSend
+}
+
+// tick is told the time.
+func (t *transfer) tick(now time.Time) step {
+	switch {
+	case now.Before(t.due):
+		return stepWait
+	case t.allSent() && t.tries >= finalTries:
+		return stepUnacked
+	case now.Sub(t.progress) >= silence:
+		return stepGiveUp
+	case t.paused:
+		t.due = t.progress.Add(silence)
+		return stepWait
+	}
+	t.tries++
+	t.rto = min(2*t.rto, maxRTO)
+	t.wentBack = false
+	t.fill(now, false)
+	return stepSend
+}
+
+// pause stops sending until the client acknowledges something new.
+func (t *transfer) pause() { t.paused = true }
+
+// measure takes one round trip into the estimate (RFC 6298, section 2).
+func (t *transfer) measure(rtt time.Duration) {
+	rtt = max(rtt, time.Microsecond)
+	if t.srtt == 0 {
+		t.srtt, t.rttvar, t.minRTT = rtt, rtt/2, rtt
+	} else {
+		t.rttvar += ((t.srtt - rtt).Abs() - t.rttvar) / 4
+		t.srtt += (rtt - t.srtt) / 8
+		t.minRTT = min(t.minRTT, rtt)
+	}
+	t.rto = min(max(t.srtt+4*t.rttvar, minRTO), maxRTO)
+}

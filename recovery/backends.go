@@ -1,0 +1,23 @@
+package recovery
+
+import (
+	"snag/socs"
+	"snag/socs/am335x"
+)
+
+// Backends lists the families that are built. The model table (socs) knows more.
+func Backends() []socs.Backend {
+	return []socs.Backend{
+		am335x.Backend{},
+	}
+}
+
+// BackendOf finds the backend of a family; nil if it is not built yet.
+func BackendOf(family string) socs.Backend {
+	for _, b := range Backends() {
+		if b.Family().Name == family {
+			return b
+		}
+	}
+	return nil
+}

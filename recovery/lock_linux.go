@@ -1,0 +1,70 @@
+package recovery
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// portLock is the right to work on a port. It is a listening socket in the abstract namespace:
+// the kernel gives the name to one process, frees it however that process ends, and tells a second
+// one who holds it. Nothing is left in the file system.
+type portLock struct{ l *net.UnixListener }
+
+// LockedError says that another process works on the port.
+type LockedError struct {
+	Port    string
+	PID     int
+	Command string
+}
+
+func (e *LockedError) Error() string {
+	return fmt.Sprintf("port %s is in use by process %d (%s)", e.Port, e.PID, e.Command)
+}
+
+// lockPort takes the lock of a port or tty. The error is a *LockedError if another process has it.
+func lockPort(port string) (*portLock, error) {
+	addr := &net.UnixAddr{Net: "unix", Name: "@snag/port/" + port}
+	l, err := net.ListenUnix("unix", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, holder(port, addr)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock port %s: %w", port, err)
+	}
+	return &portLock{l}, nil
+}
+
+// holder asks the kernel who listens at addr.
+func holder(port string, addr *net.UnixAddr) *LockedError {
+	e := &LockedError{Port: port, Command: "unknown"}
+	conn, err := net.DialUnix("unix", nil, addr)
+	if err != nil {
+		return e
+	}
+	defer conn.Close()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return e
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			e.PID = int(cred.Pid)
+		}
+	})
+	if cmd, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", e.PID)); err == nil {
+		e.Command = strings.TrimSpace(strings.ReplaceAll(string(cmd), "\x00", " "))
+	}
+	return e
+}
+
+func (p *portLock) release() {
+	if p != nil {
+		p.l.Close()
+	}
+}

@@ -1,0 +1,128 @@
+// Package recovery is the engine: it checks the firmware, waits for a board, locks its port,
+// follows it there from stage to stage, and hands each stage to the family's backend.
+//
+// A board is a physical port. What it enumerates as changes at every stage; the engine finds the
+// new device or network interface on the same port, moves an interface into a namespace of the
+// board's own (netsetup), and gives the backend what carries the stage. Everything it sees and does
+// is told as events; a failure is one error that says which board, where it stood, and why.
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"snag/event"
+	"snag/socs"
+	"snag/usb"
+)
+
+// DefaultTimeout is long enough for two of the longest pauses that a boot ROM was seen to make
+// between requests, and for both transfers of a slow board.
+const DefaultTimeout = 5 * time.Minute
+
+// Options say what to recover and how.
+type Options struct {
+	Backend  socs.Backend
+	Model    socs.Model
+	Firmware socs.Firmware // as read; it is checked before anything else is done
+
+	// Which board: its port, or the USB ID that it shows, or neither: the one board of the family.
+	Port usb.Port
+	ID   usb.ID
+
+	ROM, SPL usb.ID // replace the family's own IDs, if not zero
+
+	UART string // recover over this tty instead
+	Baud int    // 115200 if zero
+
+	NetNS   string        // look for interfaces in this named network namespace (root only)
+	Timeout time.Duration // for all of it; DefaultTimeout if zero
+	OnWait  string        // shell command to run when the board is awaited
+	Expect  usb.ID        // after the last stage wait for this device on the port, if not zero
+
+	Sysfs usb.Sysfs // where to look for devices; the zero value is this machine
+	Emit  event.Sink
+	Log   *slog.Logger
+}
+
+// Run recovers one board. Whatever happens, the last event is a Done or a Failed, and the error is
+// nil or an *Error.
+func Run(ctx context.Context, opt Options) error {
+	if opt.Timeout == 0 {
+		opt.Timeout = DefaultTimeout
+	}
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	if opt.Emit == nil {
+		opt.Emit = func(event.Event) {}
+	}
+	b := newBoard(opt)
+	start := time.Now()
+	err := b.recover(ctx)
+	b.close()
+	if err == nil {
+		b.Emit("", event.Done{Duration: time.Since(start), Stages: b.done})
+		return nil
+	}
+	failure := &Error{Port: b.name(), SoC: opt.Model.Name, Stage: b.stage, Err: err}
+	b.Emit("", event.Failed{Err: err, Hint: Hint(err), ExitCode: ExitCode(err), Duration: time.Since(start), Stages: b.done})
+	return failure
+}
+
+// errTimeout is the cause of a context that the overall timeout ended.
+var errTimeout = errors.New("overall timeout")
+
+func (b *board) recover(ctx context.Context) error {
+	opt := &b.opt
+	firmware, findings, err := opt.Backend.Check(opt.Model, opt.Firmware)
+	for _, f := range findings {
+		if f.Warning {
+			b.Emit("", event.Warning{Text: f.Text})
+		} else {
+			b.Emit("", event.Note{Text: f.Text})
+		}
+	}
+	if err != nil {
+		return err
+	}
+
+	ctx, cancelTimeout := context.WithTimeoutCause(ctx, opt.Timeout, errTimeout)
+	defer cancelTimeout()
+	ctx, b.fail = context.WithCancelCause(ctx)
+	defer b.fail(nil)
+
+	if err := b.open(ctx); err != nil {
+		return b.explain(ctx, err)
+	}
+	err = opt.Backend.Recover(ctx, socs.Job{Model: opt.Model, Firmware: firmware, Board: b})
+	if err == nil && opt.Expect != (usb.ID{}) {
+		err = b.expect(ctx)
+	}
+	return b.explain(ctx, err)
+}
+
+// explain turns the end of a context into what ended it.
+func (b *board) explain(ctx context.Context, err error) error {
+	cause := context.Cause(ctx)
+	switch {
+	case err == nil || cause == nil:
+		return err
+	case errors.Is(cause, context.Canceled):
+		return ErrInterrupted
+	case !errors.Is(cause, errTimeout):
+		return cause
+	case !b.seen:
+		return b.noBoard()
+	}
+	var stuck *socs.BoardError
+	if errors.As(err, &stuck) {
+		return err
+	}
+	b.waiting = ""
+	return &socs.BoardError{Stage: b.stage, Err: fmt.Errorf("not done within the overall timeout of %s", b.opt.Timeout),
+		Hint: "give it longer with --timeout, or reset the board and try again"}
+}

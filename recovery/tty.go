@@ -1,0 +1,44 @@
+package recovery
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"go.bug.st/serial"
+
+)
+
+func realPath(name string) (string, error) {
+	p, err := filepath.EvalSymlinks(name)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Abs(p)
+}
+
+// ttyError says what is wrong with a tty, so that the exit code and the hint are right.
+func ttyError(tty string, err error) error {
+	var perr *serial.PortError
+	denied := errors.Is(err, fs.ErrPermission) || errors.As(err, &perr) && perr.Code() == serial.PermissionDenied
+	switch {
+	case denied:
+		return &TTYError{tty, err, "be in the group that owns it (sudo usermod -aG dialout $USER, then log in again)"}
+	case errors.Is(err, os.ErrNotExist), errors.As(err, &perr) && perr.Code() == serial.PortNotFound:
+		return &UsageError{Err: fmt.Errorf("serial line %s: %w", tty, err), Hint: "ls -l /dev/serial/by-id lists the adapters that are plugged in"}
+	}
+	return fmt.Errorf("serial line %s: %w", tty, err)
+}
+
+// TTYError says that the caller may not open a tty.
+type TTYError struct {
+	TTY  string
+	Err  error
+	Hint string
+}
+
+func (e *TTYError) Error() string { return fmt.Sprintf("serial line %s: %v", e.TTY, e.Err) }
+func (e *TTYError) Unwrap() error { return e.Err }
+

@@ -1,0 +1,204 @@
+package usb
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Sysfs is the kernel's view of the attached devices. The zero value reads /sys and /dev;
+// tests and simulators point it elsewhere. Layout: Linux, Documentation/ABI/testing/sysfs-bus-usb
+// and sysfs-class-net.
+type Sysfs struct {
+	Sys string // "/sys" if empty
+	Dev string // "/dev" if empty
+}
+
+func (s Sysfs) sys(elem ...string) string {
+	if s.Sys == "" {
+		s.Sys = "/sys"
+	}
+	return filepath.Join(append([]string{s.Sys}, elem...)...)
+}
+
+// Device is an attached USB device, as sysfs tells without opening it.
+// Strings that the device itself supplied are its own claims: at most 255 bytes, not yet made
+// safe for a terminal.
+type Device struct {
+	Port    Port
+	ID      ID
+	Release uint16 // bcdDevice
+	Bus     int    // busnum
+	Address int    // devnum: changes with every enumeration
+	Speed   string // Mbit/s, as sysfs has it: "480"
+	Config  int    // active bConfigurationValue; 0 while not configured
+
+	Manufacturer, Product, Serial string
+
+	Node       string // the usbfs node: "/dev/bus/usb/001/005"
+	Interfaces []Interface
+}
+
+// Interface is one interface of a device's active configuration.
+type Interface struct {
+	Number                    int
+	Class, SubClass, Protocol uint8
+	Driver                    string // the kernel driver that is bound; empty if none
+	Net                       string // its network interface's name, if the driver made one
+}
+
+var (
+	deviceName    = regexp.MustCompile(`^\d+-\d+(\.\d+)*$`)
+	interfaceName = regexp.MustCompile(`^(\d+-\d+(?:\.\d+)*):(\d+)\.(\d+)$`)
+)
+
+// Devices lists what is attached, root hubs left out, in port order. A device that vanishes
+// while it is read is left out. A kernel without USB has no devices: that is no error.
+func (s Sysfs) Devices() ([]Device, error) {
+	entries, err := os.ReadDir(s.sys("bus/usb/devices"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list USB devices: %w", err)
+	}
+	var devices []Device
+	for _, e := range entries {
+		if !deviceName.MatchString(e.Name()) {
+			continue
+		}
+		d, err := s.Device(Port(e.Name()))
+		if gone(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		devices = append(devices, d)
+	}
+	slices.SortFunc(devices, func(a, b Device) int { return comparePorts(a.Port, b.Port) })
+	return devices, nil
+}
+
+// Device reads the device on one port. The error wraps fs.ErrNotExist if there is none.
+func (s Sysfs) Device(port Port) (Device, error) {
+	dir := s.sys("bus/usb/devices", string(port))
+	r := reader{dir: dir}
+	d := Device{
+		Port:         port,
+		ID:           ID{uint16(r.number("idVendor", 16, 16)), uint16(r.number("idProduct", 16, 16))},
+		Release:      uint16(r.number("bcdDevice", 16, 16)),
+		Bus:          int(r.number("busnum", 10, 16)),
+		Address:      int(r.number("devnum", 10, 16)),
+		Speed:        r.text("speed"),
+		Manufacturer: r.text("manufacturer"),
+		Product:      r.text("product"),
+		Serial:       r.text("serial"),
+	}
+	if r.err != nil {
+		return Device{}, fmt.Errorf("USB device on port %s: %w", port, r.err)
+	}
+	d.Config, _ = strconv.Atoi(r.text("bConfigurationValue")) // empty while not configured
+	dev := s.Dev
+	if dev == "" {
+		dev = "/dev"
+	}
+	d.Node = filepath.Join(dev, "bus/usb", fmt.Sprintf("%03d/%03d", d.Bus, d.Address))
+
+	// The interfaces are children of the device's real directory.
+	children, err := os.ReadDir(dir)
+	if err != nil {
+		return Device{}, fmt.Errorf("USB device on port %s: %w", port, err)
+	}
+	for _, c := range children {
+		m := interfaceName.FindStringSubmatch(c.Name())
+		if m == nil || m[1] != string(port) {
+			continue
+		}
+		i := reader{dir: filepath.Join(dir, c.Name())}
+		in := Interface{
+			Class:    uint8(i.number("bInterfaceClass", 16, 8)),
+			SubClass: uint8(i.number("bInterfaceSubClass", 16, 8)),
+			Protocol: uint8(i.number("bInterfaceProtocol", 16, 8)),
+		}
+		if i.err != nil {
+			continue // the configuration is being changed
+		}
+		in.Number, _ = strconv.Atoi(m[3])
+		if driver, err := os.Readlink(filepath.Join(i.dir, "driver")); err == nil {
+			in.Driver = filepath.Base(driver)
+		}
+		if nets, err := os.ReadDir(filepath.Join(i.dir, "net")); err == nil && len(nets) > 0 {
+			in.Net = nets[0].Name()
+		}
+		d.Interfaces = append(d.Interfaces, in)
+	}
+	return d, nil
+}
+
+// gone reports whether err is how sysfs tells that a device left while it was read.
+func gone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoDevice)
+}
+
+// comparePorts orders ports as people count: 1-2 before 1-10.
+func comparePorts(a, b Port) int {
+	return slices.CompareFunc(portNumbers(a), portNumbers(b), func(x, y string) int {
+		if len(x) != len(y) {
+			return len(x) - len(y)
+		}
+		return strings.Compare(x, y)
+	})
+}
+
+func portNumbers(p Port) []string {
+	return strings.FieldsFunc(string(p), func(r rune) bool { return r == '-' || r == '.' })
+}
+
+// reader reads the attribute files of one sysfs directory and keeps the first error.
+type reader struct {
+	dir string
+	err error
+}
+
+// maxAttribute bounds an attribute: a USB string descriptor holds at most 126 UTF-16 units,
+// which sysfs shows as UTF-8.
+const maxAttribute = 512
+
+// text reads an attribute that may be absent.
+func (r *reader) text(name string) string {
+	f, err := os.Open(filepath.Join(r.dir, name))
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxAttribute))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(string(b), "\n")
+}
+
+// number reads an attribute that every device has.
+func (r *reader) number(name string, base, bits int) uint64 {
+	if r.err != nil {
+		return 0
+	}
+	b, err := os.ReadFile(filepath.Join(r.dir, name))
+	if err != nil {
+		r.err = err
+		return 0
+	}
+	v, err := strconv.ParseUint(strings.TrimSpace(string(b)), base, bits)
+	if err != nil {
+		r.err = fmt.Errorf("%s: %w", name, err)
+	}
+	return v
+}
