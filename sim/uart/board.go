@@ -69,6 +69,9 @@ const (
 	maxSPL        = 0x4030B800 - 0x402F0400
 )
 
+// patience is how long the receivers wait for a block once the file has begun.
+const patience = 2 * time.Second
+
 // Start starts a board. Close ends it.
 func Start(cfg Config) (*Board, error) {
 	if cfg.ROMPing == 0 {
@@ -172,7 +175,11 @@ restart:
 					return nil, err
 				}
 			}
-			k, number, data, err := b.block(b.cfg.ROMPing)
+			wait := patience
+			if next == 1 {
+				wait = b.cfg.ROMPing
+			}
+			k, number, data, err := b.block(wait)
 			if err != nil {
 				return nil, err
 			}
@@ -221,7 +228,11 @@ func (b *Board) spl() (name string, file []byte, err error) {
 		return "", nil, err
 	}
 	for refusals := 0; refusals < 20; {
-		k, number, data, err := b.block(b.cfg.SPLPing)
+		wait := patience
+		if next == 0 {
+			wait = b.cfg.SPLPing
+		}
+		k, number, data, err := b.block(wait)
 		if err != nil {
 			return "", nil, err
 		}
@@ -234,7 +245,7 @@ func (b *Board) spl() (name string, file []byte, err error) {
 				return "", nil, err
 			}
 			// the header that ends the batch, or not: SPL does not care
-			if _, _, _, err := b.block(b.cfg.SPLPing); err != nil {
+			if _, _, _, err := b.block(patience); err != nil {
 				return "", nil, err
 			}
 			if len(file) != size {
