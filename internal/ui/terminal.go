@@ -135,16 +135,17 @@ func (t *Terminal) keep(color, line, live string) {
 	t.out.write(s)
 }
 
-// bar is a stage at work, as wide as the terminal allows:
+// bar is a stage at work, as wide as the terminal allows. Numbers have fixed places, so that nothing
+// jumps:
 //
-//	spl   u-boot.img  [==========>         ]  51%  612.0 KiB/1.2 MiB  1.1 MiB/s  0:01
+//	spl   u-boot.img  [==========>         ]   51%  612.0 KiB    1.1 MiB/s   0:01
 func (t *Terminal) bar(stage string, p event.Progress) string {
 	part := 0.0
 	if p.Total > 0 {
 		part = min(1, max(0, float64(p.Bytes)/float64(p.Total)))
 	}
 	head := fmt.Sprintf("%-5s ", Printable(stage))
-	tail := fmt.Sprintf("%3.0f%%  %s/%s  %s/s  %s", part*100, size(p.Bytes), size(p.Total), size(int64(finite(p.Rate))), left(p))
+	tail := fmt.Sprintf("%3d%% %10s %10s/s %6s", int(part*100), size(p.Bytes), size(int64(finite(p.Rate))), left(p))
 	room := t.width() - utf8.RuneCountInString(head) - utf8.RuneCountInString(tail)
 	name := Printable(t.file[strings.LastIndexByte(t.file, '/')+1:]) + "  "
 	if n := utf8.RuneCountInString(name); n <= room {

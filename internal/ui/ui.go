@@ -221,6 +221,6 @@ type out struct {
 
 func (o *out) write(s string) {
 	if o.err == nil {
-		_, o.err = io.WriteString(o.w, s)
+		_, o.err = o.w.Write([]byte(s)) // one call, so that a terminal gets it whole
 	}
 }
