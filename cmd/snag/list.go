@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"snag/internal/config"
+	"snag/internal/ui"
 	"snag/recovery"
 	"snag/socs"
 	"snag/usb"
@@ -70,7 +71,7 @@ func listBoards(cmd *cobra.Command, _ []string) error {
 			}
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", b.Port, b.ID, b.Family.Name, stage,
-			orDash(drivers), orDash(nets), access, b.Product)
+			orDash(drivers), orDash(nets), access, ui.Printable(b.Product))
 	}
 	return w.Flush()
 }

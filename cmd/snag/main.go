@@ -17,12 +17,14 @@ import (
 
 	"snag/netsetup"
 	"snag/recovery"
+	"snag/sim/sandbox"
 )
 
 // version is set by the build (Makefile).
 var version = "development build"
 
 func main() {
+	sandbox.Init() // does not return in the process that a simulated board's sandbox starts
 	if netsetup.WorkerMain() {
 		return
 	}
@@ -115,7 +117,7 @@ setup, 5 firmware refused, 6 board or protocol error, 130 interrupted.`,
 	})
 	root.AddCommand(
 		newRecover(), newList(), newTemplate(), newSetup(), newDoctor(), newUdev(),
-		newVersion(), newMan(),
+		newSim(), newVersion(), newMan(),
 	)
 	return root
 }

@@ -13,6 +13,7 @@ import (
 
 	"snag/event"
 	"snag/internal/config"
+	"snag/internal/ui"
 	"snag/netsetup"
 	"snag/recovery"
 	"snag/socs"
@@ -67,17 +68,17 @@ the one board of that SoC; several are an error that lists them.`,
 }
 
 func (f *recoverFlags) run(cmd *cobra.Command) error {
-	display, err := f.display(cmd.OutOrStdout(), cmd.ErrOrStderr())
+	emit, log, done, err := f.display(cmd.OutOrStdout(), cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}
-	defer display.Close()
+	defer done()
 	opt, err := f.options()
 	if err != nil {
-		display.Emit(event.Event{Time: time.Now(), SoC: f.soc, Body: event.Failed{Err: err, Hint: recovery.Hint(err), ExitCode: exitCode(err)}})
+		emit(event.Event{Time: time.Now(), SoC: f.soc, Body: event.Failed{Err: err, Hint: recovery.Hint(err), ExitCode: exitCode(err)}})
 		return &shownError{err}
 	}
-	opt.Emit, opt.Log = display.Emit, display.Log
+	opt.Emit, opt.Log = emit, log
 	if err := recovery.Run(cmd.Context(), opt); err != nil {
 		return &shownError{err}
 	}
@@ -148,13 +149,38 @@ func (f *recoverFlags) options() (recovery.Options, error) {
 	return opt, err
 }
 
-type display struct {
-	Emit func(event.Event)
-	Log  *slog.Logger
-}
-
-func (d *display) Close() {}
-
-func (f *recoverFlags) display(stdout, stderr io.Writer) (*display, error) {
-	return &display{Emit: func(e event.Event) { fmt.Fprintf(stdout, "%s %s %s %+v\n", e.Port, e.Stage, e.Body.Kind(), e.Body) }, Log: slog.New(slog.NewTextHandler(stderr, nil))}, nil
+// display says where events go: to a terminal, as plain lines or as JSON, and to the log file. done
+// ends it.
+func (f *recoverFlags) display(stdout, stderr io.Writer) (emit event.Sink, log *slog.Logger, done func(), err error) {
+	var d struct {
+		sink  event.Sink
+		close func() error
+	}
+	verbose := stderr
+	if tty, ok := stdout.(*os.File); f.json {
+		j := ui.NewJSON(stdout)
+		d.sink, d.close = j.Sink, j.Close
+	} else if ok && ui.IsTerminal(tty, os.Getenv) {
+		t := ui.NewTerminal(tty, ui.Columns(tty), ui.Color(os.Getenv))
+		d.sink, d.close, verbose = t.Sink, t.Close, t
+	} else {
+		p := ui.NewPlain(stdout)
+		d.sink, d.close = p.Sink, p.Close
+	}
+	var handlers []slog.Handler
+	if f.verbose {
+		handlers = append(handlers, slog.NewTextHandler(verbose, nil))
+	}
+	emit, done = d.sink, func() { d.close() }
+	if f.logTo != "" {
+		file, err := os.OpenFile(f.logTo, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
+		if err != nil {
+			return nil, nil, nil, &recovery.UsageError{Err: fmt.Errorf("--log-file: %w", err)}
+		}
+		handler := slog.NewTextHandler(file, &slog.HandlerOptions{Level: slog.LevelDebug})
+		handlers = append(handlers, handler)
+		emit = ui.Tee(d.sink, ui.Log(slog.New(handler)))
+		done = func() { d.close(); file.Close() }
+	}
+	return emit, slog.New(slog.NewMultiHandler(handlers...)), done, nil
 }

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"snag/sim"
+	"snag/sim/am335x"
+	"snag/usb"
+)
+
+func newSim() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "sim",
+		Short: "Start a virtual board, to try firmware files and scripts without one",
+		Args:  noArgs,
+	}
+	cmd.AddCommand(newSimAM335x())
+	return cmd
+}
+
+func newSimAM335x() *cobra.Command {
+	var s sim.AM335x
+	var ports, faults []string
+	var gadget, splUSB, romUSB, carrier string
+	var retry time.Duration
+	cmd := &cobra.Command{
+		Use:   "am335x [flags] [-- COMMAND ARGS...]",
+		Short: "A virtual AM335x: boot ROM, SPL, and U-Boot's gadget",
+		Long: `Powers a virtual AM335x board, with the boot ROM's and SPL's own deadlines, and says
+what it received.
+
+With the kernel's virtual USB host controller (modprobe vhci-hcd, as root) the
+board is a USB device of this machine. Without, it exists for COMMAND alone: its
+interface and its sysfs entries are in namespaces made for it. That needs no root
+and no USB, but the drivers of real USB devices have no part in it.
+
+A virtual board does not execute what it receives.`,
+		Example: `  snag sim am335x -- snag recover --soc am335x -f board.yaml
+  snag sim am335x --fault reset:spl:100000 --loss 0.05 -- ./our-lab-script
+  sudo snag sim am335x --carrier vhci --gadget 0451:d022`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 && cmd.ArgsLenAtDash() != 0 {
+				return usage(cmd, errors.New("the command to run beside the board comes after --"))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s.Command, s.Carrier = args, sim.Carrier(carrier)
+			for _, p := range ports {
+				port, err := usb.ParsePort(p)
+				if err != nil {
+					return usage(cmd, err)
+				}
+				s.Ports = append(s.Ports, port)
+			}
+			for _, id := range []struct {
+				text string
+				id   *usb.ID
+			}{{gadget, &s.Board.Gadget}, {splUSB, &s.Board.SPL}, {romUSB, &s.Board.ROM}} {
+				var err error
+				if id.text == "" {
+					continue
+				}
+				if *id.id, err = usb.ParseID(id.text); err != nil {
+					return usage(cmd, err)
+				}
+			}
+			for _, f := range faults {
+				fault, err := parseFault(f)
+				if err != nil {
+					return usage(cmd, err)
+				}
+				s.Board.Faults = append(s.Board.Faults, fault)
+			}
+			if retry > 0 {
+				s.Board.ROMRetries = []time.Duration{retry}
+			}
+			err := s.Run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+			var failed *sim.CommandError
+			if errors.As(err, &failed) {
+				return &shownError{&exitError{failed.Status, err}}
+			}
+			return err
+		},
+	}
+	b, fl := &s.Board, cmd.Flags()
+	fl.StringVar(&carrier, "carrier", "", "vhci or veth (default: vhci where it is available)")
+	fl.StringArrayVar(&ports, "port", nil, "plug a board in at this `port` (1-1); may be given several times")
+	fl.BoolVar(&s.Once, "once", false, "without a command: end when every board has booted, failed or left")
+	fl.BoolVar(&s.JSON, "json", false, "report as JSON")
+	fl.StringVar(&s.ExpectSPL, "expect-spl", "", "fail unless the ROM received exactly this `file`")
+	fl.StringVar(&s.ExpectUBoot, "expect-uboot", "", "fail unless SPL received exactly this `file`")
+	fl.StringVar(&s.Save, "save", "", "write what was received into this `directory`")
+	fl.StringVar(&romUSB, "rom-usb", "", "`VID:PID` of the ROM")
+	fl.StringVar(&splUSB, "spl-usb", "", "`VID:PID` of SPL")
+	fl.StringVar(&gadget, "gadget", "", "`VID:PID` of a gadget that U-Boot shows when it runs")
+	fl.BoolVar(&b.ECM, "ecm", false, "SPL offers CDC Ethernet alone, no RNDIS")
+	fl.BoolVar(&b.BOOTP, "bootp", false, "SPL speaks plain BOOTP, not DHCP")
+	fl.BoolVar(&b.NoOptions, "no-options", false, "SPL asks for no TFTP options")
+	fl.IntVar(&b.Window, "windowsize", 0, "SPL's TFTP windowsize option")
+	fl.DurationVar(&retry, "bootp-retry", 0, "time between the ROM's BOOTP requests (default: as the ROM, 4 s doubling)")
+	fl.DurationVar(&b.SPLDelay, "spl-delay", 0, "time until SPL enumerates (default 1s)")
+	fl.DurationVar(&b.SPLWindow, "spl-window", 0, "time that SPL waits for its link (default 3s)")
+	fl.BoolVar(&b.SPLNever, "spl-never", false, "SPL never enumerates")
+	fl.DurationVar(&b.Watchdog, "watchdog", 0, "power-cycle a board that is stuck, after this time")
+	fl.Uint64Var(&b.Seed, "seed", 0, "seed of everything random")
+	loss := fl.Float64("loss", 0, "chance that a frame is lost, each way (0 to 1)")
+	delay := fl.Duration("delay", 0, "delay of each frame, each way")
+	fl.Float64Var(&b.DuplicateIn, "duplicate", 0, "chance that a frame to the board arrives twice")
+	fl.StringArrayVar(&faults, "fault", nil, "what goes wrong, as `KIND:STAGE:BYTES`: reset, unplug or error, at rom or spl, when that stage has so many bytes")
+	cmd.PreRun = func(*cobra.Command, []string) {
+		b.LossIn, b.LossOut, b.DelayIn, b.DelayOut = *loss, *loss, *delay, *delay
+	}
+	return cmd
+}
+
+// parseFault reads KIND:STAGE:BYTES.
+func parseFault(s string) (am335x.Fault, error) {
+	kind, rest, _ := strings.Cut(s, ":")
+	stage, at, _ := strings.Cut(rest, ":")
+	f := am335x.Fault{Kind: am335x.FaultKind(kind), Stage: stage}
+	var err error
+	if f.At, err = strconv.Atoi(at); err != nil || f.At < 0 {
+		return f, fmt.Errorf("fault %q: expected KIND:STAGE:BYTES, for instance reset:spl:100000", s)
+	}
+	return f, nil
+}
