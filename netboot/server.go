@@ -46,6 +46,7 @@ type Config struct {
 // Result is how far a server got.
 type Result struct {
 	File  *File // the file that the last transfer was of; nil if there was none
+	Bytes int64 // of it that the board acknowledged, in the last transfer
 	Acked bool  // the board acknowledged the last block; else it vanished after that was sent
 
 	BOOTPRequests int // BOOTP and DHCP requests that were answered
@@ -325,7 +326,7 @@ func (s *server) read(b []byte, from netip.AddrPort, now time.Time) error {
 		}
 	}
 	s.t, s.peer, s.file, s.asked, s.begun = newTransfer(f.Data, &r), from, f, string(b), now
-	s.res.File, s.res.FirstByte = f, now
+	s.res.File, s.res.Bytes, s.res.FirstByte = f, 0, now
 	s.firstRequest(now)
 	s.debug(kindRequest, "TFTP request", "peer", from, "name", quote(r.name), "blksize", s.t.blksize, "windowsize", s.t.window)
 	return s.do(s.t.begin(now), now)
@@ -383,11 +384,12 @@ func (s *server) sent(err error) error {
 
 // progress reports the bytes acknowledged, ten times a second or when it is the last.
 func (s *server) progress(now time.Time, last bool) {
+	s.res.Bytes = int64(s.t.ackedBytes())
 	if !last && now.Sub(s.emitted) < 100*time.Millisecond {
 		return
 	}
 	s.emitted = now
-	p := event.Progress{Bytes: int64(s.t.ackedBytes()), Total: int64(len(s.t.data))}
+	p := event.Progress{Bytes: s.res.Bytes, Total: int64(len(s.t.data))}
 	if d := now.Sub(s.res.FirstByte).Seconds(); d > 0 {
 		p.Rate = float64(p.Bytes) / d
 	}

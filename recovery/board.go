@@ -86,6 +86,10 @@ func (b *board) Emit(stage string, body event.Body) {
 		b.stageDone = time.Now()
 	}
 	e := event.Event{Time: time.Now(), Port: b.name(), SoC: b.opt.Model.Name, Stage: b.stage, Body: body}
+	switch body.(type) {
+	case event.Waiting, event.BoardSeen, event.Done:
+		e.Stage = "" // between the stages
+	}
 	b.mu.Unlock()
 	b.opt.Emit(e)
 }

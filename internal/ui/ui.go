@@ -171,6 +171,9 @@ func seconds(d time.Duration) string {
 	if d >= time.Minute {
 		return d.Round(time.Second).String()
 	}
+	if d < 100*time.Millisecond {
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	}
 	return fmt.Sprintf("%.1f s", d.Seconds())
 }
 

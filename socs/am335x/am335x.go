@@ -154,7 +154,6 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (*netboot.File,
 	}
 
 	var begun *netboot.File
-	var bytes int64 // of serving, acknowledged
 	var refused error
 	result, err := netboot.Serve(ctx, *stage.Link, netboot.Config{
 		Log: slog.New(slog.DiscardHandler),
@@ -170,15 +169,14 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (*netboot.File,
 			}
 			alive()
 			if f != begun {
-				begun, serving, bytes = f, f, 0
+				begun, serving = f, f
 				r.job.Board.Emit(f.Stage, event.StageBegun{File: f.Name, Bytes: int64(len(f.Data))})
 			}
 			return f
 		},
 		Emit: func(_ string, body event.Body) {
-			if p, ok := body.(event.Progress); ok {
+			if _, ok := body.(event.Progress); ok {
 				alive()
-				bytes = p.Bytes
 			}
 			r.job.Board.Emit(serving.Stage, body)
 		},
@@ -191,13 +189,13 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (*netboot.File,
 	case errors.Is(err, errGone):
 		r.job.Board.Emit(serving.Stage, event.Warning{Text: fmt.Sprintf(
 			"the board left port %s after %d of %d bytes: reset or unplugged; waiting for it to come back",
-			stage.Port, bytes, len(serving.Data))})
+			stage.Port, result.Bytes, len(serving.Data))})
 		return nil, nil
 	case errors.Is(err, errSilent):
 		return nil, &socs.BoardError{Stage: serving.Stage, Err: fmt.Errorf("no BOOTP request within %s of the link coming up", patience),
 			Hint: "reset the board while snag waits; if it stays silent, check that its boot switches select USB boot and that the SPL was built with SPL_NET and SPL_USB_ETHER"}
 	case errors.Is(err, errStalled):
-		return nil, &socs.BoardError{Stage: serving.Stage, Err: fmt.Errorf("the board stopped asking after %d of %d bytes and was silent for %s", bytes, len(serving.Data), stalled),
+		return nil, &socs.BoardError{Stage: serving.Stage, Err: fmt.Errorf("the board stopped asking after %d of %d bytes and was silent for %s", result.Bytes, len(serving.Data), stalled),
 			Hint: "reset the board and run snag again; try another cable or hub port if it stops at different places"}
 	default:
 		return nil, err
@@ -213,9 +211,6 @@ var (
 // fetched accounts for a file that the board has whole.
 func (r *recovery) fetched(stage *socs.Stage, result netboot.Result) (*netboot.File, error) {
 	f := result.File
-	if !result.Acked {
-		r.job.Board.Emit(f.Stage, event.Note{Text: "the acknowledgement of the last block was lost; the board has every byte"})
-	}
 	r.job.Board.Emit(f.Stage, event.StageDone{Summary: event.StageSummary{
 		Stage: f.Stage, File: f.Name, Bytes: int64(len(f.Data)),
 		Duration: result.LastByte.Sub(stage.Since), Retries: result.Retransmits,
