@@ -209,14 +209,12 @@ func checksum(algo string, b []byte) ([]byte, bool) {
 func (f *FIT) Unverified() []string {
 	var out []string
 	for _, img := range f.Images {
-		sure := false
 		for _, h := range img.Hashes {
-			sure = sure || h.OK
 			if !h.Known {
 				out = append(out, fmt.Sprintf("image %q has a %q checksum, which was not verified", img.Name, h.Algo))
 			}
 		}
-		if !sure && len(img.Hashes) == 0 {
+		if len(img.Hashes) == 0 {
 			out = append(out, fmt.Sprintf("image %q has no checksum", img.Name))
 		}
 		if img.Signed {

@@ -80,7 +80,7 @@ func (c *conn) udpAddr(to netip.AddrPort) *net.UDPAddr {
 	return c.addr
 }
 
-// writeFlight sends what a transfer has in flight: its OACK, or the blocks acked+1 to sent.
+// writeFlight sends what a transfer has to send now: its OACK, or the blocks next to sent.
 func (c *conn) writeFlight(t *transfer, to netip.AddrPort) error {
 	if t.sent == 0 {
 		c.gso = true
@@ -94,7 +94,7 @@ func (c *conn) writeFlight(t *transfer, to netip.AddrPort) error {
 	if need := min(t.window, batch) * size; len(c.buf) < need {
 		c.buf = make([]byte, need)
 	}
-	for first := t.acked + 1; first <= t.sent; first += batch {
+	for first := t.next; first <= t.sent; first += batch {
 		if err := c.writeBlocks(t, first, min(first+batch-1, t.sent), to); err != nil {
 			return err
 		}

@@ -20,32 +20,29 @@ const (
 	kindSend
 	kinds // how many there are
 
-	maxSaid = 16
+	maxSaid = 16 // remarks of one kind, unless said otherwise
 )
 
-// say reports whether a remark of this kind is still to be made.
-func (s *server) say(k kind) bool {
+// say reports whether a remark of this kind is still to be made, of so many.
+func (s *server) say(k kind, most int) bool {
 	s.said[k]++
-	return s.said[k] <= maxSaid
+	return s.said[k] <= most
 }
 
-func (s *server) warn(k kind, format string, args ...any) {
-	if !s.say(k) {
+// warn emits a warning that concerns a file's stage; f may be nil.
+func (s *server) warn(f *File, k kind, format string, args ...any) {
+	if !s.say(k, maxSaid) {
 		return
 	}
 	text := fmt.Sprintf(format, args...)
 	if s.said[k] == maxSaid {
 		text += " (no more warnings of this kind)"
 	}
-	f := s.file
-	if f == nil {
-		f = s.offered
-	}
 	s.emit(f, event.Warning{Text: text})
 }
 
 func (s *server) debug(k kind, msg string, args ...any) {
-	if s.say(k) {
+	if s.say(k, maxSaid) {
 		s.log.Debug(msg, args...)
 	}
 }
@@ -59,5 +56,9 @@ func (s *server) ignore(protocol, why string, args ...any) {
 // lost counts a packet that a passing error kept from being sent.
 func (s *server) lost(err error) {
 	s.res.SendErrors++
-	s.warn(kindSend, "a packet could not be sent, it will be repeated: %v", err)
+	f := s.file
+	if f == nil {
+		f = s.offered
+	}
+	s.warn(f, kindSend, "a packet could not be sent, it will be repeated: %v", err)
 }

@@ -276,7 +276,7 @@ func (s *server) packet(b []byte, from netip.AddrPort, now time.Time) error {
 		s.ignore("TFTP", "write request")
 		return s.send(errorPacket(codeAccess, "this server is read-only"), from)
 	case op == opERROR && mine:
-		s.warn(kindError, "the board ended the transfer of %s after %d of %d bytes: %s",
+		s.warn(s.file, kindError, "the board ended the transfer of %s after %d of %d bytes: %s",
 			s.file.Name, s.t.ackedBytes(), len(s.t.data), errorText(b))
 		s.plain = s.plain || binary.BigEndian.Uint16(b[2:]) == codeOptions && s.t.acked < 0
 		s.t = nil
@@ -307,11 +307,10 @@ func (s *server) read(b []byte, from netip.AddrPort, now time.Time) error {
 		return nil
 	}
 	if r.mode != "octet" {
-		s.warn(kindMode, "the board asked for %s in mode %s; only octet is served", quote(r.name), quote(r.mode))
+		s.warn(f, kindMode, "the board asked for %s in mode %s; only octet is served", quote(r.name), quote(r.mode))
 		return s.send(errorPacket(codeUndefined, "only mode octet is served"), from)
 	}
-	if r.name != f.Name && s.said[kindName] == 0 {
-		s.said[kindName]++
+	if r.name != f.Name && s.say(kindName, 1) {
 		s.emit(f, event.Warning{Text: fmt.Sprintf("the board asks for %s instead of %s; it gets %s all the same",
 			quote(r.name), f.Name, f.Name)})
 	}
@@ -321,7 +320,7 @@ func (s *server) read(b []byte, from netip.AddrPort, now time.Time) error {
 	if s.t != nil || !s.res.FirstByte.IsZero() {
 		s.res.Restarts++
 		if s.t != nil && s.t.started() {
-			s.warn(kindRestart, "the board began the transfer of %s again after %d of %d bytes",
+			s.warn(s.file, kindRestart, "the board began the transfer of %s again after %d of %d bytes",
 				f.Name, s.t.ackedBytes(), len(s.t.data))
 		}
 	}
@@ -336,7 +335,7 @@ func (s *server) read(b []byte, from netip.AddrPort, now time.Time) error {
 func (s *server) do(step step, now time.Time) error {
 	switch step {
 	case stepSend:
-		s.res.Blocks += s.t.sent - max(s.t.acked, 0)
+		s.res.Blocks += s.t.sent - max(s.t.next-1, 0)
 		s.progress(now, false)
 		err := s.tftp.writeFlight(s.t, s.peer)
 		return s.sent(err)
@@ -344,7 +343,7 @@ func (s *server) do(step step, now time.Time) error {
 		s.finish(step == stepDone, now)
 		return errServed
 	case stepGiveUp:
-		s.warn(kindSilence, "the board fell silent after %d of %d bytes of %s; waiting for it to begin again",
+		s.warn(s.file, kindSilence, "the board fell silent after %d of %d bytes of %s; waiting for it to begin again",
 			s.t.ackedBytes(), len(s.t.data), s.file.Name)
 		s.t = nil
 	}

@@ -42,13 +42,14 @@ type transfer struct {
 	oack    []byte // nil if no options were asked for
 
 	acked int // the last block acknowledged; -1 while the OACK is not
+	next  int // the first block that is to be sent now
 	sent  int // the last block in flight: acked+1 to sent are
 
 	sentAt   time.Time // when the blocks in flight were sent last
 	due      time.Time // when they are to be sent again
 	progress time.Time // when the client last acknowledged something new
 	clean    bool      // the blocks in flight were sent only once: their ACK measures the round trip
-	wentBack bool      // the window was already resent for a duplicate of the current ACK
+	again    int       // the last block that was sent more than once, or 0
 	tries    int       // timeouts since the last progress
 
 	// paused says that the board has asked for an address again and so probably restarted: nothing is
@@ -76,19 +77,28 @@ func newTransfer(data []byte, r *readRequest) *transfer {
 // begin puts the first packets in flight.
 func (t *transfer) begin(now time.Time) step {
 	t.progress = now
-	t.fill(now, true)
-	return stepSend
+	t.clean = true
+	return t.fly(t.acked+1, now)
 }
 
-// fill puts the window after the last acknowledged block in flight.
-func (t *transfer) fill(now time.Time, clean bool) {
+// fly puts the blocks from next to the end of the window in flight, or the OACK.
+func (t *transfer) fly(next int, now time.Time) step {
+	t.next = next
 	t.sent = min(t.acked+t.window, t.last)
 	if t.acked < 0 {
 		t.sent = 0
 	}
-	t.clean = clean
 	t.sentAt = now
 	t.due = now.Add(t.rto)
+	return stepSend
+}
+
+// repeat sends all that is in flight again.
+func (t *transfer) repeat(now time.Time) step {
+	t.clean = false
+	s := t.fly(t.acked+1, now)
+	t.again = t.sent
+	return s
 }
 
 // block returns the data of block n, from 1 to last.
@@ -107,34 +117,46 @@ func (t *transfer) allSent() bool { return t.sent == t.last && !t.paused }
 
 // ack is told of an ACK. The number is of 16 bits; a window is smaller than that, so the block is not in doubt.
 //
-// An ACK of a block in the middle of the window says that the next one was lost: sending goes on from there (RFC 7440).
-// A duplicate is never answered in lock-step, or every packet would be sent twice from then on (the
-// Sorcerer's Apprentice, RFC 1123, section 4.2.3.1). With a window it may say that the window's first block
-// was lost. It is believed once, and only if it came so late that it can be an answer to this window.
+// A duplicate is never answered in lock-step, or every packet would be sent twice from then on (the Sorcerer's
+// Apprentice, RFC 1123, section 4.2.3.1). With a window, an ACK of a block in its middle, or a duplicate so
+// late that it can be an answer to this window, says that the block after it was lost: sending goes on from
+// there (RFC 7440). But clients also send these when they see a block twice. So none is believed until blocks
+// are acknowledged that were sent only once: whatever an earlier repetition provoked is over then.
 func (t *transfer) ack(n uint16, now time.Time) step {
 	d := int(n - uint16(t.acked))
-	if d == 0 && t.window > 1 && t.acked >= 0 && !t.wentBack && t.srtt != 0 && now.Sub(t.sentAt) >= t.minRTT*3/4 {
-		t.wentBack = true
-		t.fill(now, false)
-		return stepSend
-	}
-	if d == 0 || d > t.sent-t.acked {
+	if d > t.sent-t.acked {
 		return stepWait
 	}
-	if t.clean {
-		t.measure(now.Sub(t.sentAt))
+	believe := t.acked+d > t.again
+	if d == 0 {
+		if t.window > 1 && believe && t.srtt != 0 && now.Sub(t.sentAt) >= t.minRTT*7/8 {
+			return t.repeat(now)
+		}
+		return stepWait
 	}
 	whole := d == t.sent-t.acked
+	if t.clean {
+		t.measure(now.Sub(t.sentAt))
+	} else if t.tries == 0 && t.srtt != 0 {
+		t.rto = t.estimate() // no timer was too short here: an end to the back-off
+	}
 	t.acked += d
 	t.progress = now
 	t.tries = 0
-	t.wentBack = false
 	t.paused = false
-	if t.acked == t.last {
+	switch {
+	case t.acked == t.last:
 		return stepDone
+	case whole:
+		t.clean = true
+		return t.fly(t.acked+1, now)
+	case believe:
+		return t.repeat(now)
+	default:
+		// The client counts its window from here: what it lacks of that follows.
+		t.clean = false
+		return t.fly(t.sent+1, now)
 	}
-	t.fill(now, whole)
-	return stepSend
 }
 
 // tick is told the time.
@@ -152,9 +174,7 @@ func (t *transfer) tick(now time.Time) step {
 	}
 	t.tries++
 	t.rto = min(2*t.rto, maxRTO)
-	t.wentBack = false
-	t.fill(now, false)
-	return stepSend
+	return t.repeat(now)
 }
 
 // pause stops sending until the client acknowledges something new.
@@ -170,5 +190,7 @@ func (t *transfer) measure(rtt time.Duration) {
 		t.srtt += (rtt - t.srtt) / 8
 		t.minRTT = min(t.minRTT, rtt)
 	}
-	t.rto = min(max(t.srtt+4*t.rttvar, minRTO), maxRTO)
+	t.rto = t.estimate()
 }
+
+func (t *transfer) estimate() time.Duration { return min(max(t.srtt+4*t.rttvar, minRTO), maxRTO) }

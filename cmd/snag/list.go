@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"snag/internal/config"
-	"snag/internal/ui"
 	"snag/recovery"
 	"snag/socs"
 	"snag/usb"
@@ -71,7 +70,7 @@ func listBoards(cmd *cobra.Command, _ []string) error {
 			}
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", b.Port, b.ID, b.Family.Name, stage,
-			orDash(drivers), orDash(nets), access, ui.Printable(b.Product))
+			orDash(drivers), orDash(nets), access, b.Product)
 	}
 	return w.Flush()
 }

@@ -115,7 +115,7 @@ setup, 5 firmware refused, 6 board or protocol error, 130 interrupted.`,
 	})
 	root.AddCommand(
 		newRecover(), newList(), newTemplate(), newSetup(), newDoctor(), newUdev(),
-		newSim(), newVersion(), newMan(),
+		newVersion(), newMan(),
 	)
 	return root
 }

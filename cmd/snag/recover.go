@@ -1,16 +1,19 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"snag/event"
 	"snag/internal/config"
-	"snag/internal/ui"
+	"snag/netsetup"
 	"snag/recovery"
 	"snag/socs"
 	"snag/usb"
@@ -18,14 +21,14 @@ import (
 
 // recoverFlags are the flags of snag recover as they were typed.
 type recoverFlags struct {
-	soc                           string
-	files, entries                []string
-	usbPath, romUSB, splUSB       string
-	uart                          string
-	baud                          int
-	netns, onWait, expect, logTo  string
-	timeout                       time.Duration
-	json, verbose                 bool
+	soc                          string
+	files, entries               []string
+	usbPath, romUSB, splUSB      string
+	uart                         string
+	baud                         int
+	netns, onWait, expect, logTo string
+	timeout                      time.Duration
+	json, verbose                bool
 }
 
 func newRecover() *cobra.Command {
@@ -71,7 +74,7 @@ func (f *recoverFlags) run(cmd *cobra.Command) error {
 	defer display.Close()
 	opt, err := f.options()
 	if err != nil {
-		display.Emit(event.Event{Time: time.Now(), SoC: f.soc, Body: event.Failed{Err: err, Hint: recovery.Hint(err), ExitCode: recovery.ExitCode(err)}})
+		display.Emit(event.Event{Time: time.Now(), SoC: f.soc, Body: event.Failed{Err: err, Hint: recovery.Hint(err), ExitCode: exitCode(err)}})
 		return &shownError{err}
 	}
 	opt.Emit, opt.Log = display.Emit, display.Log
@@ -79,4 +82,79 @@ func (f *recoverFlags) run(cmd *cobra.Command) error {
 		return &shownError{err}
 	}
 	return nil
+}
+
+// options turns the flags into what the engine takes, and reads the firmware.
+func (f *recoverFlags) options() (recovery.Options, error) {
+	opt := recovery.Options{UART: f.uart, Baud: f.baud, NetNS: f.netns, Timeout: f.timeout, OnWait: f.onWait}
+	if f.soc == "" {
+		return opt, &recovery.UsageError{Err: errors.New("which SoC? --soc is missing"), Hint: "snag list socs shows the models; a family's name will do, for instance --soc am335x"}
+	}
+	var err error
+	if opt.Model, err = socs.Lookup(f.soc); err != nil {
+		return opt, err
+	}
+	if opt.Backend = recovery.BackendOf(opt.Model.Family); opt.Backend == nil {
+		return opt, &recovery.UsageError{Err: fmt.Errorf("%s: the family %s is not built yet", opt.Model.Name, opt.Model.Family), Hint: "snag list socs shows which models can be recovered"}
+	}
+	if f.timeout <= 0 {
+		return opt, &recovery.UsageError{Err: fmt.Errorf("--timeout %s: expected more than nothing", f.timeout)}
+	}
+	if f.netns != "" && os.Geteuid() != 0 {
+		return opt, &netsetup.SetupError{Op: "look into network namespace " + f.netns, Reason: netsetup.ReasonNotPermitted, Err: errors.New("--netns is root's alone"), Hint: "run snag as root, or leave --netns out"}
+	}
+	expect := f.expect
+	if expect == "none" {
+		expect = ""
+	}
+	ids := []struct {
+		flag, value string
+		id          *usb.ID
+	}{{"--rom-usb", f.romUSB, &opt.ROM}, {"--spl-usb", f.splUSB, &opt.SPL}, {"--expect", expect, &opt.Expect}}
+	if strings.Contains(f.usbPath, ":") {
+		ids = append(ids, struct {
+			flag, value string
+			id          *usb.ID
+		}{"--usb-path", f.usbPath, &opt.ID})
+	} else if f.usbPath != "" {
+		if opt.Port, err = usb.ParsePort(f.usbPath); err != nil {
+			return opt, &recovery.UsageError{Err: fmt.Errorf("--usb-path: %w", err)}
+		}
+	}
+	for _, i := range ids {
+		if i.value == "" {
+			continue
+		}
+		if *i.id, err = usb.ParseID(i.value); err != nil {
+			return opt, &recovery.UsageError{Err: fmt.Errorf("%s: %w", i.flag, err)}
+		}
+	}
+	var sources []config.Source
+	for _, file := range f.files {
+		sources = append(sources, config.Source{File: file})
+	}
+	for _, entry := range f.entries {
+		sources = append(sources, config.Source{Arg: entry})
+	}
+	opt.Firmware, err = config.Load(sources, opt.Backend.Family().Slots)
+	var problems config.Problems
+	if errors.As(err, &problems) {
+		code := recovery.ExitFirmware
+		if problems.Malformed() {
+			code = recovery.ExitUsage
+		}
+		return opt, &exitError{code, err}
+	}
+	return opt, err
+}
+
+type display struct {
+	Emit func(event.Event)
+	Log  *slog.Logger
+}
+
+func (d *display) Close() {}
+
+func (f *recoverFlags) display(stdout, stderr io.Writer) (*display, error) {
+	return &display{Emit: func(e event.Event) { fmt.Fprintf(stdout, "%s %s %s %+v\n", e.Port, e.Stage, e.Body.Kind(), e.Body) }, Log: slog.New(slog.NewTextHandler(stderr, nil))}, nil
 }

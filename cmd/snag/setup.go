@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -89,6 +90,12 @@ func newUdev() *cobra.Command {
 	}
 }
 
+// probeNamespace tells doctor whether netsetup could make its namespace.
+func probeNamespace(ctx context.Context) (mend string, err error) {
+	err = netsetup.ProbeUserNamespaces(ctx)
+	return recovery.Hint(err), err
+}
+
 func newDoctor() *cobra.Command {
 	var json bool
 	cmd := &cobra.Command{
@@ -96,7 +103,7 @@ func newDoctor() *cobra.Command {
 		Short: "Say what is missing on this machine, and how to mend it",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			checks, err := setup.Doctor(cmd.Context(), setup.Options{Families: families(), UserNamespaces: netsetup.ProbeUserNamespaces})
+			checks, err := setup.Doctor(cmd.Context(), setup.Options{Families: families(), Namespace: probeNamespace})
 			if err != nil {
 				return err
 			}

@@ -85,7 +85,7 @@ func Load(sources []Source, slots []socs.Slot) (socs.Firmware, error) {
 	if len(sources) == 0 {
 		l.fail(nil, "no firmware given: name it in a file (-f firmware.yaml) or as an argument (-F spl=u-boot-spl.bin)")
 	}
-	args := 0
+	args, understood := 0, 0
 	for i, src := range sources {
 		l.source, l.dict = i, src.File == ""
 		if l.file = src.File; l.dict {
@@ -94,15 +94,18 @@ func Load(sources []Source, slots []socs.Slot) (socs.Firmware, error) {
 			}
 			args++
 		}
-		if root := l.parse(src); root != nil {
-			l.mapping(root)
+		if root := l.parse(src); root != nil && l.mapping(root) {
+			understood++
 		}
 	}
 	fw := l.read()
 	l.source, l.file = len(sources), ""
-	for _, slot := range slots {
-		if _, ok := l.chosen[slot.Name]; slot.Required && !ok && len(sources) > 0 && !l.attempted(slot.Name) {
-			l.fail(nil, "%q is missing from the configuration%s", slot.Name, described(slot.Doc))
+	// A slot that seems to be missing may stand in what could not be understood.
+	if understood == len(sources) && len(sources) > 0 {
+		for _, slot := range slots {
+			if _, ok := l.chosen[slot.Name]; slot.Required && !ok && !slices.Contains(l.tried, slot.Name) {
+				l.fail(nil, "%q is missing from the configuration%s", slot.Name, described(slot.Doc))
+			}
 		}
 	}
 	if len(l.problems) > 0 {

@@ -62,8 +62,6 @@ func (l *loader) fail(at *yaml.Node, format string, args ...any) {
 	l.problems = append(l.problems, p)
 }
 
-func (l *loader) attempted(slot string) bool { return slices.Contains(l.tried, slot) }
-
 // parse turns a source into a tree, nil if there is none.
 func (l *loader) parse(src Source) *yaml.Node {
 	if src.File == "" {
@@ -134,11 +132,11 @@ func (l *loader) parseArg(arg string) *yaml.Node {
 	return root
 }
 
-// mapping walks the top level: slots, and paths-relative-to.
-func (l *loader) mapping(root *yaml.Node) {
+// mapping walks the top level: slots, and paths-relative-to. It reports whether it could see all of it.
+func (l *loader) mapping(root *yaml.Node) bool {
 	if root.Kind != yaml.MappingNode {
 		l.fail(root, "expected a mapping of firmware names, found %s", describe(root))
-		return
+		return false
 	}
 	l.pairs, l.tooMuch = 0, false
 	pairs := l.content(root, 0)
@@ -149,10 +147,11 @@ func (l *loader) mapping(root *yaml.Node) {
 		}
 	}
 	for _, p := range pairs {
-		if p.name != relativeKey {
+		if p.name != relativeKey && !l.tooMuch {
 			l.slot(p, dir)
 		}
 	}
+	return !l.tooMuch
 }
 
 // relativeTo returns the directory that relative paths start at; empty is the current one.
@@ -218,7 +217,7 @@ func (l *loader) slot(p pair, dir string) {
 			l.fail(p.key, "%s: unknown key %q%s", slot.Name, p.name, suggest(socs.Nearest(p.name, keys), keys))
 		}
 	}
-	if !hasPath {
+	if !hasPath && !l.tooMuch {
 		l.fail(p.key, "%s: the key path is missing", slot.Name)
 	}
 	if len(l.problems) > before {
@@ -436,5 +435,5 @@ func suggest(near, all []string) string {
 	if len(near) > 0 {
 		return fmt.Sprintf(": did you mean %q?", near[0])
 	}
-	return ": known are " + strings.Join(all, ", ")
+	return " (known: " + strings.Join(all, ", ") + ")"
 }

@@ -22,12 +22,13 @@ func profile(programs []string) (string, error) {
 		if !strings.HasPrefix(p, "/") {
 			return "", fmt.Errorf("AppArmor profile: %q is not an absolute path", p)
 		}
+		p = p[1:] // a quoted path must begin with /, an alternation too: "/{a,b}"
 		var b strings.Builder
 		for _, r := range p {
 			switch {
-			case r < ' ' || r == '"' || r == 0x7f:
-				return "", fmt.Errorf("AppArmor profile: the path %q cannot be written in one; install snag elsewhere", p)
-			case strings.ContainsRune(`*?[]{}^,\@`, r):
+			case r < ' ' || r == '"' || r == '?' || r == 0x7f:
+				return "", fmt.Errorf("AppArmor profile: the path %q cannot be written in one; install snag elsewhere", "/"+p)
+			case strings.ContainsRune(`*[]{}^,\@`, r):
 				b.WriteByte('\\')
 			}
 			b.WriteRune(r)
@@ -44,7 +45,7 @@ func profile(programs []string) (string, error) {
 abi <abi/4.0>,
 include <tunables/global>
 
-profile snag "%s" flags=(unconfined) {
+profile snag "/%s" flags=(unconfined) {
   userns,
 
   include if exists <local/snag>

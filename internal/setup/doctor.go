@@ -106,7 +106,14 @@ func WriteJSON(w io.Writer, checks []Check) error {
 	return nil
 }
 
-const typeSetup = "sudo snag setup"
+// typeSetup is the line that runs setup. sudo finds snag by its name only where programs usually are.
+func (p *plan) typeSetup() string {
+	switch filepath.Dir(p.Program) {
+	case "/usr/bin", "/usr/local/bin":
+		return "sudo snag setup"
+	}
+	return "sudo " + p.Program + " setup"
+}
 
 func (d *doctor) exists(path string) bool {
 	_, err := os.Stat(filepath.Join(d.root, path))
@@ -144,8 +151,12 @@ func (d *doctor) usbDrivers() Check {
 }
 
 func (d *doctor) nat() Check {
-	return d.modules("kernel nat", "the BOOTP and TFTP ports cannot be redirected",
-		"nf_tables", "nft_chain_nat", "nft_nat", "nft_masq")
+	// Without NAT the worker binds the ports themselves.
+	c := d.modules("kernel nat", "snag does without", "nf_tables", "nft_chain_nat", "nft_nat", "nft_masq")
+	if c.Status == Fail {
+		c.Status, c.Mend = Warn, ""
+	}
+	return c
 }
 
 func (d *doctor) modules(name, without string, names ...string) Check {
@@ -191,7 +202,7 @@ func (d *doctor) usb() Check {
 	if len(roots) == 0 {
 		return Check{name, Warn, "no USB controller found", "in a virtual machine: give it a USB controller and pass the board through"}
 	}
-	return Check{name, OK, fmt.Sprintf("%d buses", len(roots)), ""}
+	return Check{name, OK, fmt.Sprintf("buses: %d", len(roots)), ""}
 }
 
 func (d *doctor) deviceNodes() Check {
@@ -233,9 +244,9 @@ func (d *doctor) appArmor() Check {
 	diffs, err := d.profile.differences(d.root, false)
 	switch {
 	case err != nil:
-		return Check{name, Fail, err.Error(), typeSetup}
+		return Check{name, Fail, err.Error(), d.typeSetup()}
 	case len(diffs) > 0:
-		return Check{name, Fail, "restricts user namespaces; profile " + d.profile.path + ": " + strings.Join(diffs, "; "), typeSetup}
+		return Check{name, Fail, "restricts user namespaces; profile " + d.profile.path + ": " + strings.Join(diffs, "; "), d.typeSetup()}
 	}
 	return Check{name, OK, "restricts user namespaces; snag's profile is " + d.profile.path, ""}
 }
@@ -259,14 +270,14 @@ func (d *doctor) helperInstalled() Check {
 	}
 	path := HelperPath(d.Prefix)
 	if d.helper == nil {
-		return Check{name, Fail, path + " is missing", typeSetup}
+		return Check{name, Fail, path + " is missing", d.typeSetup()}
 	}
 	diffs, err := d.helper.differences(d.root, false)
 	switch {
 	case err != nil:
-		return Check{name, Fail, err.Error(), typeSetup}
+		return Check{name, Fail, err.Error(), d.typeSetup()}
 	case len(diffs) > 0:
-		return Check{name, Fail, path + ": " + strings.Join(diffs, "; "), typeSetup}
+		return Check{name, Fail, path + ": " + strings.Join(diffs, "; "), d.typeSetup()}
 	case d.host.nosuid(filepath.Join(d.root, path)):
 		return Check{name, Fail, path + " is on a file system mounted nosuid, where its capability does not count",
 			"mount it without nosuid, or have root run snag"}
@@ -286,9 +297,9 @@ func (d *doctor) furtherIDs() Check {
 	diffs, err := d.conf.differences(d.root, false)
 	switch {
 	case err != nil:
-		return Check{name, Fail, err.Error(), typeSetup}
+		return Check{name, Fail, err.Error(), d.typeSetup()}
 	case len(diffs) > 0:
-		return Check{name, Fail, d.conf.path + ": " + strings.Join(diffs, "; "), typeSetup}
+		return Check{name, Fail, d.conf.path + ": " + strings.Join(diffs, "; "), d.typeSetup()}
 	case len(d.bad) > 0:
 		return Check{name, Fail, d.conf.path + ", " + strings.Join(d.bad, "; "), "sudo editor " + d.conf.path}
 	}
@@ -307,7 +318,7 @@ func (d *doctor) group() Check {
 			return Check{name, OK, "no group " + d.Group + " here; you sit at the machine, which suffices", ""}
 		}
 		return Check{name, Warn, "no group " + d.Group + " here, and you do not sit at the machine",
-			"sudo groupadd --system " + d.Group + "\n" + typeSetup}
+			"sudo groupadd --system " + d.Group + "\n" + d.typeSetup()}
 	case slices.Contains(d.groups, d.gid):
 		return Check{name, OK, "member of " + d.Group, ""}
 	}
@@ -344,11 +355,11 @@ func (d *doctor) udevRules() Check {
 	case err == nil && len(diffs) == 0:
 		return Check{name, OK, d.rules.path, ""}
 	case d.uid == 0:
-		return Check{name, Skip, "not installed, which only keeps network managers from being told to keep off", typeSetup}
+		return Check{name, Skip, "not installed, which only keeps network managers from being told to keep off", d.typeSetup()}
 	case err != nil:
-		return Check{name, Fail, err.Error(), typeSetup}
+		return Check{name, Fail, err.Error(), d.typeSetup()}
 	}
-	return Check{name, Fail, d.rules.path + ": " + strings.Join(diffs, "; "), typeSetup}
+	return Check{name, Fail, d.rules.path + ": " + strings.Join(diffs, "; "), d.typeSetup()}
 }
 
 func (d *doctor) udevd() Check {
@@ -360,7 +371,7 @@ func (d *doctor) udevd() Check {
 		return Check{name, OK, "not running, which root does not need", ""}
 	case d.container != "":
 		return Check{name, Warn, "not running in this container: the rules count on the host",
-			"on the host: " + typeSetup + "; here: pass the group's number, docker run --group-add $(getent group " + d.Group + " | cut -d: -f3) ..."}
+			"on the host: " + d.typeSetup() + "; here: pass the group's number, docker run --group-add $(getent group " + d.Group + " | cut -d: -f3) ..."}
 	}
 	return Check{name, Fail, "not running: nobody gives the boards to you", "sudo systemctl start systemd-udevd   # or have root run snag"}
 }
@@ -372,7 +383,7 @@ func (d *doctor) keepsOff(service string) Check {
 		return Check{name, OK, "not running", ""}
 	}
 	if diffs, err := d.rulesInPlace(); err != nil || len(diffs) > 0 {
-		return Check{name, Warn, "running, and nothing tells it to leave the boards alone", typeSetup}
+		return Check{name, Warn, "running, and nothing tells it to leave the boards alone", d.typeSetup()}
 	}
 	return Check{name, OK, "running, told by the udev rules to leave the boards alone", ""}
 }
@@ -398,7 +409,7 @@ func (d *doctor) boards() []Check {
 			c.Mend = "in a container: mount /dev/bus/usb; else start udevd"
 		case err != nil:
 			c.Status, c.Detail = Fail, fmt.Sprintf("%s: %v", c.Detail, err)
-			c.Mend = typeSetup + "   # then plug the board in again"
+			c.Mend = d.typeSetup() + "   # then plug the board in again"
 		}
 		checks = append(checks, c)
 	}

@@ -25,7 +25,7 @@ ACTION=="remove", GOTO="snag_end"
 //
 //   - The device node belongs to the group, and to the user at the seat (uaccess). With no group, for
 //     systems that lack it, only the latter.
-//   - NetworkManager (NM_UNMANAGED) and systemd-networkd since version 255 (ID_NET_MANAGED_BY) leave its
+//   - NetworkManager (NM_UNMANAGED) and recent versions of systemd-networkd (ID_NET_MANAGED_BY) leave its
 //     network interface alone: neither brings it up, so the host takes no address and no router from it.
 //   - ModemManager probes neither the device nor a tty of it (ID_MM_DEVICE_IGNORE).
 //

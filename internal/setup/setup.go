@@ -66,7 +66,7 @@ type host struct {
 var ErrIncomplete = errors.New("the setup is not complete")
 
 // ErrNotRoot is returned when the running system is to be changed by somebody who may not.
-var ErrNotRoot = errors.New("setup changes the system and must be run as root: sudo snag setup")
+var ErrNotRoot = errors.New("setup changes the system and must be run as root, with sudo for instance")
 
 // Where the rules and the helper go.
 const (

@@ -41,7 +41,7 @@ type Fetched struct {
 
 // Fetch gets one file. The buffer for its data may be given with into.
 func (c *Client) Fetch(ctx context.Context, pc net.PacketConn, server netip.AddrPort, name string, into []byte) (Fetched, error) {
-	f := fetch{Client: c, pc: pc, server: server, blksize: 512, window: 1, timeout: c.Timeout}
+	f := fetch{Client: c, pc: pc, server: server, blksize: 512, window: 1, timeout: c.Timeout, reported: -1}
 	f.udp, _ = pc.(*net.UDPConn)
 	f.got.Data = into[:0]
 	if f.timeout == 0 {
@@ -65,7 +65,7 @@ type fetch struct {
 
 	block    int  // the last block received in order
 	inWindow int  // blocks received since the last ACK
-	gap      bool // the gap after block was reported
+	reported int  // the block after which an unexpected one was last reported
 	ackBuf   [4]byte
 }
 
@@ -165,7 +165,6 @@ func (f *fetch) data(n int, b []byte) (bool, error) {
 	case d == 1:
 		f.block++
 		f.inWindow++
-		f.gap = false
 		f.got.Data = append(f.got.Data, b...)
 		if f.Stop != nil && f.Stop(f.block) {
 			return true, ErrStopped
@@ -178,20 +177,17 @@ func (f *fetch) data(n int, b []byte) (bool, error) {
 			return last, f.ack()
 		}
 		return false, nil
-	case d == 0 || d > 0x8000: // received before
-		f.got.Repeats++
-		if f.window == 1 {
-			return false, f.ack()
-		}
-		if d == 0 && f.inWindow == 0 { // the window's ACK was lost
-			return false, f.ack()
-		}
+	case f.window == 1 && d != 0 && d <= 0x8000: // a block of the future
 		return false, nil
-	default: // blocks are missing
-		if f.gap {
+	default: // received before, or one is missing
+		if d == 0 || d > 0x8000 {
+			f.got.Repeats++
+		}
+		// As U-Boot does it: with a window, any unexpected block is answered, once.
+		if f.window > 1 && f.reported == f.block {
 			return false, nil
 		}
-		f.gap = true
+		f.reported = f.block
 		return false, f.ack()
 	}
 }

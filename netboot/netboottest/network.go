@@ -49,6 +49,8 @@ type Sock struct {
 	addr netip.AddrPort
 	in   chan datagram
 
+	latest time.Time // the arrival of the last datagram that came in order; the network's
+
 	mu      sync.Mutex
 	expired chan struct{} // closed when the read deadline has passed
 	timer   *time.Timer
@@ -128,6 +130,13 @@ func (n *Network) deliver(b []byte, from netip.AddrPort, to *Sock) {
 			}
 		}
 		delay := f.Delay
+		if delay > 0 {
+			// Timers of the same moment fire in any order: keep them apart.
+			if next := to.latest.Add(time.Microsecond); time.Now().Add(delay).Before(next) {
+				delay = time.Until(next)
+			}
+			to.latest = time.Now().Add(delay)
+		}
 		if n.rand.Float64() < f.Reorder {
 			delay += time.Duration(n.rand.Int64N(int64(5*time.Millisecond + f.Delay)))
 		}

@@ -24,13 +24,10 @@ import (
 	"snag/usb"
 )
 
-// The stages, as they are named in events, errors and the firmware configuration.
+// The stages, as events and errors name them.
 const (
 	stageROM = "rom" // the ROM fetches slotSPL
 	stageSPL = "spl" // SPL fetches slotUBoot
-
-	slotSPL   = "spl"
-	slotUBoot = "u-boot"
 )
 
 // Deadlines. The ROM's pauses between BOOTP requests were seen to be up to 46.5 s, and its
@@ -233,8 +230,9 @@ func (r *recovery) fetched(stage *socs.Stage, result netboot.Result) (*netboot.F
 	return f, nil
 }
 
-// Vendor classes (DHCP option 60). PG1.0 silicon says that it is a DM814x (TI errata 1.0.8).
-var romClasses = []string{"AM335x ROM", "DM814x ROM", "AM43xx ROM"}
+// romClasses are the vendor classes (DHCP option 60) of the ROMs. AM335x silicon of PG1.0 says that
+// it is a DM814x (TI errata 1.0.8).
+var romClasses = map[string]string{"AM335x ROM": chipAM335x.name, "DM814x ROM": chipAM335x.name, "AM43xx ROM": chipAM43xx.name}
 
 // systems are the vendor classes of running systems: a board that asks with one of these has
 // booted already.
@@ -243,14 +241,15 @@ var systems = []string{"udhcp", "dhcpcd", "MSFT ", "android-dhcp", "anaconda", "
 // pick decides which file a client is served: by its vendor class, else by what enumerated. A nil
 // file means that the request is none of ours.
 func (r *recovery) pick(stage *socs.Stage, c netboot.Client) (*netboot.File, error) {
-	for _, class := range romClasses {
-		if strings.HasPrefix(c.VendorClass, class) {
-			if is43, want43 := strings.HasPrefix(class, "AM43"), strings.HasPrefix(r.job.Model.Name, "am43"); is43 != want43 && r.job.Model.Name != "am335x" {
-				return nil, &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("the boot ROM calls itself %q, expected that of model %s", class, r.job.Model.Name),
-					Hint: "name the SoC that is on the board (-s), with firmware built for it"}
-			}
-			return &r.files[0], nil
+	for class, chip := range romClasses {
+		if !strings.HasPrefix(c.VendorClass, class) {
+			continue
 		}
+		if want := chipOf(r.job.Model).name; chip != want {
+			return nil, &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("the boot ROM calls itself %q, expected one of %s for model %s", class, want, r.job.Model.Name),
+				Hint: "name the SoC that is on the board (-s), with firmware built for it"}
+		}
+		return &r.files[0], nil
 	}
 	for _, system := range systems {
 		if strings.HasPrefix(c.VendorClass, system) {

@@ -1,0 +1,196 @@
+//go:build linux
+
+package lab
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+//go:embed guest/init
+var guestInit []byte
+
+//go:embed guest/setup
+var guestSetup []byte
+
+// bootModules are what the initramfs needs to reach the host's files. The rest is
+// loaded from there.
+var bootModules = []string{"virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_rng"}
+
+// machine is what a VM is made of, found or fetched.
+type machine struct {
+	qemu    *tool
+	kernel  *kernel
+	busybox string
+	layers  []string // directories laid over the host's /, the topmost first
+}
+
+// machine gathers what a VM needs; pkgs are laid over its root as far as the host
+// lacks them.
+func (c *cache) machine(ctx context.Context, pkgs ...string) (*machine, error) {
+	if runtime.GOARCH != "amd64" {
+		return nil, fmt.Errorf("%w: the VM shares the programs of an amd64 host, this is %s", ErrUnavailable, runtime.GOARCH)
+	}
+	var m machine
+	var err error
+	if m.qemu, err = c.tool(ctx, "qemu-system-x86_64", "qemu-system-x86"); err != nil {
+		return nil, err
+	}
+	if m.kernel, err = c.kernel(ctx); err != nil {
+		return nil, err
+	}
+	busybox, err := c.fetch(ctx, "busybox-static")
+	if err != nil {
+		return nil, err
+	}
+	m.busybox = filepath.Join(busybox[0], "bin", "busybox")
+	for _, p := range append([]string{"kmod"}, pkgs...) {
+		layers, err := c.missing(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		m.layers = append(m.layers, layers...)
+	}
+	m.layers = append(m.layers, m.kernel.dir)
+	return &m, nil
+}
+
+// initramfs builds the VM's first root file system.
+func (m *machine) initramfs(ctx context.Context, dirs []string) ([]byte, error) {
+	busybox, err := os.ReadFile(m.busybox)
+	if err != nil {
+		return nil, err
+	}
+	var a cpio
+	for _, d := range []string{"bin", "dev", "proc", "sys", "modules", "host", "cache", "files", "share", "over", "root"} {
+		a.dir(d)
+	}
+	a.file("bin/busybox", busybox)
+	a.file("init", guestInit)
+	order, err := m.kernel.modules(bootModules...)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, file := range order {
+		b, err := m.kernel.readModule(ctx, file)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, filepath.Base(file))
+		a.file("modules/"+filepath.Base(file), b)
+	}
+	a.file("modules/order", lines(names))
+	var layers []string
+	for _, l := range m.layers {
+		layers = append(layers, filepath.Base(l))
+	}
+	a.file("layers", lines(layers))
+	a.file("dirs", lines(dirs))
+	return a.end(), nil
+}
+
+func lines(s []string) []byte {
+	if len(s) == 0 {
+		return nil
+	}
+	return []byte(strings.Join(s, "\n") + "\n")
+}
+
+// command is the QEMU command of a VM whose initramfs, files and share are in dir
+// (see room) and whose cached packages are in cache.
+func (m *machine) command(ctx context.Context, job Job, dir, cache string) *exec.Cmd {
+	args := []string{
+		"-no-user-config", "-nodefaults", "-display", "none", "-no-reboot",
+		"-machine", "pc,accel=tcg", "-cpu", "max,la57=off",
+		"-smp", strconv.Itoa(job.CPUs), "-m", strconv.Itoa(job.Memory),
+		"-kernel", filepath.Join(m.kernel.dir, "boot", "vmlinuz-"+m.kernel.release),
+		"-initrd", filepath.Join(dir, "initramfs"),
+		"-append", "console=ttyS0 quiet panic=-1 mitigations=off nokaslr " + inVM,
+		"-serial", "file:" + filepath.Join(dir, "console"),
+		"-device", "virtio-rng-pci",
+	}
+	for _, share := range []struct{ tag, path, options string }{
+		{"host", "/", "readonly=on,multidevs=remap"},
+		{"cache", cache, "readonly=on"},
+		{"files", filepath.Join(dir, "files"), "readonly=on"},
+		{"share", filepath.Join(dir, "share"), "writeout=immediate"},
+	} {
+		args = append(args,
+			"-fsdev", fmt.Sprintf("local,id=%s,path=%s,security_model=none,%s", share.tag, share.path, share.options),
+			"-device", fmt.Sprintf("virtio-9p-pci,fsdev=%s,mount_tag=%[1]s", share.tag))
+	}
+	for _, tree := range m.qemu.trees {
+		for _, data := range []string{"usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"} {
+			if d := filepath.Join(tree, data); exists(d) {
+				args = append(args, "-L", d)
+			}
+		}
+	}
+	cmd := m.qemu.command(ctx, append(args, job.QEMU...)...)
+	// However the test process ends, QEMU ends too.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+// runLocked runs cmd on a thread that lives as long as it: the parent whose death
+// kills it is the thread that started it.
+func runLocked(cmd *exec.Cmd) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		done <- cmd.Run()
+	}()
+	return <-done
+}
+
+func exists(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil
+}
+
+// slot waits until fewer VMs run on this host than it has processors, counting those
+// of other test processes, and takes a place among them.
+func (c *cache) slot(ctx context.Context) (release func(), err error) {
+	n := runtime.NumCPU()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type taken struct {
+		unlock func()
+		err    error
+	}
+	results := make(chan taken, n)
+	for i := range n {
+		go func() {
+			unlock, err := lock(ctx, c.path(fmt.Sprintf("vm%d.lock", i)))
+			results <- taken{unlock, err}
+		}()
+	}
+	var errs []error
+	for range n {
+		r := <-results
+		switch {
+		case r.err != nil:
+			errs = append(errs, r.err)
+		case release == nil:
+			release = r.unlock
+			cancel()
+		default:
+			r.unlock() // more than one was free
+		}
+	}
+	if release == nil {
+		return nil, errors.Join(errs...)
+	}
+	return release, nil
+}

@@ -1,0 +1,268 @@
+package am335x
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"time"
+
+	"snag/sim/usbdev"
+)
+
+// client is the network side of one stage. Its methods belong to one goroutine.
+type client struct {
+	b     *Board
+	cfg   *Config
+	link  *usbdev.Link
+	mac   mac
+	name  string
+	index int // of the stage in the report
+
+	address netip.Addr // own, once known
+	ident   uint16     // IPv4 identification
+
+	rng     *rand.Rand
+	in      chan []byte // frames from the host, after the faults of that way
+	out     chan late   // frames to the host that are delayed
+	stop    context.CancelFunc
+	running sync.WaitGroup
+}
+
+// late is a frame that is due at a time.
+type late struct {
+	at   time.Time
+	data []byte
+}
+
+// sendTimeout is how long U-Boot waits for the host to take a frame.
+const sendTimeout = 3 * time.Second
+
+// errTimeout is the end of a wait.
+var errTimeout = errors.New("timeout")
+
+func newClient(b *Board, link *usbdev.Link, m mac, name string, index int) *client {
+	return &client{
+		b: b, cfg: &b.cfg, link: link, mac: m, name: name, index: index,
+		rng:  rand.New(rand.NewPCG(b.cfg.Seed, uint64(index))),
+		in:   make(chan []byte),
+		out:  make(chan late, 256),
+		stop: func() {},
+	}
+}
+
+func (c *client) edit(f func(*Stage)) {
+	c.b.mu.Lock()
+	defer c.b.mu.Unlock()
+	f(&c.b.report.Stages[c.index])
+}
+
+func (c *client) violation(err error) { c.b.violation(c.name, err.Error()) }
+
+func (c *client) ignore() { c.b.edit(func(r *Report) { r.Ignored++ }) }
+
+// start begins to move frames. close ends it.
+func (c *client) start(ctx context.Context) {
+	ctx, c.stop = context.WithCancel(ctx)
+	// Each way has random numbers of its own, so that a seed means the same losses every time.
+	rng := rand.New(rand.NewPCG(c.cfg.Seed, uint64(c.index)|1<<32))
+	delayed := make(chan late, 256)
+	c.running.Go(func() { c.receive(ctx, rng, delayed) })
+	c.running.Go(func() { c.deliver(ctx, delayed) })
+	c.running.Go(func() { c.transmit(ctx) })
+	c.running.Go(func() { c.watchLink(ctx) })
+}
+
+func (c *client) close() {
+	c.stop()
+	c.running.Wait()
+}
+
+// receive applies loss and doubling to what the host sends.
+func (c *client) receive(ctx context.Context, rng *rand.Rand, delayed chan<- late) {
+	for {
+		select {
+		case f := <-c.link.Frames():
+			copies := 1
+			if rng.Float64() < c.cfg.LossIn {
+				c.b.edit(func(r *Report) { r.LostIn++ })
+				copies = 0
+			} else if rng.Float64() < c.cfg.DuplicateIn {
+				c.b.edit(func(r *Report) { r.Doubled++ })
+				copies = 2
+			}
+			for range copies {
+				select {
+				case delayed <- late{time.Now().Add(c.cfg.DelayIn), f}:
+				case <-ctx.Done():
+					return
+				}
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// deliver hands frames to the client when they are due.
+func (c *client) deliver(ctx context.Context, delayed <-chan late) {
+	for {
+		select {
+		case f := <-delayed:
+			if sleep(ctx, time.Until(f.at)) != nil {
+				return
+			}
+			select {
+			case c.in <- f.data:
+			case <-ctx.Done():
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// transmit sends delayed frames when they are due.
+func (c *client) transmit(ctx context.Context) {
+	for {
+		select {
+		case f := <-c.out:
+			if sleep(ctx, time.Until(f.at)) != nil {
+				return
+			}
+			c.put(ctx, f.data, sendTimeout)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (c *client) watchLink(ctx context.Context) {
+	for {
+		up, changed := c.link.Up()
+		if up {
+			c.edit(func(s *Stage) { s.LinkUp = time.Now() })
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// put gives the host a frame and waits until it is taken. It reports whether it was.
+func (c *client) put(ctx context.Context, data []byte, wait time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	return c.link.Send(ctx, data) == nil
+}
+
+func (c *client) lose() bool {
+	if c.rng.Float64() >= c.cfg.LossOut {
+		return false
+	}
+	c.b.edit(func(r *Report) { r.LostOut++ })
+	return true
+}
+
+// send sends a frame, subject to loss and delay.
+func (c *client) send(ctx context.Context, data []byte) {
+	switch {
+	case c.lose():
+	case c.cfg.DelayOut > 0:
+		select {
+		case c.out <- late{time.Now().Add(c.cfg.DelayOut), data}:
+		default: // a board's buffers are not endless either
+		}
+	default:
+		c.put(ctx, data, sendTimeout)
+	}
+}
+
+// request broadcasts a BOOTP request and reports whether the host took it within the time.
+func (c *client) request(ctx context.Context, payload []byte, wait time.Duration) bool {
+	sleep(ctx, c.cfg.DelayOut)
+	frame := c.udp(broadcastMAC, netip.AddrFrom4([4]byte{255, 255, 255, 255}), clientPort, serverPort, payload)
+	taken := c.lose() || c.put(ctx, frame, wait)
+	c.edit(func(s *Stage) {
+		if !taken {
+			s.BOOTPBefore++
+			return
+		}
+		if s.BOOTPSent++; s.BOOTPSent == 1 {
+			s.FirstBOOTP = time.Now()
+		}
+	})
+	return taken
+}
+
+// udp makes a frame from this board.
+func (c *client) udp(to mac, dst netip.Addr, srcPort, dstPort uint16, payload []byte) []byte {
+	src := c.address
+	if !src.IsValid() {
+		src = netip.IPv4Unspecified()
+	}
+	c.ident++
+	return encodeUDP(datagram{srcMAC: c.mac, dstMAC: to, src: src, dst: dst, srcPort: srcPort, dstPort: dstPort, data: payload}, c.ident)
+}
+
+// next waits until a time for a datagram or an ARP reply that is meant for the board. It answers ARP
+// requests for the board's address on the way. Exactly one of the first two results is valid.
+func (c *client) next(ctx context.Context, until time.Time) (*datagram, *arp, error) {
+	timer := time.NewTimer(time.Until(until))
+	defer timer.Stop()
+	for {
+		select {
+		case f := <-c.in:
+			if a, ok := decodeARP(f); ok {
+				if a.op == arpReply && a.targetMAC == c.mac {
+					return nil, &a, nil
+				}
+				if a.op == arpRequest && c.address.IsValid() && a.target == c.address {
+					c.send(ctx, encodeARP(arp{op: arpReply, etherDst: a.senderMAC, senderMAC: c.mac, sender: c.address,
+						targetMAC: a.senderMAC, target: a.sender}))
+					continue
+				}
+				c.ignore()
+				continue
+			}
+			d, err := decodeUDP(f)
+			switch {
+			case errors.Is(err, errNotForUs), d.dstMAC != c.mac && d.dstMAC != broadcastMAC:
+				c.ignore()
+			case err != nil:
+				c.violation(err)
+			case c.address.IsValid() && d.dst != c.address && d.dst != netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+				c.ignore()
+			default:
+				return &d, nil, nil
+			}
+		case <-timer.C:
+			return nil, nil, errTimeout
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		}
+	}
+}
+
+// due returns the error of a fault that is due after n bytes. errReset and errUnplug end the stage.
+func (c *client) due(n int) error {
+	kind, ok := c.b.fault(c.name, n)
+	switch {
+	case !ok:
+		return nil
+	case kind == Reset:
+		return errReset
+	case kind == Unplug:
+		return errUnplug
+	default:
+		return errTold
+	}
+}
+
+// errTold is a transfer that the client ended with a TFTP ERROR, as a fault.
+var errTold = errors.New("the client sent a TFTP error")

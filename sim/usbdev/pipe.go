@@ -1,0 +1,126 @@
+package usbdev
+
+import (
+	"context"
+	"sync"
+)
+
+// pipe hands transfers from a giver to a taker. The giver is the host for an OUT endpoint and the
+// model for an IN endpoint. A transfer is offered as a whole; its packets are its pieces of max bytes.
+type pipe struct {
+	max   int           // bytes of a full packet
+	gone  chan struct{} // closed with the gadget
+	offer chan offer    // giver to taker
+	taken chan int      // taker to giver: how much of the offer was consumed
+
+	mu sync.Mutex // held by the giver: one transfer at a time
+}
+
+// offer is what is left of a transfer.
+type offer struct {
+	data  []byte
+	short bool // the last packet is a short one
+}
+
+func newPipe(max int, gone chan struct{}) pipe {
+	return pipe{max: max, gone: gone, offer: make(chan offer), taken: make(chan int)}
+}
+
+// give offers data until the taker has consumed all of it.
+func (p *pipe) give(ctx context.Context, data []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	short := len(data)%p.max != 0 || len(data) == 0
+	n := 0
+	for {
+		select {
+		case p.offer <- offer{data[n:], short}:
+		case <-ctx.Done():
+			return n, ctx.Err()
+		case <-p.gone:
+			return n, ErrGone
+		}
+		n += <-p.taken // the taker answers at once
+		if n == len(data) {
+			return n, nil
+		}
+	}
+}
+
+// take fills buf until a short packet or until it is full.
+// strict refuses a packet that does not fit, as a host controller does.
+func (p *pipe) take(ctx context.Context, buf []byte, strict bool) (int, error) {
+	n := 0
+	for {
+		select {
+		case o := <-p.offer:
+			m := copy(buf[n:], o.data)
+			n += m
+			switch {
+			case m == len(o.data):
+				p.taken <- m
+				if o.short || n == len(buf) {
+					return n, nil
+				}
+			case strict && m%p.max != 0:
+				p.taken <- len(o.data) // the rest is lost
+				return n, ErrOverflow
+			default:
+				p.taken <- m
+				return n, nil
+			}
+		case <-ctx.Done():
+			return n, ctx.Err()
+		case <-p.gone:
+			return n, ErrGone
+		}
+	}
+}
+
+// InPipe is the device's end of an IN endpoint.
+type InPipe struct {
+	pipe
+
+	hook sync.Mutex
+	poll func(bool)
+}
+
+// Write sends one transfer and returns when the host has taken all of it. A transfer that is a
+// multiple of the packet size is not ended by a zero-length packet: send one with an empty data
+// where the class wants that.
+func (p *InPipe) Write(ctx context.Context, data []byte) (int, error) { return p.give(ctx, data) }
+
+// OnPoll sets a function that is told when the host begins to ask for data (true) and when it
+// cancels a transfer (false).
+func (p *InPipe) OnPoll(f func(polling bool)) {
+	p.hook.Lock()
+	defer p.hook.Unlock()
+	p.poll = f
+}
+
+func (p *InPipe) polled(on bool) {
+	p.hook.Lock()
+	f := p.poll
+	p.hook.Unlock()
+	if f != nil {
+		f(on)
+	}
+}
+
+func (p *InPipe) hostRead(ctx context.Context, buf []byte) (int, error) {
+	p.polled(true)
+	n, err := p.take(ctx, buf, true)
+	if ctx.Err() != nil {
+		p.polled(false)
+	}
+	return n, err
+}
+
+// OutPipe is the device's end of an OUT endpoint.
+type OutPipe struct{ pipe }
+
+// Read receives one transfer: it returns at a short packet, or when buf is full; the rest of a
+// transfer that does not fit is for the next Read.
+func (p *OutPipe) Read(ctx context.Context, buf []byte) (int, error) {
+	return p.take(ctx, buf, false)
+}
