@@ -193,7 +193,7 @@ restart:
 				continue restart
 			case k != good:
 				answer = nak
-			case number == b.cfg.Faults.CancelBlock && !b.cancelled:
+			case !b.cancelled && b.cfg.Faults.CancelBlock > 0 && next == b.cfg.Faults.CancelBlock:
 				b.cancelled = true
 				if err := b.answer(can, can); err != nil {
 					return nil, err
@@ -263,6 +263,7 @@ func (b *Board) spl() (name string, file []byte, err error) {
 				file = append(file, data[:min(len(data), size-len(file))]...)
 			}
 			next++
+			refusals = 0
 			answer = ack
 		case number == (next-1)&0xff:
 			answer = ack

@@ -22,7 +22,7 @@ func TestLrzszRecoversTheBoard(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	spl, uboot := random(1, 20000), random(2, 50001)
+	spl, uboot := random(1, 40000), random(2, 50001)
 	dir := t.TempDir()
 	send := func(program, name string, data []byte) {
 		t.Helper()

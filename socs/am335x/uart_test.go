@@ -68,7 +68,7 @@ func TestUART(t *testing.T) {
 		{"banner full of C", banner, time.Minute, "", ""},
 		{"refused blocks", with(uart.Faults{Refuse: 9}), time.Minute, "", ""},
 		{"noise", with(uart.Faults{Noise: 5}), time.Minute, "", ""},
-		{"lost bytes", with(uart.Faults{LoseByte: 9001}), time.Minute, "", ""},
+		{"lost bytes", with(uart.Faults{LoseByte: 40009}), time.Minute, "", ""},
 		{"ROM gives up once", with(uart.Faults{CancelBlock: 3}), 5 * time.Second, "cancelled the transfer", "raw u-boot-spl.bin"},
 		{"SPL too large", small, 5 * time.Second, "cancelled the transfer", "109 KiB"},
 		{"silent ROM", with(uart.Faults{Silent: true}), 300 * ms, "expected the letter C 3 times in a row, got nothing", "UART boot mode"},
@@ -90,7 +90,7 @@ func TestUART(t *testing.T) {
 			defer port.Close()
 
 			r := rand.NewChaCha8([32]byte{})
-			spl, uboot := make([]byte, 12345), make([]byte, 54321)
+			spl, uboot := make([]byte, 34567), make([]byte, 287654) // block numbers wrap in both
 			r.Read(spl)
 			r.Read(uboot)
 			b := &uartBoard{}
