@@ -1,0 +1,181 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"snag/internal/lab"
+	"snag/sim/am335x"
+	"snag/sim/sandbox"
+	"snag/sim/vhci"
+	"snag/usb"
+)
+
+func TestMain(m *testing.M) {
+	sandbox.Init()
+	os.Exit(m.Run())
+}
+
+// images is firmware in a directory, with its configuration.
+type images struct {
+	dir, config string
+	spl, uboot  []byte
+}
+
+// generate makes firmware that differs from seed to seed, in Debian's sizes unless told otherwise.
+func generate(t testing.TB, seed uint64) images {
+	t.Helper()
+	fw := images{dir: t.TempDir(), spl: am335x.GenerateSPL(109_728, seed), uboot: am335x.GenerateUBoot(755_512, seed)}
+	fw.config = filepath.Join(fw.dir, "board.yaml")
+	write := func(name string, data []byte) {
+		if err := os.WriteFile(filepath.Join(fw.dir, name), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("u-boot-spl.bin", fw.spl)
+	write("u-boot.img", fw.uboot)
+	write("board.yaml", []byte("paths-relative-to: THIS_FILE\nspl:\n  path: u-boot-spl.bin\nu-boot:\n  path: u-boot.img\n"))
+	for dir := fw.dir; len(dir) > 5; dir = filepath.Dir(dir) { // for users other than root
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return fw
+}
+
+// program is a snag that was started.
+type program struct {
+	*exec.Cmd
+	stdout, stderr bytes.Buffer
+}
+
+// user is the VM's ordinary user, in group plugdev; stranger is one who is in no group of use.
+var (
+	user     = &syscall.Credential{Uid: 1001, Gid: 1001, Groups: []uint32{46}}
+	stranger = &syscall.Credential{Uid: 1002, Gid: 1002}
+)
+
+// start starts snag as somebody; nil is root.
+func start(t testing.TB, who *syscall.Credential, args ...string) *program {
+	t.Helper()
+	p := &program{Cmd: exec.Command("snag", args...)}
+	p.Dir = "/"
+	p.Cmd.Stdout, p.Cmd.Stderr = &p.stdout, &p.stderr
+	p.SysProcAttr = &syscall.SysProcAttr{Credential: who}
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Process.Kill(); p.Wait() })
+	return p
+}
+
+// exit waits for the program's end and returns its exit code, -1 for a signal.
+func (p *program) exit(t testing.TB, within time.Duration) int {
+	t.Helper()
+	timer := time.AfterFunc(within, func() { p.Process.Kill() })
+	p.Wait()
+	if !timer.Stop() {
+		t.Errorf("snag did not end within %s\n%s", within, p)
+	}
+	return p.ProcessState.ExitCode()
+}
+
+func (p *program) String() string {
+	return fmt.Sprintf("%s\n--- stdout\n%s--- stderr\n%s", strings.Join(p.Args, " "), &p.stdout, &p.stderr)
+}
+
+// events are the JSON lines.
+func (p *program) events(t testing.TB) []map[string]any {
+	t.Helper()
+	var all []map[string]any
+	for line := range strings.Lines(p.stdout.String()) {
+		var e map[string]any
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatalf("not a JSON line: %q: %v", line, err)
+		}
+		all = append(all, e)
+	}
+	if len(all) == 0 {
+		t.Fatalf("no events\n%s", p)
+	}
+	return all
+}
+
+// plug powers a virtual board on a port of the kernel's virtual host controller, "" for any.
+func plug(t testing.TB, cfg am335x.Config, at usb.Port) (*am335x.Board, *vhci.Port) {
+	t.Helper()
+	if cfg.ROMRetries == nil {
+		cfg.ROMRetries = []time.Duration{time.Second}
+	}
+	port, err := vhci.Open(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	board, err := am335x.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- board.Run(ctx, port) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("board on %s: %v", port.Name(), err)
+		}
+	})
+	return board, port
+}
+
+// booted checks that a board received exactly the images and saw nothing wrong.
+func (fw images) booted(t testing.TB, board *am335x.Board) {
+	t.Helper()
+	select {
+	case <-board.Settled():
+	case <-time.After(5 * time.Second):
+	}
+	r := board.Report()
+	var spl, uboot []byte
+	for _, s := range r.Stages {
+		switch s.Name {
+		case am335x.StageROM:
+			spl = s.Data
+		case am335x.StageSPL:
+			uboot = s.Data
+		}
+	}
+	if r.Outcome != am335x.Booted || !bytes.Equal(spl, fw.spl) || !bytes.Equal(uboot, fw.uboot) {
+		t.Errorf("board: %s %s: ROM received %d of %d bytes, SPL %d of %d", r.Outcome, r.Error, len(spl), len(fw.spl), len(uboot), len(fw.uboot))
+	}
+	for _, v := range r.Violations {
+		t.Errorf("the board saw %d times: %s", v.N, v.Text)
+	}
+}
+
+// must runs a command of the system's.
+func must(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// programs are the built programs, for a VM's PATH.
+func programs(t testing.TB) map[string]string {
+	t.Helper()
+	return map[string]string{
+		"/lab/bin/snag":         lab.Build(t, "snag/cmd/snag"),
+		"/lab/bin/snag-netmove": lab.Build(t, "snag/cmd/snag-netmove"),
+	}
+}
