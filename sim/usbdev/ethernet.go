@@ -60,7 +60,7 @@ func NewEthernet(cfg EthernetConfig) *Ethernet {
 	}
 	d.Strings = strings
 	e.rndis = rndisState{hostMAC: [6]byte(cfg.HostMAC), vendor: d.Manufacturer}
-	e.Gadget = NewGadget(&d, e)
+	e.Gadget = NewGadget(&d, adapter{e})
 	e.Link = newLink(e.Gadget.Gone())
 	for _, c := range d.Configs {
 		for _, i := range c.Interfaces {
@@ -156,8 +156,12 @@ func (c *Config) endpoint(typ uint8, in bool) uint8 {
 	return 0
 }
 
+// adapter is the [Function] of an Ethernet, which as a [Device] has a Control of its own.
+type adapter struct{ e *Ethernet }
+
 // Configured implements [Function].
-func (e *Ethernet) Configured(value uint8) {
+func (a adapter) Configured(value uint8) {
+	e := a.e
 	e.mu.Lock()
 	if e.stop != nil {
 		e.stop()
@@ -190,7 +194,8 @@ func (e *Ethernet) Close() {
 }
 
 // Selected implements [Function].
-func (e *Ethernet) Selected(iface, alt uint8) {
+func (a adapter) Selected(iface, alt uint8) {
+	e := a.e
 	e.mu.Lock()
 	if iface == 1 {
 		e.alt1 = alt == 1
@@ -228,7 +233,8 @@ func (e *Ethernet) update(notified bool) {
 }
 
 // Control implements [Function].
-func (e *Ethernet) Control(_ context.Context, s Setup, data []byte) (int, error) {
+func (a adapter) Control(_ context.Context, s Setup, data []byte) (int, error) {
+	e := a.e
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.active == nil {

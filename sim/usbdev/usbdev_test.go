@@ -1,0 +1,253 @@
+package usbdev
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"net"
+	"testing"
+	"testing/synctest"
+
+	"snag/usb"
+)
+
+func adapterConfig(need bool) EthernetConfig {
+	return EthernetConfig{
+		Descriptors: Descriptors{
+			Speed: HighSpeed, Class: 2, ID: usb.ID{Vendor: 0x0451, Product: 0xd022}, Manufacturer: "maker",
+			Configs: []Config{RNDISConfig(2, 0x82, 0x81, 0x01, 512), ECMConfig(1, 0x82, 0x81, 0x01, 512)},
+		},
+		HostMAC:          net.HardwareAddr{2, 0, 0, 0, 0, 1},
+		NeedNotification: need,
+	}
+}
+
+func TestDescriptors(t *testing.T) {
+	d := NewEthernet(adapterConfig(true)).Descriptors()
+	dev := d.Device()
+	if len(dev) != 18 || dev[17] != 2 || binary.LittleEndian.Uint16(dev[10:]) != 0xd022 {
+		t.Errorf("device descriptor % x", dev)
+	}
+	for i, value := range []byte{2, 1} {
+		c := d.Config(i)
+		if int(binary.LittleEndian.Uint16(c[2:])) != len(c) || c[4] != 2 || c[5] != value {
+			t.Errorf("configuration %d: % x", i, c)
+		}
+		for b := c; len(b) > 0; b = b[b[0]:] {
+			if int(b[0]) < 2 || int(b[0]) > len(b) {
+				t.Fatalf("configuration %d: descriptor of length %d at the end: % x", i, b[0], c)
+			}
+		}
+	}
+	if d.Config(2) != nil {
+		t.Error("a third configuration")
+	}
+	if got := d.String(iMACAddress); !bytes.Equal(got[2:6], []byte("0\x002\x00")) {
+		t.Errorf("MAC string % x", got)
+	}
+	if d.String(200) != nil {
+		t.Error("a string of an unused index")
+	}
+}
+
+// TestPackets checks what ends a transfer.
+func TestPackets(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		give []int // transfers of these lengths
+		buf  int
+		want []int // what reads of buf bytes return
+	}{
+		{"short", []int{10, 20}, 100, []int{10, 20}},
+		{"full packets wait for a short one", []int{64, 10}, 1000, []int{74}},
+		{"zero-length packet", []int{128, 0}, 1000, []int{128}},
+		{"buffer full", []int{128, 0}, 64, []int{64, 64, 0}},
+		{"buffer full exactly", []int{64, 64}, 128, []int{128}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			g := NewGadget(&Descriptors{Configs: []Config{{Value: 1, Interfaces: []Interface{{Endpoints: []Endpoint{
+				{Address: 0x81, MaxPacket: 64}, {Address: 0x02, MaxPacket: 64}}}}}}}, nil)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			go func() {
+				for _, n := range tc.give {
+					g.InPipe(0x81).Write(ctx, make([]byte, n))
+				}
+			}()
+			go func() {
+				for _, n := range tc.give {
+					g.Out(ctx, 0x02, make([]byte, n))
+				}
+			}()
+			for _, want := range tc.want {
+				if n, err := g.In(ctx, 0x81, make([]byte, tc.buf)); n != want || err != nil {
+					t.Errorf("IN: %d bytes, %v; expected %d", n, err, want)
+				}
+				if n, err := g.OutPipe(0x02).Read(ctx, make([]byte, tc.buf)); n != want || err != nil {
+					t.Errorf("OUT: %d bytes, %v; expected %d", n, err, want)
+				}
+			}
+		})
+	}
+}
+
+func TestOverflow(t *testing.T) {
+	g := NewGadget(&Descriptors{Configs: []Config{{Value: 1, Interfaces: []Interface{{Endpoints: []Endpoint{{Address: 0x81, MaxPacket: 64}}}}}}}, nil)
+	go g.InPipe(0x81).Write(t.Context(), make([]byte, 64))
+	if _, err := g.In(t.Context(), 0x81, make([]byte, 10)); err != ErrOverflow {
+		t.Errorf("%v, expected an overflow", err)
+	}
+}
+
+// rndisSetFilter is what a host sends.
+func rndisSetFilter(filter uint32) []byte {
+	return words(rndisSet, 32, 2, oidPacketFilter, 4, 20, 0, filter)
+}
+
+// TestLinkUp walks an RNDIS host's way and looks at the link at each step.
+func TestLinkUp(t *testing.T) {
+	for _, need := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			e := NewEthernet(adapterConfig(need))
+			defer e.Close()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			control := func(s Setup, b []byte) []byte {
+				t.Helper()
+				n, err := e.Control(ctx, s, b)
+				if err != nil {
+					t.Fatalf("%+v: %v", s, err)
+				}
+				return b[:n]
+			}
+			command := func(b []byte) []byte {
+				control(Setup{Type: 0x21, Length: uint16(len(b))}, b)
+				return control(Setup{Type: 0xa1, Request: 1, Length: 1025}, make([]byte, 1025))
+			}
+			up := func(want bool, when string) {
+				t.Helper()
+				synctest.Wait()
+				if up, _ := e.Link.Up(); up != want {
+					t.Errorf("need %t: link up %t %s", need, up, when)
+				}
+			}
+			control(Setup{Request: reqSetConfig, Value: 2}, nil)
+			r := command(words(rndisInitialize, 24, 1, 1, 0, 0x4000))
+			if len(r) != 52 || binary.LittleEndian.Uint32(r) != rndisInitialize|rndisCompletion {
+				t.Fatalf("INITIALIZE: % x", r)
+			}
+			if r := command(words(rndisQuery, 28, 5, oidPermanentAddress, 0, 0, 0)); !bytes.Equal(r[24:], []byte{2, 0, 0, 0, 0, 1}) {
+				t.Errorf("MAC: % x", r)
+			}
+			if r := command(words(rndisQuery, 28, 5, 0x00010202, 0, 0, 0)); binary.LittleEndian.Uint32(r[12:]) != rndisStatusNotSupported {
+				t.Errorf("unknown OID: % x", r)
+			}
+			up(false, "after INITIALIZE")
+			if r := command(rndisSetFilter(0x2d)); len(r) != 16 || r[12] != 0 {
+				t.Errorf("SET: % x", r)
+			}
+			up(false, "before the host reads anything")
+			// The host opens the interface.
+			polling, stop := context.WithCancel(ctx)
+			go e.In(polling, 0x81, make([]byte, 2048))
+			if need {
+				up(false, "before the notification is read")
+				for range 4 {
+					note := make([]byte, 16)
+					if n, err := e.In(ctx, 0x82, note); n != 8 || err != nil || note[0] != 1 {
+						t.Errorf("notification % x, %v", note[:n], err)
+					}
+				}
+			}
+			up(true, "when the interface is open")
+			stop()
+			up(need, "when the host stops polling")
+			command(words(rndisHalt, 12, 3))
+			up(false, "after HALT")
+		})
+	}
+}
+
+func TestECMLinkUp(t *testing.T) {
+	e := NewEthernet(adapterConfig(true))
+	defer e.Close()
+	e.Control(t.Context(), Setup{Request: reqSetConfig, Value: 1}, nil)
+	if up, _ := e.Link.Up(); up {
+		t.Error("up before the data interface is on")
+	}
+	if _, err := e.Control(t.Context(), Setup{Type: 1, Request: reqSetInterface, Value: 1, Index: 1}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if up, _ := e.Link.Up(); !up {
+		t.Error("not up with the data interface on")
+	}
+	if _, err := e.Control(t.Context(), Setup{Type: 1, Request: reqSetInterface, Value: 2, Index: 1}, nil); err != ErrStall {
+		t.Errorf("alternate setting 2: %v", err)
+	}
+}
+
+// TestFrames moves frames both ways; one needs a byte of padding.
+func TestFrames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := NewEthernet(adapterConfig(true))
+		defer e.Close()
+		ctx := t.Context()
+		e.Control(ctx, Setup{Request: reqSetConfig, Value: 2}, nil)
+		for _, n := range []int{60, 512 - rndisHeader, 1514} {
+			sent := bytes.Repeat([]byte{byte(n)}, n)
+			go e.Link.Send(ctx, sent)
+			buf := make([]byte, 2048)
+			m, err := e.In(ctx, 0x81, buf)
+			if err != nil || m%512 == 0 {
+				t.Fatalf("%d bytes, %v", m, err)
+			}
+			if frames, err := decodeRNDISPackets(buf[:m]); err != nil || len(frames) != 1 || !bytes.Equal(frames[0], sent) {
+				t.Errorf("frame of %d bytes: %v, %d frames", n, err, len(frames))
+			}
+			go e.Out(ctx, 0x01, append(encodeRNDISPacket(sent), 0))
+			if got := <-e.Link.Frames(); !bytes.Equal(got, sent) {
+				t.Errorf("frame of %d bytes arrives as %d", n, len(got))
+			}
+		}
+	})
+}
+
+func TestSendCancelled(t *testing.T) {
+	e := NewEthernet(adapterConfig(true))
+	e.Control(t.Context(), Setup{Request: reqSetConfig, Value: 2}, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := e.Link.Send(ctx, make([]byte, 60)); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, expected the context's end", err)
+	}
+	e.Close()
+	if err := e.Link.Send(t.Context(), make([]byte, 60)); err != ErrGone {
+		t.Errorf("%v, expected ErrGone", err)
+	}
+	if _, err := e.In(t.Context(), 0x81, make([]byte, 64)); err != ErrGone {
+		t.Errorf("%v, expected ErrGone", err)
+	}
+}
+
+func FuzzRNDIS(f *testing.F) {
+	f.Add(encodeRNDISPacket([]byte("frame")))
+	f.Add(words(rndisInitialize, 24, 1, 1, 0, 0x4000))
+	f.Add(words(rndisQuery, 28, 5, oidPermanentAddress, 0, 0, 0))
+	f.Add(rndisSetFilter(0x2d))
+	f.Add(words(rndisSet, 32, 2, oidPacketFilter, 4, 0xfffffff8, 0, 1))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		frames, _ := decodeRNDISPackets(b)
+		total := 0
+		for _, f := range frames {
+			total += len(f)
+		}
+		if total > len(b) {
+			t.Errorf("%d bytes of frames from %d", total, len(b))
+		}
+		r := rndisState{initialized: true}
+		if answer, err := r.command(b); err == nil && answer != nil && int(binary.LittleEndian.Uint32(answer[4:])) != len(answer) {
+			t.Errorf("answer of %d bytes: % x", len(answer), answer)
+		}
+	})
+}

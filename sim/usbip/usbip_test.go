@@ -1,0 +1,247 @@
+package usbip
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"io"
+	"net"
+	"syscall"
+	"testing"
+	"time"
+
+	"snag/sim/usbdev"
+	"snag/usb"
+)
+
+func descriptors() *usbdev.Descriptors {
+	return &usbdev.Descriptors{
+		Speed: usbdev.HighSpeed, ID: usb.ID{Vendor: 0x1234, Product: 0x5678}, Product: "test",
+		Configs: []usbdev.Config{{Value: 1, Interfaces: []usbdev.Interface{{Class: 0xff, Endpoints: []usbdev.Endpoint{
+			{Address: 0x81, Type: usbdev.Bulk, MaxPacket: 512}, {Address: 0x02, Type: usbdev.Bulk, MaxPacket: 512}}}}}},
+	}
+}
+
+type inert struct{}
+
+func (inert) Configured(uint8)      {}
+func (inert) Selected(uint8, uint8) {}
+func (inert) Control(context.Context, usbdev.Setup, []byte) (int, error) {
+	return 0, usbdev.ErrStall
+}
+
+// submit encodes a CMD_SUBMIT.
+func submit(seq uint32, toHost bool, ep uint8, length int, flags uint32, setup usbdev.Setup, data []byte) []byte {
+	b := make([]byte, headerLen)
+	binary.BigEndian.PutUint32(b[0:], cmdSubmit)
+	binary.BigEndian.PutUint32(b[4:], seq)
+	if toHost {
+		binary.BigEndian.PutUint32(b[12:], 1)
+	}
+	binary.BigEndian.PutUint32(b[16:], uint32(ep))
+	binary.BigEndian.PutUint32(b[20:], flags)
+	binary.BigEndian.PutUint32(b[24:], uint32(length))
+	binary.BigEndian.PutUint32(b[32:], 0xffffffff)
+	s := setup.Bytes()
+	copy(b[40:], s[:])
+	return append(b, data...)
+}
+
+func unlink(seq, of uint32) []byte {
+	b := make([]byte, headerLen)
+	binary.BigEndian.PutUint32(b[0:], cmdUnlink)
+	binary.BigEndian.PutUint32(b[4:], seq)
+	binary.BigEndian.PutUint32(b[20:], of)
+	return b
+}
+
+// reply is a RET_SUBMIT or RET_UNLINK.
+type reply struct {
+	command, seq uint32
+	status       int32
+	actual       int
+	data         []byte
+}
+
+func read(t *testing.T, r io.Reader, toHost bool) reply {
+	t.Helper()
+	var h [headerLen]byte
+	if _, err := io.ReadFull(r, h[:]); err != nil {
+		t.Fatalf("no reply: %v", err)
+	}
+	p := reply{
+		command: binary.BigEndian.Uint32(h[0:]), seq: binary.BigEndian.Uint32(h[4:]),
+		status: int32(binary.BigEndian.Uint32(h[20:])), actual: int(binary.BigEndian.Uint32(h[24:])),
+	}
+	if toHost && p.command == retSubmit {
+		p.data = make([]byte, p.actual)
+		if _, err := io.ReadFull(r, p.data); err != nil {
+			t.Fatalf("data of reply %d: %v", p.seq, err)
+		}
+	}
+	return p
+}
+
+func serve(t *testing.T) (net.Conn, *usbdev.Gadget) {
+	host, device := net.Pipe()
+	g := usbdev.NewGadget(descriptors(), inert{})
+	done := make(chan error, 1)
+	go func() { done <- Serve(t.Context(), device, g) }()
+	t.Cleanup(func() {
+		host.Close()
+		select {
+		case <-done:
+		case <-time.After(5 * time.Second):
+			t.Error("Serve does not end with its connection")
+		}
+	})
+	host.SetDeadline(time.Now().Add(5 * time.Second))
+	return host, g
+}
+
+func TestControl(t *testing.T) {
+	c, g := serve(t)
+	c.Write(submit(1, true, 0, 64, 0, usbdev.Setup{Type: 0x80, Request: 6, Value: 0x0100, Length: 64}, nil))
+	p := read(t, c, true)
+	if p.status != 0 || !bytes.Equal(p.data, g.Descriptors().Device()) {
+		t.Errorf("device descriptor: %+v", p)
+	}
+	c.Write(submit(2, true, 0, 64, 0, usbdev.Setup{Type: 0xc0, Request: 1, Length: 64}, nil))
+	if p := read(t, c, true); p.seq != 2 || p.status != -int32(syscall.EPIPE) {
+		t.Errorf("vendor request: %+v, expected a stall", p)
+	}
+}
+
+func TestBulk(t *testing.T) {
+	c, g := serve(t)
+	data := bytes.Repeat([]byte("x"), 1024)
+	go func() {
+		b := make([]byte, 4096)
+		n, _ := g.OutPipe(2).Read(t.Context(), b)
+		g.InPipe(0x81).Write(t.Context(), b[:n])
+		g.InPipe(0x81).Write(t.Context(), nil)
+	}()
+	go c.Write(submit(1, false, 2, 1024, flagZeroPacket, usbdev.Setup{}, data))
+	if p := read(t, c, false); p.status != 0 || p.actual != 1024 {
+		t.Errorf("OUT: %+v", p)
+	}
+	c.Write(submit(2, true, 1, 4096, 0, usbdev.Setup{}, nil))
+	if p := read(t, c, true); p.status != 0 || !bytes.Equal(p.data, data) {
+		t.Errorf("IN: %d bytes, status %d", len(p.data), p.status)
+	}
+}
+
+// TestUnlink cancels pending transfers, one that never was, and one that was answered.
+func TestUnlink(t *testing.T) {
+	c, g := serve(t)
+	c.Write(submit(1, true, 1, 64, 0, usbdev.Setup{}, nil))
+	c.Write(submit(2, true, 1, 64, 0, usbdev.Setup{}, nil))
+	c.Write(unlink(3, 2))
+	if p := read(t, c, false); p.command != retUnlink || p.seq != 3 || p.status != -int32(syscall.ECONNRESET) {
+		t.Fatalf("unlink of a queued transfer: %+v", p)
+	}
+	c.Write(unlink(4, 1))
+	if p := read(t, c, false); p.command != retUnlink || p.status != -int32(syscall.ECONNRESET) {
+		t.Fatalf("unlink of a running transfer: %+v", p)
+	}
+	c.Write(unlink(5, 1))
+	if p := read(t, c, false); p.command != retUnlink || p.status != 0 {
+		t.Fatalf("second unlink: %+v", p)
+	}
+	c.Write(submit(6, true, 1, 64, 0, usbdev.Setup{}, nil))
+	go g.InPipe(0x81).Write(t.Context(), []byte("here"))
+	if p := read(t, c, true); p.seq != 6 || string(p.data) != "here" {
+		t.Fatalf("after the unlinks: %+v", p)
+	}
+}
+
+func TestIsochronousRefused(t *testing.T) {
+	c, _ := serve(t)
+	b := submit(1, true, 1, 64, 0, usbdev.Setup{}, nil)
+	binary.BigEndian.PutUint32(b[32:], 2)
+	c.Write(append(b, make([]byte, 32)...))
+	if p := read(t, c, true); p.status != -int32(syscall.EPIPE) {
+		t.Errorf("isochronous transfer: %+v, expected a stall", p)
+	}
+}
+
+func TestGone(t *testing.T) {
+	c, g := serve(t)
+	c.Write(submit(1, true, 1, 64, 0, usbdev.Setup{}, nil))
+	g.Close()
+	if p := read(t, c, true); p.status != -int32(syscall.ESHUTDOWN) {
+		t.Errorf("%+v, expected ESHUTDOWN", p)
+	}
+}
+
+func TestTCP(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var s Server
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ctx, l) }()
+	p, err := s.NewPort("1-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := usbdev.NewGadget(descriptors(), inert{})
+	if err := p.Attach(ctx, g); err != nil {
+		t.Fatal(err)
+	}
+	dial := func() net.Conn {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetDeadline(time.Now().Add(5 * time.Second))
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	c := dial()
+	c.Write(opHeader(opReqDevlist, 0))
+	list, _ := io.ReadAll(c)
+	if len(list) != 12+deviceRecLen+4 || binary.BigEndian.Uint32(list[8:]) != 1 || !bytes.HasPrefix(list[12+256:], []byte("1-1\x00")) {
+		t.Errorf("list: %d bytes: %x", len(list), list)
+	}
+	c = dial()
+	c.Write(append(opHeader(opReqImport, 0), append([]byte("1-1"), make([]byte, 29)...)...))
+	rec := make([]byte, 8+deviceRecLen)
+	if _, err := io.ReadFull(c, rec); err != nil || rec[7] != 0 {
+		t.Fatalf("import: %v, %x", err, rec[:8])
+	}
+	c.Write(submit(1, true, 0, 18, 0, usbdev.Setup{Type: 0x80, Request: 6, Value: 0x0100, Length: 18}, nil))
+	if p := read(t, c, true); len(p.data) != 18 {
+		t.Errorf("device descriptor: %+v", p)
+	}
+	c2 := dial()
+	c2.Write(append(opHeader(opReqImport, 0), append([]byte("1-1"), make([]byte, 29)...)...))
+	if b, _ := io.ReadAll(c2); len(b) != 8 || b[7] == 0 {
+		t.Errorf("second import: %x, expected an error", b)
+	}
+	p.Detach()
+	if _, err := io.ReadAll(c); err != nil {
+		t.Errorf("after the detach: %v, expected the end of the connection", err)
+	}
+	cancel()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
+func FuzzRequest(f *testing.F) {
+	f.Add(submit(1, true, 0, 18, 0, usbdev.Setup{Type: 0x80, Request: 6, Value: 0x0100, Length: 18}, nil))
+	f.Add(submit(1, false, 2, 4, flagZeroPacket, usbdev.Setup{}, []byte("data")))
+	f.Add(unlink(2, 1))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		q, err := readRequest(bytes.NewReader(b))
+		if err != nil {
+			return
+		}
+		if q.length < 0 || q.length > maxTransfer || q.data != nil && len(q.data) != q.length {
+			t.Errorf("length %d, %d bytes of data", q.length, len(q.data))
+		}
+	})
+}
