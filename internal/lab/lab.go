@@ -42,7 +42,7 @@ type Job struct {
 	// CPUs and Memory (in MiB) of the VM; 0 means 1 and 1024. Under
 	// emulation more processors make a VM slower on a busy host.
 	CPUs, Memory int
-	// Timeout is how long the VM may run, boot included; 0 means two minutes.
+	// Timeout is how long the VM may run, boot included; 0 means three minutes.
 	Timeout time.Duration
 	// QEMU are more arguments for QEMU.
 	QEMU []string
@@ -112,7 +112,7 @@ func Exec(ctx context.Context, dir string, job Job) (*Result, error) {
 		job.Memory = 1024
 	}
 	if job.Timeout == 0 {
-		job.Timeout = 2 * time.Minute
+		job.Timeout = 3 * time.Minute
 	}
 	c, err := openCache(quiet)
 	if err != nil {

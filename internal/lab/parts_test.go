@@ -178,13 +178,21 @@ func TestPrune(t *testing.T) {
 	if err := replace(c.path("resolved", "x"), "a_1_all"); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.prune(t.Context()); err != nil {
+	if err := c.prune(t.Context(), time.Hour); err != nil {
 		t.Fatal(err)
 	}
-	// All are younger than keep.
-	for _, d := range []string{"a_1_all", "b_1_all", "kernel-a_1_all", "apt"} {
+	if !exists(c.path("b_1_all")) {
+		t.Error("b_1_all is gone before its time")
+	}
+	if err := c.prune(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []string{"a_1_all", "kernel-a_1_all", "apt", "resolved"} {
 		if !exists(c.path(d)) {
 			t.Errorf("%s is gone", d)
 		}
+	}
+	if exists(c.path("b_1_all")) {
+		t.Error("b_1_all is still there")
 	}
 }

@@ -31,7 +31,7 @@ func Prepare(ctx context.Context, log func(format string, args ...any), pkgs ...
 	if _, err := c.fetch(ctx, pkgs...); err != nil {
 		return err
 	}
-	if err := c.prune(ctx); err != nil {
+	if err := c.prune(ctx, keep); err != nil {
 		return err
 	}
 	log("ready: kernel %s, %s, packages in %s", m.kernel.release, m.qemu.file, c.dir)
@@ -44,7 +44,7 @@ const keep = 7 * 24 * time.Hour
 
 // prune removes trees that are replaced, or were left half done, and are older than
 // keep.
-func (c *cache) prune(ctx context.Context) error {
+func (c *cache) prune(ctx context.Context, keep time.Duration) error {
 	unlock, err := lock(ctx, c.path("lock"))
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 //go:embed guest/init
@@ -146,6 +147,7 @@ func (m *machine) command(ctx context.Context, job Job, dir, cache string) *exec
 		}
 	}
 	// However the test process ends, QEMU ends too.
+	cmd.WaitDelay = 5 * time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd
 }
