@@ -62,7 +62,7 @@
 // and a way from the VM to services of the host, which it sees at 10.0.2.2, after
 // "modprobe virtio_net" and setting 10.0.2.15/24 on the interface:
 //
-//	-nic user,model=virtio-net-pci,romfile=
+//	-netdev user,id=u -device virtio-net-pci,netdev=u,romfile=
 //
 // # Pieces
 //
