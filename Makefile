@@ -18,7 +18,7 @@ demo: build
 
 # Everything that CI runs: vet, linters, unit and namespace tests, fuzz seeds, the VM.
 test: build lint
-	$(GO) run ./internal/lab/labtool prepare
+	$(GO) run ./internal/lab/labtool vm
 	$(GO) test -timeout 14m ./...
 
 # What needs neither a VM nor packages.
