@@ -26,9 +26,9 @@ const (
 // else with sendmmsg, else one by one.
 type conn struct {
 	pc   net.PacketConn
-	udp  *net.UDPConn // pc, if it is a kernel socket
-	v4   *ipv4.PacketConn
-	gso  bool // segmented sends have not failed in this transfer
+	udp  udpSocket        // pc, if it is a kernel socket
+	v4   *ipv4.PacketConn // nil if pc has no way to send a batch
+	gso  bool             // segmented sends have not failed in this transfer
 	oob  []byte
 	buf  []byte // packets back to back
 	msgs []ipv4.Message
@@ -37,10 +37,22 @@ type conn struct {
 	addr *net.UDPAddr
 }
 
+// udpSocket is a kernel socket: a *net.UDPConn or a *Socket.
+type udpSocket interface {
+	ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error)
+	WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error)
+	WriteMsgUDPAddrPort(b, oob []byte, to netip.AddrPort) (int, int, error)
+	SetReadBuffer(bytes int) error
+	SetWriteBuffer(bytes int) error
+}
+
 func newConn(pc net.PacketConn) *conn {
 	c := &conn{pc: pc, buf: make([]byte, dataHeader+defaultBlksize)}
-	if udp, ok := pc.(*net.UDPConn); ok {
-		c.udp, c.v4 = udp, ipv4.NewPacketConn(udp)
+	if udp, ok := pc.(udpSocket); ok {
+		c.udp = udp
+		if udp, ok := pc.(*net.UDPConn); ok {
+			c.v4 = ipv4.NewPacketConn(udp)
+		}
 		// Best effort: the buffers only save retransmissions.
 		_ = udp.SetReadBuffer(socketBuffer)
 		_ = udp.SetWriteBuffer(socketBuffer)
@@ -125,7 +137,7 @@ func (c *conn) writeBlocks(t *transfer, first, last int, to netip.AddrPort) erro
 		c.gso = false
 		packets = rest
 	}
-	if c.udp != nil {
+	if c.v4 != nil {
 		return c.writeBatch(packets, size, to)
 	}
 	for len(packets) > 0 {
