@@ -149,7 +149,7 @@ func TestChannel(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, m, fds)
 		}
 	}
-	if after := openFDs(t); after != before {
+	if after := openFDs(t); after > before { // another test's may have gone
 		t.Errorf("%d descriptors are open, %d were", after, before)
 	}
 
