@@ -14,8 +14,9 @@ import (
 
 // How long the move of an interface may have to wait for others.
 const (
-	nodeWait = 3 * time.Second // for udev to let the user open the device's node
-	busyWait = time.Second     // for the kernel: an interface that is just being renamed is not moved
+	nodeWait = 15 * time.Second // for udev to let the user open the device's node: a loaded machine's is slow
+	lateWait = time.Second      // likewise, once udev has seen to the device, or where there is no udev
+	busyWait = time.Second      // for the kernel: an interface that is just being renamed is not moved
 	retry    = 10 * time.Millisecond
 )
 
@@ -94,8 +95,12 @@ func (ns *Namespace) moveByNetlink(index int) error {
 
 // waitForNode waits until the user may open the USB device's node: udev changes its owner, mode and
 // access list some time after the interface has appeared.
+//
+// A user whom no rule lets in is to be told soon, and one whose udev is behind is to be let in: the wait
+// is short from the moment when udev has written down what it made of the device.
 func (ns *Namespace) waitForNode(ctx context.Context, parent string) error {
 	deadline := time.Now().Add(nodeWait)
+	late := false
 	for {
 		path, err := ns.host.node(parent)
 		if err != nil {
@@ -105,6 +110,9 @@ func (ns *Namespace) waitForNode(ctx context.Context, parent string) error {
 		if err == nil {
 			return nil
 		}
+		if !late && udevDone(path) {
+			late, deadline = true, time.Now().Add(lateWait)
+		}
 		if time.Now().After(deadline) {
 			return ns.nodeError(parent, fmt.Errorf("%s: %w", path, err))
 		}
@@ -112,6 +120,21 @@ func (ns *Namespace) waitForNode(ctx context.Context, parent string) error {
 			return err
 		}
 	}
+}
+
+// udevDone says whether udev is done with the device of a node, or does not run at all. Its data base
+// has a file for each device, "c189:3", which it writes when the rules have been run
+// (systemd, src/libsystemd/sd-device/device-private.c, device_update_db).
+func udevDone(node string) bool {
+	var st unix.Stat_t
+	if err := unix.Stat(node, &st); err != nil {
+		return false
+	}
+	if _, err := os.Stat("/run/udev/control"); err != nil {
+		return true
+	}
+	_, err := os.Stat(fmt.Sprintf("/run/udev/data/c%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev)))
+	return err == nil
 }
 
 func (ns *Namespace) nodeError(parent string, err error) error {

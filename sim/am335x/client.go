@@ -22,6 +22,7 @@ type client struct {
 
 	address netip.Addr // own, once known
 	ident   uint16     // IPv4 identification
+	xids    []uint32   // of all DHCP requests so far
 
 	rng     *rand.Rand
 	in      chan []byte // frames from the host, after the faults of that way
