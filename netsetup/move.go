@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -47,14 +48,22 @@ func (ns *Namespace) move(ctx context.Context, index int, a *Adopted) (parent st
 	step := func() error { return ns.moveByHelper(ctx, index, parent) }
 	if os.Geteuid() == 0 {
 		step = func() error { return ns.moveByNetlink(index) }
+	} else if i := (Interface{}); ns.host.describe(&i, parent) && slices.Contains(HelperIDs(), i.ID) {
+		// The helper is not started in vain, which takes the processor from udev. Of other IDs only
+		// the helper knows whether they are on its list, and that is to be said first.
+		if err := ns.waitForNode(ctx, parent); err != nil {
+			return "", err
+		}
+		a.Waited = time.Since(begun)
 	}
-	for {
+	for waited := false; ; {
 		err := step()
 		switch {
-		case errors.Is(err, errNode) && a.Waited == 0:
+		case errors.Is(err, errNode) && !waited:
+			waited = true
 			waiting := time.Now()
 			werr := ns.waitForNode(ctx, parent)
-			a.Waited = max(time.Since(waiting), 1)
+			a.Waited += time.Since(waiting)
 			if werr != nil {
 				return "", werr
 			}

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,6 +24,9 @@ import (
 
 func TestMain(m *testing.M) {
 	sandbox.Init()
+	if lab.InVM() {
+		flag.Set("test.parallel", "32") // the tests that run in parallel wait, mostly
+	}
 	os.Exit(m.Run())
 }
 
@@ -34,7 +39,13 @@ type images struct {
 // generate makes firmware that differs from seed to seed, in Debian's sizes unless told otherwise.
 func generate(t testing.TB, seed uint64) images {
 	t.Helper()
-	fw := images{dir: t.TempDir(), spl: am335x.GenerateSPL(109_728, seed), uboot: am335x.GenerateUBoot(755_512, seed)}
+	return generateSized(t, seed, 109_728, 755_512)
+}
+
+// generateSized is for tests whose subject is not the transfer.
+func generateSized(t testing.TB, seed uint64, spl, uboot int) images {
+	t.Helper()
+	fw := images{dir: t.TempDir(), spl: am335x.GenerateSPL(spl, seed), uboot: am335x.GenerateUBoot(uboot, seed)}
 	fw.config = filepath.Join(fw.dir, "board.yaml")
 	write := func(name string, data []byte) {
 		if err := os.WriteFile(filepath.Join(fw.dir, name), data, 0o644); err != nil {
@@ -55,7 +66,25 @@ func generate(t testing.TB, seed uint64) images {
 // program is a snag that was started.
 type program struct {
 	*exec.Cmd
-	stdout, stderr bytes.Buffer
+	stdout, stderr output
+}
+
+// output is what a program has written so far.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
 }
 
 // user is the VM's ordinary user, in group plugdev; stranger is one who is in no group of use.
@@ -113,6 +142,13 @@ func (p *program) events(t testing.TB) []map[string]any {
 // plug powers a virtual board on a port of the kernel's virtual host controller, "" for any.
 func plug(t testing.TB, cfg am335x.Config, at usb.Port) (*am335x.Board, *vhci.Port) {
 	t.Helper()
+	board, port, _ := plugged(t, cfg, at)
+	return board, port
+}
+
+// plugged is plug with a way to unplug the board before the test ends.
+func plugged(t testing.TB, cfg am335x.Config, at usb.Port) (board *am335x.Board, port *vhci.Port, unplug func()) {
+	t.Helper()
 	if cfg.ROMRetries == nil {
 		cfg.ROMRetries = []time.Duration{time.Second}
 	}
@@ -120,20 +156,21 @@ func plug(t testing.TB, cfg am335x.Config, at usb.Port) (*am335x.Board, *vhci.Po
 	if err != nil {
 		t.Fatal(err)
 	}
-	board, err := am335x.New(cfg)
+	board, err = am335x.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- board.Run(ctx, port) }()
-	t.Cleanup(func() {
+	unplug = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("board on %s: %v", port.Name(), err)
 		}
 	})
-	return board, port
+	t.Cleanup(unplug)
+	return board, port, unplug
 }
 
 // booted checks that a board received exactly the images and saw nothing wrong.

@@ -1,10 +1,7 @@
 package e2e
 
 import (
-	"fmt"
 	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,6 +49,7 @@ func TestWithUdevA_RootNeedsNoSetup(t *testing.T) {
 
 func TestWithUdevB_UserWithoutSetup(t *testing.T) {
 	lab.Inside(t)
+	must(t, "snag", "setup", "--remove")
 	fw := generate(t, 1)
 	p := start(t, user, "recover", "-s", "am335x", "-f", fw.config)
 	plug(t, am335x.Config{}, "")
@@ -103,66 +101,5 @@ func TestNoUdevUserIsTold(t *testing.T) {
 	}
 	if out := p.stdout.String(); !strings.Contains(out, "/dev/bus/usb/") || !strings.Contains(out, "udev") {
 		t.Errorf("the reason is missing\n%s", p)
-	}
-}
-
-// system is what a recovery must leave as it was.
-type system struct {
-	namespaces, processes, sockets []string
-}
-
-// leftovers takes stock of the system.
-func leftovers(t testing.TB) system {
-	t.Helper()
-	var s system
-	procs, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range procs {
-		for _, kind := range []string{"net", "user", "mnt"} {
-			if ns, err := os.Readlink(p + "/ns/" + kind); err == nil && !slices.Contains(s.namespaces, ns) {
-				s.namespaces = append(s.namespaces, ns)
-			}
-		}
-		if cmd, err := os.ReadFile(p + "/cmdline"); err == nil && strings.Contains(string(cmd), "snag") && !strings.Contains(string(cmd), "test.run") {
-			s.processes = append(s.processes, string(cmd))
-		}
-	}
-	for _, file := range []string{"/proc/net/udp", "/proc/net/unix"} {
-		b, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for line := range strings.Lines(string(b)) {
-			if f := strings.Fields(line); strings.Contains(line, "snag") || file == "/proc/net/udp" {
-				s.sockets = append(s.sockets, fmt.Sprint(file, f[1]))
-			}
-		}
-	}
-	if named, err := os.ReadDir("/run/netns"); err == nil {
-		for _, n := range named {
-			s.namespaces = append(s.namespaces, n.Name())
-		}
-	}
-	slices.Sort(s.namespaces)
-	return s
-}
-
-// compare checks that the system is as it was, but for boards that come and go by themselves.
-func (s system) compare(t testing.TB) {
-	t.Helper()
-	deadline := time.Now().Add(3 * time.Second)
-	for {
-		now := leftovers(t)
-		same := slices.Equal(s.namespaces, now.namespaces) && slices.Equal(s.processes, now.processes) && slices.Equal(s.sockets, now.sockets)
-		if same {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Errorf("left behind: before %+v\nafter %+v", s, now)
-			return
-		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }
