@@ -15,7 +15,7 @@ import (
 
 // How long the move of an interface may have to wait for others.
 const (
-	nodeWait = 15 * time.Second // for udev to let the user open the device's node: a loaded machine's is slow
+	nodeWait = 30 * time.Second // for udev to let the user open the device's node: a loaded machine's is slow
 	lateWait = time.Second      // likewise, once udev has seen to the device, or where there is no udev
 	busyWait = time.Second      // for the kernel: an interface that is just being renamed is not moved
 	retry    = 10 * time.Millisecond

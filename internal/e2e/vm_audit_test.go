@@ -36,12 +36,11 @@ func TestWithUdevAudit(t *testing.T) {
 	byRoot := recover(start(t, nil, "recover", "-s", "am335x", "-f", fw.config))
 	trace := audit()
 
-	const helper = "/usr/local/libexec/snag/snag-netmove"
 	used := 0
 	for _, g := range grants(t, trace, byUser) {
 		switch {
 		case !g.initial: // over a namespace of his own
-		case g.program == helper && g.capability == unix.CAP_NET_ADMIN:
+		case g.program == helperPath && g.capability == unix.CAP_NET_ADMIN:
 			used++
 		default:
 			t.Errorf("the user's process %d (%s) was granted capability %d over the host", g.pid, g.program, g.capability)
@@ -52,7 +51,7 @@ func TestWithUdevAudit(t *testing.T) {
 	}
 	others := 0
 	for _, g := range grants(t, trace, byRoot) {
-		if g.initial && g.program != helper {
+		if g.initial && g.program != helperPath {
 			others++
 		}
 	}
