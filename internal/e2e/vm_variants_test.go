@@ -99,6 +99,7 @@ func TestWithUdevEightAtOnce(t *testing.T) {
 			t.Errorf("exit code %d\n%s", code, p)
 		}
 		took := time.Since(begun)
+		t.Logf("snag, its worker and helpers: %s of processor time, %s in the kernel", ms(p.ProcessState.UserTime()), ms(p.ProcessState.SystemTime()))
 		fw.booted(t, board)
 		mu.Lock()
 		defer mu.Unlock()
@@ -130,6 +131,7 @@ func TestWithUdevEightAtOnce(t *testing.T) {
 		}
 	})
 	busy2, idle2 := processorTime(t)
+	t.Log(must(t, "sh", "-c", "for p in /proc/[0-9]*; do cut -d' ' -f2,14,15 $p/stat; done 2>/dev/null | sort -k2n | tail -25"))
 	share := float64(idle2-idle) / float64(busy2-busy+idle2-idle)
 	t.Logf("one board: %s; eight at once: %s, %.1f times as long, the processors idle for %.0f %% of it", ms(one), ms(eight), eight.Seconds()/one.Seconds(), 100*share)
 	if eight > 3*one && share > 0.1 {
