@@ -178,19 +178,20 @@ func unplugs(t *testing.T, fw images) {
 	}
 }
 
-// TestWithUdevHelperHeld meets the helper at work: it is held where it opens the node of the board's
-// device, by a permission event of fanotify(7).
+// TestWithUdevHelperHeld meets the helper at work: it is held where it opens its list of USB IDs.
 func TestWithUdevHelperHeld(t *testing.T) {
 	lab.Inside(t)
 	setUp(t)
+	must(t, "snag", "setup", "--usb", unknown.String())
 	before := leftovers(t)
 	fw := generateSized(t, 7, 8<<10, 8<<10)
 	port := hostPort(t, 1)
+	unlisted := am335x.Config{ROM: unknown}
 
 	held := func(t *testing.T, f func(t *testing.T, p *program, helper int, release, unplug func())) {
 		h := hold(t)
-		p := start(t, user, "recover", "-s", "am335x", "-f", fw.config, "--usb-path", string(port))
-		_, _, unplug := plugged(t, am335x.Config{}, port)
+		p := start(t, user, "recover", "-s", "am335x", "-f", fw.config, "--usb-path", string(port), "--rom-usb", unknown.String())
+		_, _, unplug := plugged(t, unlisted, port)
 		select {
 		case pid := <-h.helpers:
 			f(t, p, pid, h.release, unplug)
@@ -240,7 +241,7 @@ func TestWithUdevHelperHeld(t *testing.T) {
 		held(t, func(t *testing.T, p *program, helper int, release, unplug func()) {
 			unplug()
 			release()
-			board, _ := plug(t, am335x.Config{}, port)
+			board, _ := plug(t, unlisted, port)
 			if code := p.exit(t, time.Minute); code != 0 {
 				t.Errorf("exit code %d\n%s", code, p)
 			}

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"snag/netsetup"
 )
 
 // holder keeps helpers from going on.
@@ -17,15 +19,15 @@ type holder struct {
 	release func()   // lets them, and all after them, go
 }
 
-// hold holds every snag-netmove that opens the node of a virtual board's device, until it is released
-// or the test ends.
+// hold holds every snag-netmove that opens the list of further USB IDs, which it does for a board of an ID
+// that is not built in, until it is released or the test ends. The means are permission events of fanotify(7).
 func hold(t *testing.T) *holder {
 	t.Helper()
 	fd, err := unix.FanotifyInit(unix.FAN_CLASS_CONTENT|unix.FAN_CLOEXEC|unix.FAN_NONBLOCK, unix.O_RDONLY)
 	if err != nil {
 		t.Fatal("fanotify: ", err)
 	}
-	if err := unix.FanotifyMark(fd, unix.FAN_MARK_ADD|unix.FAN_MARK_ONLYDIR, unix.FAN_OPEN_PERM|unix.FAN_EVENT_ON_CHILD, unix.AT_FDCWD, nodes(t)); err != nil {
+	if err := unix.FanotifyMark(fd, unix.FAN_MARK_ADD, unix.FAN_OPEN_PERM, unix.AT_FDCWD, netsetup.HelperConf); err != nil {
 		t.Fatal("fanotify: ", err)
 	}
 	f := os.NewFile(uintptr(fd), "fanotify")
