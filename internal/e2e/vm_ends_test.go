@@ -190,7 +190,7 @@ func TestWithUdevHelperHeld(t *testing.T) {
 
 	held := func(t *testing.T, f func(t *testing.T, p *program, helper int, release, unplug func())) {
 		h := hold(t)
-		p := start(t, user, "recover", "-s", "am335x", "-f", fw.config, "--usb-path", string(port), "--rom-usb", unknown.String())
+		p := start(t, user, "recover", "-s", "am335x", "-f", fw.config, "--usb-path", string(port), "--rom-usb", unknown.String(), "-v")
 		_, _, unplug := plugged(t, unlisted, port)
 		select {
 		case pid := <-h.helpers:
@@ -246,6 +246,7 @@ func TestWithUdevHelperHeld(t *testing.T) {
 				t.Errorf("exit code %d\n%s", code, p)
 			}
 			fw.booted(t, board)
+			t.Log(p)
 		})
 	})
 	before.compare(t)

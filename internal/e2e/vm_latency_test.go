@@ -37,7 +37,7 @@ func TestWithUdevLatency(t *testing.T) {
 	for n := range latencyStages/2 + 1 {
 		p := start(t, user, "recover", "-s", "am335x", "-f", fw.config)
 		time.Sleep(700 * time.Millisecond) // not part of what is measured: snag is to be waiting
-		stolen = append(stolen, stolenShare())
+		stolen = append(stolen, stolenShare(300*time.Millisecond))
 		board, port, unplug := plugged(t, am335x.Config{SPLDelay: 300 * time.Millisecond, ROMRetries: []time.Duration{5 * time.Second}}, "")
 		if code := p.exit(t, time.Minute); code != 0 {
 			t.Fatalf("exit code %d\n%s", code, p)
@@ -71,11 +71,11 @@ func TestWithUdevLatency(t *testing.T) {
 
 // stolenShare tells how much of the processor's time others on the host take: whoever does nothing but
 // look at the clock sees it leap.
-func stolenShare() float64 {
+func stolenShare(look time.Duration) float64 {
 	begun := time.Now()
 	var away time.Duration
 	last := begun
-	for last.Sub(begun) < 300*time.Millisecond {
+	for last.Sub(begun) < look {
 		now := time.Now()
 		if gap := now.Sub(last); gap > 2*time.Millisecond {
 			away += gap

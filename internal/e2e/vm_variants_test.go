@@ -83,18 +83,26 @@ func TestWithUdevVariants(t *testing.T) {
 	before.compare(t)
 }
 
-// TestWithUdevEightAtOnce recovers eight boards, each with firmware of its own, after one alone.
+// TestWithUdevEightAtOnce recovers eight boards, each with firmware of its own, after one alone. A machine
+// that gets half of a processor does everything in twice the time, its boards included: their 3 s are
+// made longer accordingly, and that alone.
 func TestWithUdevEightAtOnce(t *testing.T) {
 	lab.Inside(t)
 	setUp(t)
 	before := leftovers(t)
+	stolen := stolenShare(time.Second)
+	window := 3 * time.Second
+	if stolen > 0.05 {
+		window = time.Duration(float64(window) / (1 - stolen))
+	}
+	t.Logf("the machine is away for %.0f %% of the time: SPL waits %s for the link", 100*stolen, ms(window))
 	var mu sync.Mutex
 	run := func(t *testing.T, n int) time.Duration {
 		fw := generateSized(t, uint64(30+n), 32<<10, 192<<10)
 		port := hostPort(t, n)
 		begun := time.Now()
 		p := start(t, user, "recover", "-s", "am335x", "-f", fw.config, "--usb-path", string(port))
-		board, _ := plug(t, am335x.Config{Seed: uint64(n)}, port)
+		board, _ := plug(t, am335x.Config{Seed: uint64(n), SPLWindow: window}, port)
 		if code := p.exit(t, 3*time.Minute); code != 0 {
 			t.Errorf("exit code %d\n%s", code, p)
 		}
@@ -131,7 +139,6 @@ func TestWithUdevEightAtOnce(t *testing.T) {
 		}
 	})
 	busy2, idle2 := processorTime(t)
-	t.Log(must(t, "sh", "-c", "for p in /proc/[0-9]*; do cut -d' ' -f2,14,15 $p/stat; done 2>/dev/null | sort -k2n | tail -25"))
 	share := float64(idle2-idle) / float64(busy2-busy+idle2-idle)
 	t.Logf("one board: %s; eight at once: %s, %.1f times as long, the processors idle for %.0f %% of it", ms(one), ms(eight), eight.Seconds()/one.Seconds(), 100*share)
 	if eight > 3*one && share > 0.1 {
