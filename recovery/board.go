@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +25,9 @@ import (
 // second or two, a power cycle by hand a few more.
 const comeBack = 15 * time.Second
 
+// onWaitGrace is how long the --on-wait command may take to end after the recovery.
+const onWaitGrace = time.Second
+
 // defaultBaud is the line rate of the UARTs of all families' ROMs.
 const defaultBaud = 115200
 
@@ -41,12 +45,14 @@ type board struct {
 	found  <-chan []netsetup.Interface
 	onWait sync.WaitGroup
 
-	seen    bool     // a board was chosen
-	port    usb.Port // the chosen board's; as named by the user until then
-	address int      // the device number of the last enumeration
-	waiting string // what is awaited just now, in words
+	waiting string // what Next waited for first, in words
 
-	mu        sync.Mutex // below: Emit is called from several goroutines
+	// The goroutine of Recover writes port, address and seen, and may read them freely. It and others,
+	// in Emit, write the rest; all of them are joined when Recover returns.
+	mu        sync.Mutex
+	port      usb.Port // the chosen board's; as named by the user until then
+	address   int      // the device number of the last enumeration
+	seen      bool     // a board was chosen, or asked on the serial line
 	stage     string
 	stageDone time.Time
 	done      []event.StageSummary
@@ -85,6 +91,9 @@ func (b *board) Emit(stage string, body event.Body) {
 		b.done = append(b.done, d.Summary)
 		b.stageDone = time.Now()
 	}
+	if _, ok := body.(event.BoardSeen); ok {
+		b.seen = true
+	}
 	e := event.Event{Time: time.Now(), Port: b.name(), SoC: b.opt.Model.Name, Stage: b.stage, Body: body}
 	switch body.(type) {
 	case event.Waiting, event.BoardSeen, event.Done:
@@ -106,7 +115,8 @@ func (b *board) open(ctx context.Context) error {
 	b.waiting = b.awaited()
 	b.Emit("", event.Waiting{For: b.waiting, Deadline: b.opt.Timeout})
 	if b.opt.OnWait != "" {
-		b.onWait.Go(func() { b.runOnWait(ctx) })
+		env := append(os.Environ(), "SNAG_PORT="+b.name(), "SNAG_SOC="+b.opt.Model.Name)
+		b.onWait.Go(func() { b.runOnWait(ctx, env) })
 	}
 	return nil
 }
@@ -122,6 +132,13 @@ func (b *board) openNetwork(ctx context.Context) error {
 	if b.ns, err = netsetup.Open(ctx, netsetup.Options{Log: b.opt.Log, Host: host}); err != nil {
 		return err
 	}
+	go func() {
+		select {
+		case <-b.ns.Done():
+			b.fail(fmt.Errorf("the board's network namespace ended: %w", b.ns.Err()))
+		case <-ctx.Done():
+		}
+	}()
 	b.found, err = host.Watch(ctx)
 	return err
 }
@@ -158,14 +175,17 @@ func (b *board) close() {
 	b.lock.release()
 }
 
-// runOnWait runs the user's command. Its failure ends the recovery: the board will not come.
-func (b *board) runOnWait(ctx context.Context) {
+// runOnWait runs the user's command. Its failure ends the recovery: the board will not come. The end of
+// the recovery, or of snag, ends the command.
+func (b *board) runOnWait(ctx context.Context, env []string) {
+	runtime.LockOSThread() // whose end is the parent's death, for the kernel
+	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", b.opt.OnWait)
-	cmd.Env = append(os.Environ(), "SNAG_PORT="+b.name(), "SNAG_SOC="+b.opt.Model.Name)
+	cmd.Env = env
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr // stdout may carry JSON
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = onWaitGrace
 	if err := cmd.Run(); err != nil && ctx.Err() == nil {
 		b.fail(fmt.Errorf("--on-wait command %q: %w", b.opt.OnWait, err))
 	}
@@ -195,17 +215,18 @@ func idList(lists ...[]usb.ID) string {
 // Next implements socs.Board.
 func (b *board) Next(ctx context.Context) (*socs.Stage, error) {
 	if b.serial != nil {
-		b.seen = true
 		return &socs.Stage{Serial: b.serial, Since: time.Now()}, nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, b.nextPatience(), errAway)
+	patience := b.nextPatience()
+	if b.seen {
+		b.Emit("", event.Waiting{For: "the next stage on USB port " + string(b.port), Deadline: patience})
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errAway)
 	defer cancel()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil, b.awayError(ctx)
-		case <-b.ns.Done():
-			return nil, fmt.Errorf("the board's network namespace ended: %w", b.ns.Err())
 		case found, ok := <-b.found:
 			if !ok { // with the context that ends this wait too
 				b.found = nil
@@ -315,23 +336,30 @@ func (b *board) adopt(ctx context.Context, i netsetup.Interface) (*socs.Stage, e
 	}
 	isROM := slices.Contains(b.rom, i.ID)
 	b.mu.Lock()
-	b.seen, b.port, b.stageDone = true, i.Port, time.Time{}
+	b.port, b.stageDone = i.Port, time.Time{}
 	b.mu.Unlock()
 	b.opt.Log.Info("interface moved", "interface", i.Name, "index", i.Index, "port", i.Port, "id", i.ID,
 		"waited", link.Waited, "moved", link.Moved, "up", link.Up, "carrier", link.Carrier)
 	seen := event.BoardSeen{ID: i.ID.String(), Device: i.Name}
 	if d, err := b.opt.Sysfs.Device(i.Port); err == nil {
-		seen.Product, b.address = d.Product, d.Address
+		seen.Product = d.Product
+		b.mu.Lock()
+		b.address = d.Address
+		b.mu.Unlock()
 	}
 	b.Emit("", seen)
 	sockets := b.ns.Link()
 	return &socs.Stage{Port: i.Port, ID: i.ID, ROM: isROM, Since: since, Link: &sockets, Gone: link.Gone}, nil
 }
 
-// noBoard explains a wait that nothing ended.
-func (b *board) noBoard() error {
-	e := &NoBoardError{For: b.waiting, After: b.opt.Timeout,
-		Hint: "bring the board into USB boot mode (BeagleBone: hold S2 at power-on, no SD card) and run snag again; `snag list boards` shows what is attached, `snag doctor` what is missing on this machine"}
+// noBoard explains a wait that nothing ended. err is what the backend says of it.
+func (b *board) noBoard(err error) error {
+	e := &NoBoardError{For: b.waiting, After: b.opt.Timeout}
+	if stuck, ok := errors.AsType[*socs.BoardError](err); ok {
+		e.Found, e.Hint = stuck.Err.Error(), stuck.Hint
+		return e
+	}
+	e.Hint = "bring the board into USB boot mode (BeagleBone: hold S2 at power-on, no SD card) and run snag again; `snag list boards` shows what is attached, `snag doctor` what is missing on this machine"
 	devices, _ := b.opt.Sysfs.Devices()
 	for _, d := range devices {
 		if b.matches(netsetup.Interface{Port: d.Port, ID: d.ID}) {

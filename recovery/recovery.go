@@ -116,13 +116,12 @@ func (b *board) explain(ctx context.Context, err error) error {
 	case !errors.Is(cause, errTimeout):
 		return cause
 	case !b.seen:
-		return b.noBoard()
+		return b.noBoard(err)
 	}
 	var stuck *socs.BoardError
 	if errors.As(err, &stuck) {
 		return err
 	}
-	b.waiting = ""
 	return &socs.BoardError{Stage: b.stage, Err: fmt.Errorf("not done within the overall timeout of %s", b.opt.Timeout),
 		Hint: "give it longer with --timeout, or reset the board and try again"}
 }

@@ -261,10 +261,15 @@ func (c *client) due(n int) error {
 		return errReset
 	case kind == Unplug:
 		return errUnplug
+	case kind == LoseACK:
+		return errLose
 	default:
 		return errTold
 	}
 }
+
+// errLose is an ACK that is to be lost, as a fault.
+var errLose = errors.New("the client's ACK was lost")
 
 // errTold is a transfer that the client ended with a TFTP ERROR, as a fault.
 var errTold = errors.New("the client sent a TFTP error")

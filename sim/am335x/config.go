@@ -82,6 +82,7 @@ const (
 	Reset     FaultKind = "reset"  // the board is power-cycled and comes back in its ROM
 	Unplug    FaultKind = "unplug" // the cable is pulled for good
 	TFTPError FaultKind = "error"  // the client sends a TFTP ERROR and starts over
+	LoseACK   FaultKind = "lose"   // the ACK of the block that reaches At is lost
 )
 
 // Fault happens once, when the stage has received at least At bytes; with At 0 as soon as the stage
@@ -165,8 +166,8 @@ func (c Config) withDefaults() (Config, error) {
 		if f.Stage != StageROM && f.Stage != StageSPL {
 			return c, fmt.Errorf("fault %q at stage %q: expected rom or spl", f.Kind, f.Stage)
 		}
-		if f.Kind != Reset && f.Kind != Unplug && f.Kind != TFTPError {
-			return c, fmt.Errorf("fault %q: expected reset, unplug or error", f.Kind)
+		if f.Kind != Reset && f.Kind != Unplug && f.Kind != TFTPError && f.Kind != LoseACK {
+			return c, fmt.Errorf("fault %q: expected reset, unplug, error or lose", f.Kind)
 		}
 	}
 	return c, nil
