@@ -6,30 +6,23 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/net/ipv4"
-	"golang.org/x/sys/unix"
 )
 
 const (
 	socketBuffer = 1 << 20 // bytes asked for; the kernel grants what its limits allow
 	batchBytes   = 1 << 18 // bytes of packets put together for one batch, unless one block is larger
-
-	// What one segmented send may hold: UDP_MAX_SEGMENTS of the older kernels, and an IPv4 datagram.
-	gsoSegments = 64
-	gsoBytes    = 65535 - 20 - 8
 )
 
 // conn writes the packets of transfers to the TFTP socket, and reads from it. Over a kernel socket it allocates
-// nothing per packet, and sends a window at once: as one datagram that the kernel cuts (UDP_SEGMENT, Linux 4.18),
-// else with sendmmsg, else one by one.
+// nothing per packet, and sends a window at once (sendmmsg). As one datagram that the kernel cuts (UDP_SEGMENT) a
+// window would have wrong checksums: Linux from 6.11 on miscounts where such a datagram passes NAT and
+// the interface computes none, as USB adapters do not (seen on 6.18).
 type conn struct {
 	pc   net.PacketConn
 	udp  *net.UDPConn // pc, if it is a kernel socket
 	v4   *ipv4.PacketConn
-	gso  bool // segmented sends have not failed in this transfer
-	oob  []byte
 	buf  []byte // packets back to back
 	msgs []ipv4.Message
 
@@ -83,15 +76,11 @@ func (c *conn) udpAddr(to netip.AddrPort) *net.UDPAddr {
 // writeFlight sends what a transfer has to send now: its OACK, or the blocks next to sent.
 func (c *conn) writeFlight(t *transfer, to netip.AddrPort) error {
 	if t.sent == 0 {
-		c.gso = true
 		return c.write(t.oack, to)
-	}
-	if t.acked == 0 {
-		c.gso = true
 	}
 	size := dataHeader + t.blksize
 	batch := max(batchBytes/size, 1)
-	if need := min(t.window, batch) * size; len(c.buf) < need {
+	if need := min(t.sent-t.next+1, batch) * size; len(c.buf) < need {
 		c.buf = make([]byte, need)
 	}
 	for first := t.next; first <= t.sent; first += batch {
@@ -114,17 +103,6 @@ func (c *conn) writeBlocks(t *transfer, first, last int, to netip.AddrPort) erro
 	if first == last {
 		return c.write(packets, to)
 	}
-	if c.udp != nil && c.gso {
-		rest, err := c.writeSegmented(packets, size, to)
-		if err == nil {
-			return nil
-		}
-		if !noGSO(err) {
-			return err
-		}
-		c.gso = false
-		packets = rest
-	}
 	if c.udp != nil {
 		return c.writeBatch(packets, size, to)
 	}
@@ -136,37 +114,6 @@ func (c *conn) writeBlocks(t *transfer, first, last int, to netip.AddrPort) erro
 		packets = packets[k:]
 	}
 	return nil
-}
-
-// writeSegmented sends packets, all but the last of the given size, as few datagrams that the kernel cuts.
-// With an error it returns the packets that were not sent.
-func (c *conn) writeSegmented(packets []byte, size int, to netip.AddrPort) ([]byte, error) {
-	if size > gsoBytes/2 {
-		return packets, syscall.EINVAL
-	}
-	if c.oob == nil {
-		c.oob = make([]byte, unix.CmsgSpace(2))
-		h := (*unix.Cmsghdr)(unsafe.Pointer(&c.oob[0]))
-		h.Level, h.Type = unix.IPPROTO_UDP, unix.UDP_SEGMENT
-		h.SetLen(unix.CmsgLen(2))
-	}
-	binary.NativeEndian.PutUint16(c.oob[unix.CmsgLen(0):], uint16(size))
-	most := min(gsoSegments, gsoBytes/size) * size
-	for len(packets) > 0 {
-		k := min(most, len(packets))
-		if _, _, err := c.udp.WriteMsgUDPAddrPort(packets[:k], c.oob, to); err != nil {
-			return packets, err
-		}
-		packets = packets[k:]
-	}
-	return nil, nil
-}
-
-// noGSO reports whether a segmented send failed for being segmented: the interface cannot compute checksums
-// (EIO, before Linux 6.11), a packet is larger than its MTU (EINVAL, EMSGSIZE), or the kernel is too old.
-func noGSO(err error) bool {
-	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EMSGSIZE) ||
-		errors.Is(err, syscall.ENOPROTOOPT) || errors.Is(err, syscall.EOPNOTSUPP)
 }
 
 // writeBatch sends packets, all but the last of the given size, with as few system calls as can be.
