@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -45,8 +44,6 @@ type board struct {
 	found  <-chan []netsetup.Interface
 	onWait sync.WaitGroup
 
-	waiting string // what Next waited for first, in words
-
 	// The goroutine of Recover writes port, address and seen, and may read them freely. It and others,
 	// in Emit, write the rest; all of them are joined when Recover returns.
 	mu        sync.Mutex
@@ -54,6 +51,7 @@ type board struct {
 	address   int      // the device number of the last enumeration
 	seen      bool     // a board was chosen, or asked on the serial line
 	stage     string
+	waiting   string // what is awaited just now, in words; empty while a stage is there
 	stageDone time.Time
 	done      []event.StageSummary
 }
@@ -91,8 +89,11 @@ func (b *board) Emit(stage string, body event.Body) {
 		b.done = append(b.done, d.Summary)
 		b.stageDone = time.Now()
 	}
-	if _, ok := body.(event.BoardSeen); ok {
-		b.seen = true
+	switch body := body.(type) {
+	case event.Waiting:
+		b.waiting = body.For
+	case event.BoardSeen:
+		b.seen, b.waiting = true, ""
 	}
 	e := event.Event{Time: time.Now(), Port: b.name(), SoC: b.opt.Model.Name, Stage: b.stage, Body: body}
 	switch body.(type) {
@@ -112,8 +113,7 @@ func (b *board) open(ctx context.Context) error {
 	} else if err := b.openNetwork(ctx); err != nil {
 		return err
 	}
-	b.waiting = b.awaited()
-	b.Emit("", event.Waiting{For: b.waiting, Deadline: b.opt.Timeout})
+	b.Emit("", event.Waiting{For: b.awaited(), Deadline: b.opt.Timeout})
 	if b.opt.OnWait != "" {
 		env := append(os.Environ(), "SNAG_PORT="+b.name(), "SNAG_SOC="+b.opt.Model.Name)
 		b.onWait.Go(func() { b.runOnWait(ctx, env) })
@@ -135,7 +135,7 @@ func (b *board) openNetwork(ctx context.Context) error {
 	go func() {
 		select {
 		case <-b.ns.Done():
-			b.fail(fmt.Errorf("the board's network namespace ended: %w", b.ns.Err()))
+			b.fail(fmt.Errorf("%w: %w", errNamespace, b.ns.Err()))
 		case <-ctx.Done():
 		}
 	}()
@@ -176,18 +176,21 @@ func (b *board) close() {
 }
 
 // runOnWait runs the user's command. Its failure ends the recovery: the board will not come. The end of
-// the recovery, or of snag, ends the command.
+// the recovery ends the command, with all that it started.
 func (b *board) runOnWait(ctx context.Context, env []string) {
-	runtime.LockOSThread() // whose end is the parent's death, for the kernel
-	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", b.opt.OnWait)
 	cmd.Env = env
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr // stdout may carry JSON
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = onWaitGrace
-	if err := cmd.Run(); err != nil && ctx.Err() == nil {
+	err := cmd.Run()
+	switch {
+	case err == nil:
+	case ctx.Err() == nil:
 		b.fail(fmt.Errorf("--on-wait command %q: %w", b.opt.OnWait, err))
+	case cmd.Process != nil:
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // whoever did not heed the SIGTERM
 	}
 }
 

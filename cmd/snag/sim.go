@@ -19,7 +19,7 @@ func newSim() *cobra.Command {
 		Use:   "sim",
 		Short: "Start a virtual board, to try firmware files and scripts without one",
 		Args:  noArgs,
-		RunE:  showHelp,
+		RunE:  showHelp, DisableFlagsInUseLine: true,
 	}
 	cmd.AddCommand(newSimAM335x())
 	return cmd
@@ -114,7 +114,7 @@ A virtual board does not execute what it receives.`,
 	loss := fl.Float64("loss", 0, "chance that a frame is lost, each way (0 to 1)")
 	delay := fl.Duration("delay", 0, "delay of each frame, each way")
 	fl.Float64Var(&b.DuplicateIn, "duplicate", 0, "chance that a frame to the board arrives twice")
-	fl.StringArrayVar(&faults, "fault", nil, "what goes wrong, as `KIND:STAGE:BYTES`: reset, unplug, error or lose (an ACK), at rom or spl, when that stage has so many bytes")
+	fl.StringArrayVar(&faults, "fault", nil, "what goes wrong, as `KIND:STAGE:BYTES`: reset, unplug, error, lose (an ACK) or hang, at rom or spl, when that stage has so many bytes")
 	cmd.PreRun = func(*cobra.Command, []string) {
 		b.LossIn, b.LossOut, b.DelayIn, b.DelayOut = *loss, *loss, *delay, *delay
 	}

@@ -252,7 +252,7 @@ func (c *client) next(ctx context.Context, until time.Time) (*datagram, *arp, er
 }
 
 // due returns the error of a fault that is due after n bytes. errReset and errUnplug end the stage.
-func (c *client) due(n int) error {
+func (c *client) due(ctx context.Context, n int) error {
 	kind, ok := c.b.fault(c.name, n)
 	switch {
 	case !ok:
@@ -261,6 +261,9 @@ func (c *client) due(n int) error {
 		return errReset
 	case kind == Unplug:
 		return errUnplug
+	case kind == Hang:
+		<-ctx.Done()
+		return ctx.Err()
 	case kind == LoseACK:
 		return errLose
 	default:

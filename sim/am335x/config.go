@@ -83,6 +83,7 @@ const (
 	Unplug    FaultKind = "unplug" // the cable is pulled for good
 	TFTPError FaultKind = "error"  // the client sends a TFTP ERROR and starts over
 	LoseACK   FaultKind = "lose"   // the ACK of the block that reaches At is lost
+	Hang      FaultKind = "hang"   // the board stays on the bus and does nothing more
 )
 
 // Fault happens once, when the stage has received at least At bytes; with At 0 as soon as the stage
@@ -166,8 +167,8 @@ func (c Config) withDefaults() (Config, error) {
 		if f.Stage != StageROM && f.Stage != StageSPL {
 			return c, fmt.Errorf("fault %q at stage %q: expected rom or spl", f.Kind, f.Stage)
 		}
-		if f.Kind != Reset && f.Kind != Unplug && f.Kind != TFTPError && f.Kind != LoseACK {
-			return c, fmt.Errorf("fault %q: expected reset, unplug, error or lose", f.Kind)
+		if f.Kind != Reset && f.Kind != Unplug && f.Kind != TFTPError && f.Kind != LoseACK && f.Kind != Hang {
+			return c, fmt.Errorf("fault %q: expected reset, unplug, error, lose or hang", f.Kind)
 		}
 	}
 	return c, nil

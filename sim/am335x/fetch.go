@@ -212,7 +212,7 @@ func (s *fetchState) block(ctx context.Context, d *datagram, p tftpPacket) (prog
 		}
 		st.LastByte, st.Data = time.Now(), s.data
 	})
-	if err := s.due(len(s.data)); err == errLose {
+	if err := s.due(ctx, len(s.data)); err == errLose {
 		s.lose = true
 	} else if err != nil {
 		if err == errTold {
