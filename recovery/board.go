@@ -226,6 +226,8 @@ func (b *board) Next(ctx context.Context) (*socs.Stage, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errAway)
 	defer cancel()
+	var there []netsetup.Interface
+	var again <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -235,22 +237,30 @@ func (b *board) Next(ctx context.Context) (*socs.Stage, error) {
 				b.found = nil
 				continue
 			}
-			i, ok, err := b.choose(found)
-			if err != nil {
-				return nil, err
-			}
-			if !ok {
-				continue
-			}
-			stage, err := b.adopt(ctx, i)
-			if errors.Is(err, netsetup.ErrGone) {
-				b.opt.Log.Info("the interface left while it was being moved", "interface", i.Name)
-				continue
-			}
-			return stage, err
+			there = found
+		case <-again:
 		}
+		again = nil
+		i, ok, err := b.choose(there)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			continue
+		}
+		stage, err := b.adopt(ctx, i)
+		if errors.Is(err, netsetup.ErrGone) {
+			// If it comes or goes just now, another list will follow; if it was only hard to get, none will.
+			b.opt.Log.Info("the interface left while it was being moved", "interface", i.Name, "index", i.Index)
+			again = time.After(tryAgain)
+			continue
+		}
+		return stage, err
 	}
 }
+
+// tryAgain is how long Next waits for a new list of interfaces after one of the last list could not be had.
+const tryAgain = 100 * time.Millisecond
 
 // errAway is the cause of a context that ended because the next stage did not come in time.
 var errAway = errors.New("no next stage")

@@ -114,11 +114,16 @@ func (e *exitError) Error() string { return e.err.Error() }
 func (e *exitError) Unwrap() error { return e.err }
 
 // signalContext ends with recovery.ErrInterrupted at the first signal that asks snag to stop; a
-// second one ends the process the hard way, which leaves nothing behind either.
+// second one ends the process the hard way, which leaves nothing behind either. A signal that the caller
+// had ignored (nohup) stays so.
 func signalContext() (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		if !signal.Ignored(s) {
+			signal.Notify(signals, s)
+		}
+	}
 	go func() {
 		if _, ok := <-signals; ok {
 			signal.Stop(signals)

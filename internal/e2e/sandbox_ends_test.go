@@ -249,7 +249,7 @@ func TestSandboxPortInUse(t *testing.T) {
 	second := b.recover(fw, "--usb-path", "1-1")
 	last := second.exit(1, 5*time.Second)
 	pid := slices.Min(first.traces().pids)
-	second.says(last, "port 1-1 is in use", fmt.Sprintf("process %d", pid), "recover --json", fmt.Sprintf("kill %d", pid))
+	second.says(last, "port 1-1 is in use", fmt.Sprintf("process %d", pid), "recover --json -v", fmt.Sprintf("kill %d", pid))
 	board := b.plug(am335x.Config{}, "1-1")
 	first.exit(0, time.Minute) // it has not noticed
 	fw.booted(t, board)
@@ -372,6 +372,14 @@ func TestSandboxUART(t *testing.T) {
 			r.says(r.exit(tc.code, tc.within), tc.says...)
 		})
 	}
+	t.Run("unplugged", func(t *testing.T) {
+		t.Parallel()
+		b, board := newBox(t), start(t, uart.Config{Faults: uart.Faults{Silent: true}})
+		r := b.recover(generate(t, 1), "--uart", board.TTY)
+		r.await("waiting", "", 10*time.Second)
+		board.Close()
+		r.says(r.exit(6, 5*time.Second), "u-boot-spl.bin", "still plugged in")
+	})
 	t.Run("interrupted", func(t *testing.T) {
 		t.Parallel()
 		b, board := newBox(t), start(t, uart.Config{Faults: uart.Faults{Silent: true}})

@@ -145,7 +145,7 @@ func (b *box) snag(args ...string) *run {
 // recover starts snag recover with JSON lines.
 func (b *box) recover(fw images, args ...string) *run {
 	b.t.Helper()
-	return b.snag(append([]string{"recover", "--json", "-s", "am335x", "-f", fw.config}, args...)...)
+	return b.snag(append([]string{"recover", "--json", "-v", "-s", "am335x", "-f", fw.config}, args...)...)
 }
 
 func (r *run) collect(into *strings.Builder) (w *os.File, done <-chan struct{}) {

@@ -145,7 +145,7 @@ func TestSandboxLoss(t *testing.T) {
 			b := newBox(t)
 			fw := generate(t, seed)
 			board := b.plug(am335x.Config{Seed: seed, LossIn: 0.05, LossOut: 0.05}, "1-1")
-			r := b.recover(fw, "-v")
+			r := b.recover(fw)
 			r.exit(0, 2*time.Minute)
 			fw.booted(t, board)
 			for _, s := range board.Report().Stages {
