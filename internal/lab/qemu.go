@@ -139,14 +139,7 @@ func (m *machine) command(ctx context.Context, job Job, dir, cache string) *exec
 			}
 		}
 	}
-	cmd := m.qemu.command(ctx, append(args, job.QEMU...)...)
-	for _, tree := range m.qemu.trees {
-		// QEMU looks for its modules beside itself, but they are a package of their own.
-		if found, _ := filepath.Glob(filepath.Join(tree, "usr/lib/*/qemu/accel-tcg-*.so")); len(found) > 0 {
-			cmd.Env = append(cmd.Environ(), "QEMU_MODULE_DIR="+filepath.Dir(found[0]))
-		}
-	}
-	return cmd
+	return m.qemu.command(ctx, append(args, job.QEMU...)...)
 }
 
 // RunBound runs cmd, which ends at the latest when this process does, however that

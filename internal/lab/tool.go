@@ -82,5 +82,11 @@ func (t *tool) command(ctx context.Context, args ...string) *exec.Cmd {
 	if len(dirs) > 0 {
 		cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+strings.Join(dirs, ":"))
 	}
+	for _, dir := range dirs {
+		// QEMU looks for its modules beside itself, but they are a package of their own.
+		if found, _ := filepath.Glob(filepath.Join(dir, "qemu/accel-tcg-*.so")); len(found) > 0 {
+			cmd.Env = append(cmd.Env, "QEMU_MODULE_DIR="+filepath.Dir(found[0]))
+		}
+	}
 	return cmd
 }
