@@ -233,12 +233,11 @@ func (b *Board) device(name string) (*usbdev.Ethernet, mac) {
 			Malformed: malformed,
 		}), mac(c.ROMMAC)
 	}
-	configs := []usbdev.Config{
-		usbdev.RNDISConfig(2, epNotify, epIn, epSPLOut, bulkMax),
-		usbdev.ECMConfig(1, epNotify, epIn, epSPLOut, bulkMax),
-	}
+	// A U-Boot with RNDIS alone still describes its CDC configuration, without an interface in it.
+	// Linux therefore takes the first, of value 2.
+	configs := []usbdev.Config{usbdev.RNDISConfig(2, epNotify, epIn, epSPLOut, bulkMax), {Value: 1, Attributes: 0x40, MaxPower: 1}}
 	if c.ECM {
-		configs = configs[1:]
+		configs = []usbdev.Config{usbdev.ECMConfig(1, epNotify, epIn, epSPLOut, bulkMax)}
 	}
 	return usbdev.NewEthernet(usbdev.EthernetConfig{
 		Descriptors: usbdev.Descriptors{
