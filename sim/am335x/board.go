@@ -205,7 +205,7 @@ func (b *Board) stage(ctx context.Context, port usbdev.Port, name string) (err e
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	c.edit(func(s *Stage) { s.Complete = true })
-	return nil
+	return sleep(ctx, b.cfg.JumpDelay)
 }
 
 // Endpoints, as user-space tools for these boards find them: the ROM's bulk OUT is 2, SPL's is 1.

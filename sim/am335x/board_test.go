@@ -93,6 +93,7 @@ func TestBoot(t *testing.T) {
 				t.Errorf("blocks of %d", s.BlockSize)
 			}
 		}},
+		{name: "off the bus at once", cfg: Config{JumpDelay: -1}},
 		{name: "window", cfg: Config{Window: 8}},
 		{name: "blocks wrap", cfg: Config{BlockSize: 8}, host: host{spl: random(100), uboot: random(70000 * 8)}},
 		{name: "interface up late", cfg: Config{ROMRetries: second}, host: host{upAfter: 2500 * time.Millisecond}, check: func(t *testing.T, r Report) {

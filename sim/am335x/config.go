@@ -46,6 +46,10 @@ type Config struct {
 	// ROMDeadline bounds the ROM's whole transfer. Zero: 60 s.
 	ROMDeadline time.Duration
 
+	// JumpDelay is how long a stage stays on the bus after its last byte: the next one takes the USB
+	// controller over only after it has set up memory and clocks. Zero: 50 ms; negative: none, so that
+	// the last ACK may be lost with the device.
+	JumpDelay time.Duration
 	// SPLDelay is the time from the ROM's jump until SPL shows on the bus, GadgetDelay that from the
 	// end of SPL until U-Boot's gadget does. Zero: 1 s; negative: none.
 	SPLDelay, GadgetDelay time.Duration
@@ -106,6 +110,7 @@ func (c Config) withDefaults() (Config, error) {
 	defID(&c.ROM, ROMID)
 	defID(&c.SPL, SPLID)
 	def(&c.ROMDeadline, time.Minute)
+	def(&c.JumpDelay, 50*time.Millisecond)
 	def(&c.SPLDelay, time.Second)
 	def(&c.GadgetDelay, time.Second)
 	def(&c.SPLWindow, 3*time.Second)
