@@ -35,7 +35,7 @@ func New(cfg Config) (*Board, error) {
 		rng:     rand.New(rand.NewPCG(c.Seed, 0x335)),
 		settled: make(chan struct{}),
 		faults:  slices.Clone(c.Faults),
-		report:  Report{Outcome: Running},
+		report:  Report{Outcome: Running, Stages: []Stage{}, Violations: []Count{}},
 	}, nil
 }
 

@@ -73,7 +73,7 @@ func TestBoot(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		cfg   Config
-		host  host
+		host  *host
 		check func(*testing.T, Report)
 	}{
 		{name: "plain", check: func(t *testing.T, r Report) {
@@ -81,22 +81,22 @@ func TestBoot(t *testing.T) {
 				t.Errorf("%+v", s)
 			}
 		}},
-		{name: "multiple of the block size", host: host{spl: random(1024), uboot: random(1468 * 3)}},
+		{name: "multiple of the block size", host: &host{spl: random(1024), uboot: random(1468 * 3)}},
 		{name: "plain BOOTP", cfg: Config{BOOTP: true}, check: func(t *testing.T, r Report) {
 			if s := r.Last(StageSPL); s.BOOTPSent != 1 {
 				t.Errorf("%d requests", s.BOOTPSent)
 			}
 		}},
 		{name: "SPL asks for no options", cfg: Config{NoOptions: true}},
-		{name: "host ignores options", host: host{noOptions: true}, check: func(t *testing.T, r Report) {
+		{name: "host ignores options", host: &host{noOptions: true}, check: func(t *testing.T, r Report) {
 			if s := r.Last(StageSPL); s.BlockSize != 512 {
 				t.Errorf("blocks of %d", s.BlockSize)
 			}
 		}},
 		{name: "off the bus at once", cfg: Config{JumpDelay: -1}},
 		{name: "window", cfg: Config{Window: 8}},
-		{name: "blocks wrap", cfg: Config{BlockSize: 8}, host: host{spl: random(100), uboot: random(70000 * 8)}},
-		{name: "interface up late", cfg: Config{ROMRetries: second}, host: host{upAfter: 2500 * time.Millisecond}, check: func(t *testing.T, r Report) {
+		{name: "blocks wrap", cfg: Config{BlockSize: 8}, host: &host{spl: random(100), uboot: random(70000 * 8)}},
+		{name: "interface up late", cfg: Config{ROMRetries: second}, host: &host{upAfter: 2500 * time.Millisecond}, check: func(t *testing.T, r Report) {
 			// Two were replaced in the buffer; the third waits there until the link is up.
 			if s := r.Last(StageROM); s.BOOTPBefore != 2 || s.BOOTPSent != 1 || s.BOOTPLost != 0 {
 				t.Errorf("%d before, %d sent, %d lost", s.BOOTPBefore, s.BOOTPSent, s.BOOTPLost)
@@ -131,8 +131,12 @@ func TestBoot(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := run(t, tc.cfg, &tc.host)
-				booted(t, r, &tc.host)
+				h := tc.host
+				if h == nil {
+					h = &host{}
+				}
+				r := run(t, tc.cfg, h)
+				booted(t, r, h)
 				if tc.check != nil {
 					tc.check(t, r)
 				}
@@ -162,16 +166,16 @@ func TestNotBooted(t *testing.T) {
 	for _, tc := range []struct {
 		name      string
 		cfg       Config
-		host      host
+		host      *host
 		outcome   Outcome
 		err       string
 		violation string
 	}{
-		{name: "link window", host: host{upAfter: 3500 * time.Millisecond}, outcome: Stuck, err: "did not bring the link up within 3s"},
+		{name: "link window", host: &host{upAfter: 3500 * time.Millisecond}, outcome: Stuck, err: "did not bring the link up within 3s"},
 		{name: "no SPL", cfg: Config{SPLNever: true}, outcome: Stuck, err: "never shows"},
 		{name: "unplugged", cfg: Config{Faults: []Fault{{Unplug, StageSPL, 3000}}}, outcome: Unplugged},
-		{name: "OFFER for a REQUEST", host: host{message: 2}, outcome: Stuck, err: "no address", violation: "message type 2, expected 5"},
-		{name: "OACK with another timeout", host: host{oack: func(o []option) []option {
+		{name: "OFFER for a REQUEST", host: &host{message: 2}, outcome: Stuck, err: "no address", violation: "message type 2, expected 5"},
+		{name: "OACK with another timeout", host: &host{oack: func(o []option) []option {
 			for i := range o {
 				if o[i].name == "timeout" {
 					o[i].value = "3"
@@ -182,7 +186,11 @@ func TestNotBooted(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := run(t, tc.cfg, &tc.host)
+				h := tc.host
+				if h == nil {
+					h = &host{}
+				}
+				r := run(t, tc.cfg, h)
 				if r.Outcome != tc.outcome || !strings.Contains(r.Error, tc.err) {
 					t.Errorf("outcome %s: %s", r.Outcome, r.Error)
 				}
@@ -199,14 +207,14 @@ func TestNotBooted(t *testing.T) {
 func TestViolations(t *testing.T) {
 	for _, tc := range []struct {
 		name, want string
-		host       host
+		host       *host
 	}{
-		{"source port", "rom: BOOTP reply from port 9067, expected 67", host{sourcePort: 9067}},
-		{"IP options", "rom: IPv4 version and header length 0x46, expected 0x45: no options", host{edit: func(f []byte) []byte { f[14] = 0x46; return f }}},
-		{"header checksum", "rom: IPv4 header checksum wrong", host{edit: func(f []byte) []byte { f[22]--; return f }}},
-		{"UDP checksum", "rom: UDP checksum wrong, port 67 to 68", host{edit: func(f []byte) []byte { f[40] = 0x12; return f }}},
-		{"no address", "rom: BOOTP reply without an address for the client", host{edit: func(f []byte) []byte { copy(f[42+16:], make([]byte, 4)); return f }}},
-		{"too long", "rom: file longer than the 111616 bytes there is room for", host{spl: random(MaxSPL + 1), uboot: random(10)}},
+		{"source port", "rom: BOOTP reply from port 9067, expected 67", &host{sourcePort: 9067}},
+		{"IP options", "rom: IPv4 version and header length 0x46, expected 0x45: no options", &host{edit: func(f []byte) []byte { f[14] = 0x46; return f }}},
+		{"header checksum", "rom: IPv4 header checksum wrong", &host{edit: func(f []byte) []byte { f[22]--; return f }}},
+		{"UDP checksum", "rom: UDP checksum wrong, port 67 to 68", &host{edit: func(f []byte) []byte { f[40] = 0x12; return f }}},
+		{"no address", "rom: BOOTP reply without an address for the client", &host{edit: func(f []byte) []byte { copy(f[42+16:], make([]byte, 4)); return f }}},
+		{"too long", "rom: file longer than the 111616 bytes there is room for", &host{spl: random(MaxSPL + 1), uboot: random(10)}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -219,7 +227,7 @@ func TestViolations(t *testing.T) {
 				if tc.host.spl == nil {
 					tc.host.spl, tc.host.uboot = random(1000), random(1000)
 				}
-				if err := b.Run(ctx, &tc.host); err != nil {
+				if err := b.Run(ctx, tc.host); err != nil {
 					t.Error(err)
 				}
 				r := b.Report()
@@ -267,6 +275,17 @@ func TestConfigRefused(t *testing.T) {
 	} {
 		if _, err := New(c); err == nil {
 			t.Errorf("%+v was accepted", c)
+		}
+	}
+}
+
+func TestParseFault(t *testing.T) {
+	if f, err := ParseFault("reset:spl:50000"); err != nil || f != (Fault{Reset, StageSPL, 50000}) {
+		t.Errorf("%v, %v", f, err)
+	}
+	for _, s := range []string{"", "reset", "reset:spl", "reset:spl:-1", "melt:spl:1", "reset:kernel:1"} {
+		if _, err := ParseFault(s); err == nil {
+			t.Errorf("%q was accepted", s)
 		}
 	}
 }

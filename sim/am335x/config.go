@@ -3,6 +3,8 @@ package am335x
 import (
 	"fmt"
 	"net"
+	"strconv"
+	"strings"
 	"time"
 
 	"snag/usb"
@@ -96,6 +98,28 @@ type Fault struct {
 	At    int
 }
 
+// ParseFault reads KIND:STAGE:BYTES, for instance "reset:spl:50000".
+func ParseFault(s string) (Fault, error) {
+	kind, rest, _ := strings.Cut(s, ":")
+	stage, at, _ := strings.Cut(rest, ":")
+	n, err := strconv.ParseUint(at, 10, 31)
+	f := Fault{FaultKind(kind), stage, int(n)}
+	if err != nil {
+		return f, fmt.Errorf("fault %q: expected KIND:STAGE:BYTES, for instance reset:spl:50000", s)
+	}
+	return f, f.check()
+}
+
+func (f Fault) check() error {
+	if f.Stage != StageROM && f.Stage != StageSPL {
+		return fmt.Errorf("fault %q at stage %q: expected rom or spl", f.Kind, f.Stage)
+	}
+	if f.Kind != Reset && f.Kind != Unplug && f.Kind != TFTPError {
+		return fmt.Errorf("fault %q: expected reset, unplug or error", f.Kind)
+	}
+	return nil
+}
+
 func (c Config) withDefaults() (Config, error) {
 	def := func(d *time.Duration, v time.Duration) {
 		if *d == 0 {
@@ -167,11 +191,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("TFTP block size %d: expected 8 to 1468", c.BlockSize)
 	}
 	for _, f := range c.Faults {
-		if f.Stage != StageROM && f.Stage != StageSPL {
-			return c, fmt.Errorf("fault %q at stage %q: expected rom or spl", f.Kind, f.Stage)
-		}
-		if f.Kind != Reset && f.Kind != Unplug && f.Kind != TFTPError {
-			return c, fmt.Errorf("fault %q: expected reset, unplug or error", f.Kind)
+		if err := f.check(); err != nil {
+			return c, err
 		}
 	}
 	return c, nil
