@@ -1,6 +1,7 @@
 package sandbox_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -9,10 +10,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"snag/sim/am335x"
 	"snag/sim/sandbox"
@@ -22,7 +26,36 @@ import (
 
 func TestMain(m *testing.M) {
 	sandbox.Init()
+	if os.Getenv("SANDBOX_TEST_UEVENTS") != "" {
+		os.Exit(listen())
+	}
 	os.Exit(m.Run())
+}
+
+// listen prints the uevents of a port as a program in the sandbox hears them, until the port is empty.
+func listen() int {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_KOBJECT_UEVENT)
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1})
+	}
+	fmt.Println("listening")
+	b := make([]byte, 8192)
+	for err == nil {
+		var n int
+		var from unix.Sockaddr
+		n, from, err = unix.Recvfrom(fd, b, 0)
+		head, _, _ := strings.Cut(string(b[:max(n, 0)]), "\x00")
+		if sender, ok := from.(*unix.SockaddrNetlink); !ok || sender.Pid != 0 || !strings.Contains(head, "/usb1/1-1") {
+			continue
+		}
+		action, path, _ := strings.Cut(head, "@")
+		fmt.Println(action, filepath.Base(path))
+		if action == "remove" && strings.HasSuffix(path, "/1-1") {
+			return 0
+		}
+	}
+	fmt.Println(err)
+	return 1
 }
 
 // start makes a sandbox or skips the test.
@@ -150,6 +183,38 @@ func TestReenumerate(t *testing.T) {
 		if _, out := run(t, s, "ls /sys/class/net; ls /sys/bus/usb/devices; ip -o link | wc -l"); strings.Join(strings.Fields(out), " ") != "lo usb1 1" {
 			t.Errorf("after the detach: %q", out)
 		}
+	}
+}
+
+func TestUevents(t *testing.T) {
+	s := start(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	done := make(chan int, 1)
+	go func() {
+		defer w.Close()
+		status, _ := s.Run(t.Context(), sandbox.Command{
+			Args: []string{os.Args[0]}, Env: append(os.Environ(), "SANDBOX_TEST_UEVENTS=1"), Stdout: w, Stderr: w,
+		})
+		done <- status
+	}()
+	out := bufio.NewScanner(r)
+	out.Scan() // it listens
+	d := device(usb.ID{Vendor: 0x0451, Product: 0x6141}, "02:11:22:33:44:55")
+	attach(t, s.Port("1-1"), d)
+	if err := s.Port("1-1").Detach(); err != nil {
+		t.Error(err)
+	}
+	var got []string
+	for out.Scan() {
+		got = append(got, out.Text())
+	}
+	want := []string{"add 1-1", "add 1-1:1.0", "add 1-1:1.1", "add usb0", "remove usb0", "remove 1-1:1.0", "remove 1-1:1.1", "remove 1-1"}
+	if status := <-done; status != 0 || !slices.Equal(got, want) {
+		t.Errorf("status %d, %q; expected %q", status, got, want)
 	}
 }
 
@@ -319,7 +384,7 @@ func TestUnprivileged(t *testing.T) {
 	if err := os.WriteFile(exe, self, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), exe, "-test.run", "TestView|TestReenumerate|TestMove|TestCommand", "-test.v", "-test.timeout=60s")
+	cmd := exec.CommandContext(t.Context(), exe, "-test.run", "TestView|TestUevents|TestReenumerate|TestMove|TestCommand", "-test.v", "-test.timeout=60s")
 	cmd.Dir = dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	out, err := cmd.CombinedOutput()
