@@ -173,7 +173,9 @@ func (h *host) serve(ctx context.Context, link *usbdev.Link, frames <-chan []byt
 			if fields[0] == "spl.bin" {
 				file = h.spl
 			}
-			port++
+			if s == nil || s.client != d.srcPort || s.peer != d.srcMAC {
+				port++ // not a repeated request, which begins again on the same port
+			}
 			s = &session{file: file, size: 512, window: 1, client: d.srcPort, own: port, peer: d.srcMAC}
 			var answer []option
 			for i := 2; i+1 < len(fields)-1 && !h.noOptions; i += 2 {
