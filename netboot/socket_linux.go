@@ -22,6 +22,9 @@ import (
 type Socket struct {
 	fd, wake int // wake is an eventfd: a deadline was moved
 	addr     net.Addr
+	quick    bool // the last datagram came within spin; the reader's
+
+	use sync.RWMutex // held while the descriptors are in use
 
 	mu       sync.Mutex
 	deadline time.Time
@@ -47,24 +50,41 @@ func Detach(c *net.UDPConn) (*Socket, error) {
 	return s, nil
 }
 
+// spin is how long a reader looks again and again before it lets the kernel wake it, provided that the datagram
+// before came as quickly: waking up takes longer than a local client's answer. A USB device's takes longer than
+// this, so with a real board no reader ever spins.
+const spin = 40 * time.Microsecond
+
 // ReadFromUDPAddrPort is as that of net.UDPConn.
 func (s *Socket) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
+	s.use.RLock()
+	defer s.use.RUnlock()
 	poll := [2]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}, {Fd: int32(s.wake), Events: unix.POLLIN}}
+	begin := time.Now()
 	for {
 		s.mu.Lock()
 		deadline, closed := s.deadline, s.closed
 		s.mu.Unlock()
-		if closed {
+		now := time.Now()
+		switch {
+		case closed:
 			return 0, netip.AddrPort{}, net.ErrClosed
+		case !deadline.IsZero() && !now.Before(deadline):
+			return 0, netip.AddrPort{}, os.ErrDeadlineExceeded
+		}
+		n, from, errno := s.receive(b)
+		switch {
+		case errno == 0:
+			s.quick = now.Sub(begin) < spin
+			return n, from, nil
+		case errno != unix.EAGAIN && errno != unix.EINTR:
+			return 0, netip.AddrPort{}, os.NewSyscallError("recvfrom", errno)
+		case s.quick && now.Sub(begin) < spin:
+			continue
 		}
 		var timeout *unix.Timespec
-		var ts unix.Timespec
 		if !deadline.IsZero() {
-			d := time.Until(deadline)
-			if d <= 0 {
-				return 0, netip.AddrPort{}, os.ErrDeadlineExceeded
-			}
-			ts = unix.NsecToTimespec(int64(d))
+			ts := unix.NsecToTimespec(int64(deadline.Sub(now)))
 			timeout = &ts
 		}
 		if _, err := unix.Ppoll(poll[:], timeout, nil); err != nil && err != unix.EINTR {
@@ -73,25 +93,21 @@ func (s *Socket) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 		if poll[1].Revents != 0 {
 			var count [8]byte
 			_, _ = unix.Read(s.wake, count[:])
-			continue // the deadline first, as whoever moved it expects
-		}
-		if poll[0].Revents == 0 {
-			continue
-		}
-		// unix.Recvfrom would allocate the address.
-		var from unix.RawSockaddrInet4
-		size := uint32(unsafe.Sizeof(from))
-		n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(s.fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
-			uintptr(len(b)), unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&size)))
-		switch errno {
-		case 0:
-			port := (*[2]byte)(unsafe.Pointer(&from.Port))
-			return int(n), netip.AddrPortFrom(netip.AddrFrom4(from.Addr), uint16(port[0])<<8|uint16(port[1])), nil
-		case unix.EAGAIN, unix.EINTR:
-		default:
-			return 0, netip.AddrPort{}, os.NewSyscallError("recvfrom", errno)
 		}
 	}
+}
+
+// receive takes a datagram that is there. unix.Recvfrom would allocate the address.
+func (s *Socket) receive(b []byte) (int, netip.AddrPort, syscall.Errno) {
+	var from unix.RawSockaddrInet4
+	size := uint32(unsafe.Sizeof(from))
+	n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(s.fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
+		uintptr(len(b)), unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&size)))
+	if errno != 0 {
+		return 0, netip.AddrPort{}, errno
+	}
+	port := (*[2]byte)(unsafe.Pointer(&from.Port))
+	return int(n), netip.AddrPortFrom(netip.AddrFrom4(from.Addr), uint16(port[0])<<8|uint16(port[1])), 0
 }
 
 // WriteToUDPAddrPort is as that of net.UDPConn.
@@ -103,6 +119,11 @@ func (s *Socket) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error) {
 // WriteMsgUDPAddrPort is as that of net.UDPConn. While the socket's buffer is full it waits, but not for long: a
 // datagram may be lost.
 func (s *Socket) WriteMsgUDPAddrPort(b, oob []byte, to netip.AddrPort) (int, int, error) {
+	s.use.RLock()
+	defer s.use.RUnlock()
+	if s.isClosed() {
+		return 0, 0, net.ErrClosed
+	}
 	addr := unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().Unmap().As4()}
 	for range 2 {
 		n, err := unix.SendmsgN(s.fd, b, oob, &addr, unix.MSG_DONTWAIT)
@@ -164,15 +185,26 @@ func (s *Socket) SetWriteDeadline(time.Time) error { return nil }
 // LocalAddr is as in net.PacketConn.
 func (s *Socket) LocalAddr() net.Addr { return s.addr }
 
-// Close makes reads fail with net.ErrClosed. It must not be called while the socket is read.
+// Close makes a read that is under way, and what follows, fail with net.ErrClosed.
 func (s *Socket) Close() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.closed {
+		s.mu.Unlock()
 		return net.ErrClosed
 	}
 	s.closed = true
-	return errors.Join(unix.Close(s.fd), unix.Close(s.wake))
+	err := s.kick()
+	s.mu.Unlock()
+
+	s.use.Lock() // nobody uses the descriptors any more, and nobody will
+	defer s.use.Unlock()
+	return errors.Join(err, unix.Close(s.fd), unix.Close(s.wake))
+}
+
+func (s *Socket) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
 }
 
 // SetReadBuffer is as that of net.UDPConn.

@@ -128,6 +128,9 @@ func (s *fetchState) repeat(ctx context.Context) {
 // answer sends a packet to the server's port and keeps it for repetition.
 func (s *fetchState) answer(ctx context.Context, packet []byte) {
 	s.last = packet
+	if packet[1] == opACK {
+		s.edit(func(st *Stage) { st.Acks++ })
+	}
 	s.send(ctx, s.udp(s.peer, s.server, s.port, s.remote, packet))
 }
 
