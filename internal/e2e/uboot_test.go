@@ -157,6 +157,11 @@ func TestWithUBoot(t *testing.T) {
 					t.Errorf("U-Boot does not print %q", want)
 				}
 			}
+			const other = "another.name"
+			if asked := strings.Contains(printed, other); asked != strings.Contains(p.stdout.String(), other) {
+				t.Errorf("U-Boot asked for %s: %v; snag says\n%s", other, asked, p)
+			}
+			awaitInterface(t, port, test.configuration, test.driver) // back again
 			before.compare(t)
 		})
 		if !ok {
@@ -183,11 +188,10 @@ func findUSBNet(t *testing.T) usb.Port {
 	return found
 }
 
-// configure selects a configuration of the device on a port, and waits for the driver's interface.
+// configure selects a configuration of the device on a port, and waits for its network interface.
 func configure(t *testing.T, port usb.Port, value int, driver string) {
 	t.Helper()
-	device := filepath.Join("/sys/bus/usb/devices", string(port))
-	file := filepath.Join(device, "bConfigurationValue")
+	file := filepath.Join("/sys/bus/usb/devices", string(port), "bConfigurationValue")
 	now, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -197,7 +201,13 @@ func configure(t *testing.T, port usb.Port, value int, driver string) {
 			t.Fatal(err)
 		}
 	}
-	usbInterface := fmt.Sprintf("%s:%d.0", device, value)
+	awaitInterface(t, port, value, driver)
+}
+
+// awaitInterface waits until the driver's network interface is there, in this namespace.
+func awaitInterface(t *testing.T, port usb.Port, configuration int, driver string) {
+	t.Helper()
+	usbInterface := fmt.Sprintf("/sys/bus/usb/devices/%s:%d.0", port, configuration)
 	eventually(t, "an interface of "+driver, func() bool {
 		bound, _ := os.Readlink(usbInterface + "/driver")
 		net, _ := os.ReadDir(usbInterface + "/net")
