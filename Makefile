@@ -5,7 +5,10 @@ FUZZTIME ?= 30s
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 
-.PHONY: build demo test test-unit lint fuzz bench man clean
+.PHONY: build demo test test-unit lint fuzz bench man install clean
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
 
 # Both programs are static: no cgo, no shared library.
 build:
@@ -18,7 +21,7 @@ demo: build
 
 # Everything that CI runs: vet, linters, unit and namespace tests, fuzz seeds, the VM.
 test: build lint
-	$(GO) run ./internal/lab/labtool prepare
+	$(GO) run ./internal/lab/labtool vm
 	$(GO) test -timeout 14m ./...
 
 # What needs neither a VM nor packages.
@@ -33,8 +36,20 @@ lint:
 fuzz:
 	GO='$(GO)' sh scripts/fuzz.sh $(FUZZTIME)
 
+# Throughput of the TFTP server beside other servers, and board-side times beside Snagboot where
+# SNAGBOOT names its sources. As root.
+bench: build
+	$(GO) run ./netboot/bench
+
 man: build
 	bin/snag man --dir bin/man
+
+# Installs what was built (run "make build man" first, as yourself). The helper gets its capability from
+# "snag setup".
+install:
+	install -D -m 0755 bin/snag $(DESTDIR)$(PREFIX)/bin/snag
+	install -D -m 0755 bin/snag-netmove $(DESTDIR)$(PREFIX)/libexec/snag/snag-netmove
+	if [ -d bin/man ]; then install -d $(DESTDIR)$(PREFIX)/share/man/man1 && install -m 0644 bin/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1; fi
 
 clean:
 	rm -rf bin

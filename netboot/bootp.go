@@ -46,7 +46,8 @@ var errNotOurs = errors.New("not a request to answer")
 // request is a BOOTP or DHCP request that was found to be one.
 type request struct {
 	msg    *dhcpv4.DHCPv4
-	cookie bool // it had the magic cookie, so the reply may have options
+	chaddr []byte // the whole field
+	cookie bool   // it had the magic cookie, so the reply may have options
 }
 
 // parseRequest reads a datagram that came to the BOOTP port. It is lenient where clients are known to be
@@ -63,7 +64,7 @@ func parseRequest(b []byte) (request, error) {
 	if err != nil {
 		return request{}, fmt.Errorf("%w: %w", errNotOurs, err)
 	}
-	return request{msg: msg, cookie: hadCookie}, nil
+	return request{msg: msg, chaddr: whole[28:44], cookie: hadCookie}, nil
 }
 
 // normalise returns b as a message that a strict parser takes: with the cookie, with the options up to the
@@ -140,6 +141,7 @@ func (r request) reply(server netip.Prefix, client netip.Addr, file string) []by
 		),
 	}
 	b := m.ToBytes()
+	copy(b[28:44], r.chaddr)
 	if !r.cookie {
 		clear(b[bootpFixed:])
 	}

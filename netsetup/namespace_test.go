@@ -103,15 +103,15 @@ func (l *lab) plug(t *testing.T) {
 	})
 }
 
-// lease gives the board the address that the server would give it.
-func (l *lab) lease(t *testing.T) {
+// lease gives the board an address.
+func (l *lab) lease(t *testing.T, ip net.IP) {
 	t.Helper()
 	inFile(t, l.board, func() error {
 		link, err := netlink.LinkByName("eth0")
 		if err != nil {
 			return err
 		}
-		return netlink.AddrReplace(link, &netlink.Addr{IPNet: &net.IPNet{IP: client.AsSlice(), Mask: net.CIDRMask(24, 32)}})
+		return netlink.AddrReplace(link, &netlink.Addr{IPNet: &net.IPNet{IP: ip, Mask: net.CIDRMask(24, 32)}})
 	})
 }
 
@@ -130,8 +130,9 @@ func (l *lab) unplug(t *testing.T) {
 // exchange sends a datagram from the board and returns where the answer came from.
 func (l *lab) exchange(t *testing.T, local, remote string) (answer, from string) {
 	t.Helper()
-	if !strings.HasPrefix(local, "0.0.0.0") {
-		l.lease(t)
+	ap := netip.MustParseAddrPort(local)
+	if !ap.Addr().IsUnspecified() {
+		l.lease(t, ap.Addr().AsSlice())
 	}
 	l.wait(t, "the board's carrier", func() bool {
 		link, err := netlink.LinkByName("eth0")
@@ -145,7 +146,6 @@ func (l *lab) exchange(t *testing.T, local, remote string) (answer, from string)
 		}
 		f := os.NewFile(uintptr(fd), "board")
 		defer f.Close()
-		ap := netip.MustParseAddrPort(local)
 		err = errors.Join(
 			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1),
 			unix.BindToDevice(fd, "eth0"),
@@ -208,7 +208,13 @@ func (l *lab) try(t *testing.T, role string, uid int) (*snag, string) {
 		t.Fatal(err)
 	}
 	s.out = bufio.NewScanner(out)
-	inFile(t, l.host, s.cmd.Start)
+	inFile(t, l.host, func() error {
+		err := s.cmd.Start()
+		if uid != 0 && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM)) {
+			t.Skipf("needs user %d, who cannot be had in this user namespace: %v", uid, err)
+		}
+		return err
+	})
 	s.pid = s.cmd.Process.Pid
 	t.Cleanup(func() {
 		s.in.Close()
@@ -358,6 +364,7 @@ func TestNextStage(t *testing.T) {
 	}
 	l.exchange(t, "0.0.0.0:68", "255.255.255.255:67")
 	l.exchange(t, "192.168.0.101:1234", "192.168.0.100:69")
+	l.exchange(t, "192.168.0.50:1234", "192.168.0.100:69") // a board that is set up for itself
 }
 
 func TestTwoAtOnce(t *testing.T) {
@@ -420,6 +427,12 @@ func TestEnd(t *testing.T) {
 				s.cmd.Process.Kill()
 				s.cmd.Wait()
 			},
+			// A worker that does not see the end of its socket is killed by the kernel.
+			"killed with the worker stopped": func(t *testing.T, s *snag) {
+				unix.Kill(s.worker(t), unix.SIGSTOP)
+				s.cmd.Process.Kill()
+				s.cmd.Wait()
+			},
 			"worker killed": func(t *testing.T, s *snag) {
 				unix.Kill(s.worker(t), unix.SIGKILL)
 				if got := s.ask(t, "done"); got != "done "+ErrWorker.Error()+": signal: killed" {
@@ -459,4 +472,41 @@ func TestUnplugWhileAdopting(t *testing.T) {
 	}
 	l.plug(t)
 	l.adopt(t, s, 0)
+}
+
+// TestAdoptFromNamed: root may have the interface taken from a namespace of ip-netns(8).
+func TestAdoptFromNamed(t *testing.T) {
+	l := newLab(t)
+	name := fmt.Sprintf("netsetup-test-%d", os.Getpid())
+	if out, err := exec.Command("ip", "netns", "add", name).CombinedOutput(); err != nil {
+		t.Skipf("needs ip(8) and mounts in /run/netns: %v: %s", err, out)
+	}
+	t.Cleanup(func() { exec.Command("ip", "netns", "delete", name).Run() })
+	ns, err := os.Open("/run/netns/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	inFile(t, l.host, func() error {
+		return netlink.LinkSetNsFd(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.index}}, int(ns.Fd()))
+	})
+	inFile(t, ns, func() error {
+		link, err := netlink.LinkByName("usb0")
+		if err == nil {
+			l.index = link.Attrs().Index
+		}
+		return err
+	})
+	if found, err := (Host{NetNS: name}).Interfaces(); err != nil || len(found) != 0 {
+		t.Errorf("interfaces of USB devices: %v, %v", found, err)
+	}
+	t.Setenv("NETSETUP_TEST_NETNS", name)
+	s := l.start(t, "nat", 0)
+	l.adopt(t, s, 0)
+	l.exchange(t, "0.0.0.0:68", "255.255.255.255:67")
+
+	u := l.start(t, "nat", testUser)
+	if got := u.ask(t, "adopt %d", l.index); !strings.HasPrefix(got, "error [not-permitted]") {
+		t.Errorf("as a user: %s", got)
+	}
 }

@@ -212,7 +212,11 @@ func (ns *Namespace) take(fds []int) error {
 	if ns.link.BOOTP, err = packetConn(bootp); err != nil {
 		return err
 	}
-	if ns.link.TFTP, err = packetConn(tftp); err != nil {
+	conn, err := packetConn(tftp)
+	if err != nil {
+		return err
+	}
+	if ns.link.TFTP, err = netboot.Detach(conn.(*net.UDPConn)); err != nil {
 		return err
 	}
 	ns.link.Server, ns.link.Client = server, client

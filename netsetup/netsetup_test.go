@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 func serve(role string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	o := Options{noNAT: strings.Contains(role, "nonat"), Helper: os.Getenv("NETSETUP_TEST_HELPER")}
+	o := Options{noNAT: strings.Contains(role, "nonat"), Helper: os.Getenv("NETSETUP_TEST_HELPER"), Host: Host{NetNS: os.Getenv("NETSETUP_TEST_NETNS")}}
 	ns, err := Open(ctx, o)
 	if err != nil {
 		return err

@@ -164,8 +164,9 @@ func install(t *testing.T, name string, caps bool) string {
 // returns their indexes. f runs in it.
 func inHost(t *testing.T, kinds []string, f func(index map[string]int)) {
 	t.Helper()
-	done := make(chan error)
+	done := make(chan error, 1)
 	go func() {
+		defer close(done)      // should f end the goroutine
 		runtime.LockOSThread() // the thread ends with the goroutine
 		done <- func() error {
 			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
@@ -174,8 +175,12 @@ func inHost(t *testing.T, kinds []string, f func(index map[string]int)) {
 			index := make(map[string]int)
 			for n, kind := range kinds {
 				name := "if" + strconv.Itoa(n)
-				if out, err := exec.Command("ip", "link", "add", name, "type", kind).CombinedOutput(); err != nil {
-					return fmt.Errorf("ip link add type %s: %w: %s", kind, err, out)
+				add := exec.Command("ip", "link", "add", name, "type", kind)
+				if kind == "tap" {
+					add = exec.Command("ip", "tuntap", "add", name, "mode", "tap")
+				}
+				if out, err := add.CombinedOutput(); err != nil {
+					return fmt.Errorf("%s: %w: %s", add, err, out)
 				}
 				// The package net looks into the namespace of the thread, this one.
 				i, err := net.InterfaceByName(name)
@@ -191,6 +196,20 @@ func inHost(t *testing.T, kinds []string, f func(index map[string]int)) {
 	if err := <-done; err != nil {
 		t.Skipf("needs network namespaces and ip(8): %v", err)
 	}
+}
+
+// newNamespace makes a network namespace of root's, nil if that does not work.
+func newNamespace() *os.File {
+	made := make(chan *os.File)
+	go func() {
+		runtime.LockOSThread()
+		var f *os.File
+		if unix.Unshare(unix.CLONE_NEWNET) == nil {
+			f, _ = os.Open("/proc/thread-self/ns/net")
+		}
+		made <- f
+	}()
+	return <-made
 }
 
 // as calls the helper as user uid.
@@ -230,7 +249,7 @@ func TestBinary(t *testing.T) {
 	helper := install(t, "capable", true)
 	plain := install(t, "plain", false)
 	setuid := install(t, "setuid", true)
-	if err := os.Chmod(setuid, 0o4755); err != nil {
+	if err := os.Chmod(setuid, 0o755|os.ModeSetuid); err != nil {
 		t.Fatal(err)
 	}
 	testProgram = filepath.Join(filepath.Dir(plain), "test")
@@ -239,12 +258,19 @@ func TestBinary(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	inHost(t, []string{"dummy", "veth", "bridge"}, func(index map[string]int) {
-		dummy := strconv.Itoa(index["dummy"])
+	inHost(t, []string{"tap", "veth"}, func(index map[string]int) {
+		virtual := strconv.Itoa(index["veth"])
+		other := newNamespace()
+		if other == nil {
+			t.Error("no second network namespace")
+			return
+		}
+		defer other.Close()
 		rootNS := fmt.Sprintf("/proc/%d/task/%d/ns/net", os.Getpid(), unix.Gettid())
 		named := filepath.Join(filepath.Dir(plain), "named") // as ip netns makes them: anyone may open it
-		if err := errors.Join(os.WriteFile(named, nil, 0o444), unix.Mount("/proc/1/ns/net", named, "", unix.MS_BIND, "")); err != nil {
-			t.Fatal(err)
+		if err := errors.Join(os.WriteFile(named, nil, 0o444), unix.Mount(fmt.Sprintf("/proc/self/fd/%d", other.Fd()), named, "", unix.MS_BIND, "")); err != nil {
+			t.Error(err)
+			return
 		}
 		defer unix.Unmount(named, unix.MNT_DETACH)
 
@@ -255,32 +281,31 @@ func TestBinary(t *testing.T) {
 			text string
 		}{
 			{"no argument", call{FD3: "mine"}, exitUsage, "usage"},
-			{"two arguments", call{Args: []string{dummy, dummy}, FD3: "mine"}, exitUsage, "usage"},
+			{"two arguments", call{Args: []string{virtual, virtual}, FD3: "mine"}, exitUsage, "usage"},
 			{"an option", call{Args: []string{"--help"}, FD3: "mine"}, exitUsage, ""},
 			{"a name", call{Args: []string{"if0"}, FD3: "mine"}, exitUsage, ""},
 			{"the loopback interface", call{Args: []string{"1"}, FD3: "mine"}, exitUsage, ""},
 
-			{"no descriptor 3", call{Args: []string{dummy}, FD3: "none"}, exitNamespace, "descriptor 3"},
-			{"a file", call{Args: []string{dummy}, FD3: "/etc/passwd"}, exitNamespace, "descriptor 3"},
-			{"another kind of namespace", call{Args: []string{dummy}, FD3: "/proc/self/ns/uts"}, exitNamespace, "descriptor 3"},
-			{"the host's namespace", call{Args: []string{dummy}, FD3: "/proc/self/ns/net"}, exitNamespace, "already"},
-			{"root's namespace", call{Args: []string{dummy}, FD3: named}, exitNamespace, "belongs to user 0, not to user 1001"},
+			{"no descriptor 3", call{Args: []string{virtual}, FD3: "none"}, exitNamespace, "descriptor 3"},
+			{"a file", call{Args: []string{virtual}, FD3: "/etc/passwd"}, exitNamespace, "descriptor 3"},
+			{"another kind of namespace", call{Args: []string{virtual}, FD3: "/proc/self/ns/uts"}, exitNamespace, "descriptor 3"},
+			{"the host's namespace", call{Args: []string{virtual}, FD3: "/proc/self/ns/net"}, exitNamespace, "already"},
+			{"root's namespace", call{Args: []string{virtual}, FD3: named}, exitNamespace, "belongs to user 0, not to user 1001"},
 
-			{"no capability", call{Helper: plain, Args: []string{dummy}, FD3: "mine"}, exitNotCapable, "setcap"},
-			{"no_new_privs", call{Args: []string{dummy}, FD3: "mine", NNP: true}, exitNotCapable, "no_new_privs"},
-			{"setuid", call{Helper: setuid, Args: []string{dummy}, FD3: "mine"}, exitNamespace, "setuid"},
-			{"inside a user namespace", call{Args: []string{dummy}, FD3: "mine", Inside: true}, exitNamespace, "initial user namespace"},
+			{"no capability", call{Helper: plain, Args: []string{virtual}, FD3: "mine"}, exitNotCapable, "setcap"},
+			{"no_new_privs", call{Args: []string{virtual}, FD3: "mine", NNP: true}, exitNotCapable, "no_new_privs"},
+			{"setuid", call{Helper: setuid, Args: []string{virtual}, FD3: "mine"}, exitNamespace, "setuid"},
+			{"inside a user namespace", call{Args: []string{virtual}, FD3: "mine", Inside: true}, exitNamespace, "initial user namespace"},
 
-			{"dummy", call{Args: []string{dummy}, FD3: "mine"}, exitNotUSB, "not a USB network device"},
+			{"tap", call{Args: []string{strconv.Itoa(index["tap"])}, FD3: "mine"}, exitNotUSB, "not a USB network device"},
 			{"veth", call{Args: []string{strconv.Itoa(index["veth"])}, FD3: "mine"}, exitNotUSB, "not a USB network device"},
-			{"bridge", call{Args: []string{strconv.Itoa(index["bridge"])}, FD3: "mine"}, exitNotUSB, "not a USB network device"},
 			{"vanished index", call{Args: []string{"12345"}, FD3: "mine"}, exitGone, "no interface 12345"},
 
-			{"environment", call{Args: []string{dummy}, FD3: "mine", Env: []string{
-				"LD_PRELOAD=/nonexistent.so", "GODEBUG=containermaxprocs=1,inittrace=1", "GOTRACEBACK=crash", "GOGC=1",
+			{"environment", call{Args: []string{virtual}, FD3: "mine", Env: []string{
+				"LD_PRELOAD=/nonexistent.so", "GODEBUG=containermaxprocs=1", "GOTRACEBACK=crash", "GOGC=1",
 				"SNAG_SYSFS=/tmp", "SYSFS=/tmp", "PATH=/tmp", "IFS=1", "LC_ALL=xx",
 			}}, exitNotUSB, "not a USB network device"},
-			{"no stdio", call{Args: []string{dummy}, FD3: "mine", Closed: true}, exitNotUSB, ""},
+			{"no stdio", call{Args: []string{virtual}, FD3: "mine", Closed: true}, exitNotUSB, ""},
 		} {
 			t.Run(tc.name, func(t *testing.T) {
 				if tc.call.Helper == "" {
@@ -314,37 +339,29 @@ func TestBinary(t *testing.T) {
 		}
 
 		// Root needs no helper, but gets the same answers.
-		if a := (call{Helper: plain, Args: []string{dummy}, FD3: "/proc/self/ns/net"}).as(t, 0); a.Exit != exitNamespace {
+		if a := (call{Helper: plain, Args: []string{virtual}, FD3: "/proc/self/ns/net"}).as(t, 0); a.Exit != exitNamespace {
 			t.Errorf("root: %+v", a)
 		}
-		if a := (call{Helper: plain, Args: []string{dummy}, FD3: named}).as(t, 0); a.Exit != exitNotUSB {
+		if a := (call{Helper: plain, Args: []string{virtual}, FD3: named}).as(t, 0); a.Exit != exitNotUSB {
 			t.Errorf("root: %+v", a)
 		}
 
 		// The write itself, which all of the above ends before.
 		c, err := dialRtnetlink()
 		if err != nil {
-			t.Fatal(err)
+			t.Error(err)
+			return
 		}
 		defer unix.Close(c.fd)
-		for _, kind := range []string{"dummy", "veth", "bridge"} {
+		for _, kind := range []string{"tap", "veth"} {
 			if l, err := c.link(index[kind]); err != nil || !l.virtual || l.index != index[kind] {
 				t.Errorf("%s: %+v, %v", kind, l, err)
 			}
 		}
-		target := make(chan *os.File)
-		go func() {
-			runtime.LockOSThread()
-			unix.Unshare(unix.CLONE_NEWNET)
-			f, _ := os.Open("/proc/thread-self/ns/net")
-			target <- f
-		}()
-		f := <-target
-		defer f.Close()
-		if err := c.move(index["dummy"], int(f.Fd())); err != nil {
+		if err := c.move(index["veth"], int(other.Fd())); err != nil {
 			t.Errorf("move: %v", err)
 		}
-		if _, err := c.link(index["dummy"]); err != unix.ENODEV {
+		if _, err := c.link(index["veth"]); err != unix.ENODEV {
 			t.Errorf("after the move: %v", err)
 		}
 	})

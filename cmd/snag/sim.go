@@ -2,9 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -73,7 +70,7 @@ A virtual board does not execute what it receives.`,
 				}
 			}
 			for _, f := range faults {
-				fault, err := parseFault(f)
+				fault, err := am335x.ParseFault(f)
 				if err != nil {
 					return usage(cmd, err)
 				}
@@ -119,16 +116,4 @@ A virtual board does not execute what it receives.`,
 		b.LossIn, b.LossOut, b.DelayIn, b.DelayOut = *loss, *loss, *delay, *delay
 	}
 	return cmd
-}
-
-// parseFault reads KIND:STAGE:BYTES.
-func parseFault(s string) (am335x.Fault, error) {
-	kind, rest, _ := strings.Cut(s, ":")
-	stage, at, _ := strings.Cut(rest, ":")
-	f := am335x.Fault{Kind: am335x.FaultKind(kind), Stage: stage}
-	var err error
-	if f.At, err = strconv.Atoi(at); err != nil || f.At < 0 {
-		return f, fmt.Errorf("fault %q: expected KIND:STAGE:BYTES, for instance reset:spl:100000", s)
-	}
-	return f, nil
 }

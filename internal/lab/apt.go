@@ -112,9 +112,19 @@ func (a *apt) run(ctx context.Context, dir, program string, args ...string) (str
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("%s %s: %w: %s", program, strings.Join(args, " "), err, tail(stderr.String(), 3))
+		return "", fmt.Errorf("%s %s: %w: %s", program, strings.Join(args, " "), err, complaint(stderr.String()))
 	}
 	return stdout.String(), nil
+}
+
+// complaint is the first error among what apt printed.
+func complaint(stderr string) string {
+	for line := range strings.Lines(stderr) {
+		if strings.HasPrefix(line, "E: ") {
+			return strings.TrimSpace(line)
+		}
+	}
+	return tail(stderr, 3)
 }
 
 // update fetches the archives' lists if those at hand are older than maxAge. If that
@@ -124,12 +134,20 @@ func (a *apt) update(ctx context.Context, maxAge time.Duration) error {
 		return nil
 	}
 	a.log("fetching the archives' package lists")
-	err := retry(ctx, func() error {
+	fetch := func() error {
 		_, err := a.run(ctx, a.dir, "apt-get", "-qq", "--error-on=any", "update")
 		return err
-	})
+	}
+	lists := func() bool {
+		got, _ := filepath.Glob(a.path("state/lists/*_Packages*"))
+		return len(got) > 0
+	}
+	err := fetch()
+	if err != nil && !lists() {
+		err = retry(ctx, fetch)
+	}
 	if err != nil {
-		if got, _ := filepath.Glob(a.path("state/lists/*_Packages*")); len(got) == 0 || ctx.Err() != nil {
+		if !lists() || ctx.Err() != nil {
 			return fmt.Errorf("%w: %w", errNetwork, err)
 		}
 		a.log("going on with the lists at hand: %v", err)

@@ -53,7 +53,7 @@
 //
 // [Job.QEMU] appends arguments to the VM's command line. A USB network device of
 // QEMU on a host controller of its own, its other end on a socket for a second QEMU
-// (a U-Boot, say) that the test starts beside the VM:
+// (a U-Boot, say) that the test starts beside the VM, by [Command] and [RunBound]:
 //
 //	-device qemu-xhci,id=x
 //	-netdev stream,id=n,server=on,addr.type=unix,addr.path=SOCKET
@@ -62,7 +62,7 @@
 // and a way from the VM to services of the host, which it sees at 10.0.2.2, after
 // "modprobe virtio_net" and setting 10.0.2.15/24 on the interface:
 //
-//	-nic user,model=virtio-net-pci,romfile=
+//	-netdev user,id=u -device virtio-net-pci,netdev=u,romfile=
 //
 // # Pieces
 //

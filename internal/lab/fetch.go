@@ -166,7 +166,7 @@ func (c *cache) paths(dirs []string) []string {
 // are out of date: they are fetched anew, once.
 func (c *cache) refresh(ctx context.Context, resolve func(*apt) ([]deb, error), names []string) ([]string, error) {
 	if why, err := os.ReadFile(c.path("failed")); err == nil && age(c.path("failed")) < giveUpTime {
-		return nil, fmt.Errorf("%w: %s (not tried again before %v have passed)", ErrUnavailable, why, giveUpTime)
+		return nil, fmt.Errorf("%w (tried less than %v ago): %s", errNetwork, giveUpTime, why)
 	}
 	var archs []string
 	for _, n := range names {
@@ -193,7 +193,7 @@ func (c *cache) refresh(ctx context.Context, resolve func(*apt) ([]deb, error), 
 		}
 	}
 	if errors.Is(err, errNetwork) && ctx.Err() == nil {
-		replace(c.path("failed"), err.Error())
+		replace(c.path("failed"), strings.TrimPrefix(err.Error(), errNetwork.Error()+": "))
 	}
 	return nil, err
 }

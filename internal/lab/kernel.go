@@ -41,6 +41,9 @@ func (c *cache) kernel(ctx context.Context) (*kernel, error) {
 		if err == nil {
 			return c.assemble(ctx, parts)
 		}
+		if errors.Is(err, errNetwork) {
+			return nil, err
+		}
 		errs = append(errs, err)
 	}
 	return nil, errors.Join(errs...)

@@ -42,7 +42,7 @@ type Job struct {
 	// CPUs and Memory (in MiB) of the VM; 0 means 1 and 1024. Under
 	// emulation more processors make a VM slower on a busy host.
 	CPUs, Memory int
-	// Timeout is how long the VM may run, boot included; 0 means two minutes.
+	// Timeout is how long the VM may run, boot included; 0 means three minutes.
 	Timeout time.Duration
 	// QEMU are more arguments for QEMU.
 	QEMU []string
@@ -94,9 +94,9 @@ func check(t testing.TB, err error) {
 	switch {
 	case err == nil:
 	case errors.Is(err, ErrUnavailable) && os.Getenv("SNAG_LAB") != "require":
-		t.Skip("lab: ", err)
+		t.Skip("lab:", err)
 	default:
-		t.Fatal("lab: ", err)
+		t.Fatal("lab:", err)
 	}
 }
 
@@ -112,7 +112,7 @@ func Exec(ctx context.Context, dir string, job Job) (*Result, error) {
 		job.Memory = 1024
 	}
 	if job.Timeout == 0 {
-		job.Timeout = 2 * time.Minute
+		job.Timeout = 3 * time.Minute
 	}
 	c, err := openCache(quiet)
 	if err != nil {
@@ -142,12 +142,13 @@ func Exec(ctx context.Context, dir string, job Job) (*Result, error) {
 //	initramfs
 //	files/          laid over the root: Job.Files and
 //	files/lab/      busybox, setup, settings, job
+//	files/etc/      the accounts
 //	share/ctl, out  what setup and the script write
 func furnish(ctx context.Context, dir string, m *machine, job Job) error {
 	if strings.ContainsAny(dir, ":,") {
 		return fmt.Errorf("directory %s: a path with ':' or ',' cannot be passed to QEMU", dir)
 	}
-	for _, d := range []string{"files/lab/bin", "share/ctl", "share/out"} {
+	for _, d := range []string{"files/lab/bin", "files/etc", "share/ctl", "share/out"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return err
 		}
@@ -166,11 +167,23 @@ func furnish(ctx context.Context, dir string, m *machine, job Job) error {
 	if job.Udev {
 		udev = "yes"
 	}
+	var accounts [2]string
+	for i, name := range []string{"/etc/passwd", "/etc/group"} {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		accounts[i] = string(b)
+	}
+	passwd, group := addAccount(accounts[0], accounts[1])
 	for name, content := range map[string][]byte{
 		"initramfs":          initramfs,
 		"files/lab/setup":    guestSetup,
 		"files/lab/settings": []byte("user=" + user + "\nudev=" + udev + "\n"),
 		"files/lab/job":      []byte(job.Script + "\n"),
+		"files/etc/passwd":   []byte(passwd),
+		"files/etc/group":    []byte(group),
+		"files/etc/shadow":   []byte(shadow),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
 			return err
@@ -222,7 +235,7 @@ func boot(ctx context.Context, dir string, m *machine, job Job, cache string) (*
 	var complaints bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &complaints, &complaints
 	begin := time.Now()
-	qemuErr := runLocked(cmd)
+	qemuErr := RunBound(cmd)
 	r := &Result{Total: time.Since(begin), Out: filepath.Join(dir, "share/out")}
 
 	read := func(name string) string {

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 //go:embed guest/init
@@ -120,13 +121,15 @@ func (m *machine) command(ctx context.Context, job Job, dir, cache string) *exec
 		"-device", "virtio-rng-pci",
 	}
 	for _, share := range []struct{ tag, path, options string }{
-		{"host", "/", "readonly=on,multidevs=remap"},
-		{"cache", cache, "readonly=on"},
-		{"files", filepath.Join(dir, "files"), "readonly=on"},
-		{"share", filepath.Join(dir, "share"), "writeout=immediate"},
+		{"host", "/", "security_model=none,readonly=on,multidevs=remap"},
+		{"cache", cache, "security_model=none,readonly=on"},
+		{"files", filepath.Join(dir, "files"), "security_model=none,readonly=on"},
+		// Owners and modes that the VM sets are kept beside the files: the QEMU of an
+		// ordinary user could not set them.
+		{"share", filepath.Join(dir, "share"), "security_model=mapped-file"},
 	} {
 		args = append(args,
-			"-fsdev", fmt.Sprintf("local,id=%s,path=%s,security_model=none,%s", share.tag, share.path, share.options),
+			"-fsdev", fmt.Sprintf("local,id=%s,path=%s,%s", share.tag, share.path, share.options),
 			"-device", fmt.Sprintf("virtio-9p-pci,fsdev=%s,mount_tag=%[1]s", share.tag))
 	}
 	for _, tree := range m.qemu.trees {
@@ -136,15 +139,16 @@ func (m *machine) command(ctx context.Context, job Job, dir, cache string) *exec
 			}
 		}
 	}
-	cmd := m.qemu.command(ctx, append(args, job.QEMU...)...)
-	// However the test process ends, QEMU ends too.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	return cmd
+	return m.qemu.command(ctx, append(args, job.QEMU...)...)
 }
 
-// runLocked runs cmd on a thread that lives as long as it: the parent whose death
-// kills it is the thread that started it.
-func runLocked(cmd *exec.Cmd) error {
+// RunBound runs cmd, which ends at the latest when this process does, however that
+// comes about.
+func RunBound(cmd *exec.Cmd) error {
+	cmd.WaitDelay = 5 * time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	// The parent whose death kills it is the thread that started it, so that one must
+	// live as long.
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()

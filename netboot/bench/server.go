@@ -122,7 +122,11 @@ func serve(names io.Reader) error {
 	if err != nil {
 		return err
 	}
-	link := netboot.Link{BOOTP: bootp, TFTP: tftp, Server: netip.PrefixFrom(serverAddr, 24), Client: clientAddr}
+	socket, err := netboot.Detach(tftp.(*net.UDPConn))
+	if err != nil {
+		return err
+	}
+	link := netboot.Link{BOOTP: bootp, TFTP: socket, Server: netip.PrefixFrom(serverAddr, 24), Client: clientAddr}
 	stop := func() {}
 	for in := bufio.NewScanner(names); in.Scan(); {
 		data, err := os.ReadFile(in.Text())

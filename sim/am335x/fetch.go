@@ -134,6 +134,9 @@ func (s *fetchState) answer(ctx context.Context, packet []byte) {
 		s.b.edit(func(r *Report) { r.LostOut++ })
 		return
 	}
+	if packet[1] == opACK {
+		s.edit(func(st *Stage) { st.Acks++ })
+	}
 	s.send(ctx, s.udp(s.peer, s.server, s.port, s.remote, packet))
 }
 
