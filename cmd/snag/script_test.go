@@ -126,6 +126,15 @@ func TestExitCodesAreDocumented(t *testing.T) {
 	if got := strings.Join(table, "\n"); got != strings.Join(want, "\n") {
 		t.Errorf("README.md has\n%s\nwant\n%s", got, strings.Join(want, "\n"))
 	}
+	schema, err := os.ReadFile("../../docs/json.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, code := range want {
+		if n, _, _ := strings.Cut(code, " "); !strings.Contains(string(schema), "\n| "+n+" | ") {
+			t.Errorf("docs/json.md has no exit code %s", n)
+		}
+	}
 	// The help has them in one sentence, with fewer commas.
 	plain := func(s string) string { return strings.Join(strings.Fields(strings.ReplaceAll(s, ",", "")), " ") }
 	if help := plain(newRoot().Long); !strings.Contains(help, plain(strings.Join(want, " "))) {

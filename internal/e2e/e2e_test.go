@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	sandbox.Init()
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
-		f.Value.Set("16") // tests that run at once wait for boards, not for the processor
+		f.Value.Set("24") // tests that run at once wait for boards, not for the processor
 	}
 	code := m.Run()
 	for _, dir := range removeAtEnd {
