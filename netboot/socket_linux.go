@@ -110,30 +110,24 @@ func (s *Socket) receive(b []byte) (int, netip.AddrPort, syscall.Errno) {
 	return int(n), netip.AddrPortFrom(netip.AddrFrom4(from.Addr), uint16(port[0])<<8|uint16(port[1])), 0
 }
 
-// WriteToUDPAddrPort is as that of net.UDPConn.
-func (s *Socket) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error) {
-	n, _, err := s.WriteMsgUDPAddrPort(b, nil, to)
-	return n, err
-}
-
-// WriteMsgUDPAddrPort is as that of net.UDPConn. While the socket's buffer is full it waits, but not for long: a
+// WriteToUDPAddrPort is as that of net.UDPConn. While the socket's buffer is full it waits, but not for long: a
 // datagram may be lost.
-func (s *Socket) WriteMsgUDPAddrPort(b, oob []byte, to netip.AddrPort) (int, int, error) {
+func (s *Socket) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	s.use.RLock()
 	defer s.use.RUnlock()
 	if s.isClosed() {
-		return 0, 0, net.ErrClosed
+		return 0, net.ErrClosed
 	}
 	addr := unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().Unmap().As4()}
 	for range 2 {
-		n, err := unix.SendmsgN(s.fd, b, oob, &addr, unix.MSG_DONTWAIT)
+		n, err := unix.SendmsgN(s.fd, b, nil, &addr, unix.MSG_DONTWAIT)
 		if err != unix.EAGAIN {
-			return n, len(oob), os.NewSyscallError("sendmsg", err)
+			return n, os.NewSyscallError("sendmsg", err)
 		}
 		poll := [1]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLOUT}}
 		_, _ = unix.Poll(poll[:], 10)
 	}
-	return 0, 0, os.NewSyscallError("sendmsg", syscall.ENOBUFS)
+	return 0, os.NewSyscallError("sendmsg", syscall.ENOBUFS)
 }
 
 // ReadFrom is as in net.PacketConn.

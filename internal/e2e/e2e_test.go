@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -24,10 +25,15 @@ import (
 
 func TestMain(m *testing.M) {
 	sandbox.Init()
-	if lab.InVM() {
-		flag.Set("test.parallel", "32") // the tests that run in parallel wait, mostly
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		f.Value.Set("24") // tests that run at once wait for boards, not for the processor
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	for _, dir := range removeAtEnd {
+		os.RemoveAll(dir)
+	}
+	os.Exit(code)
 }
 
 // images is firmware in a directory, with its configuration.
@@ -36,16 +42,35 @@ type images struct {
 	spl, uboot  []byte
 }
 
-// generate makes firmware that differs from seed to seed, in Debian's sizes unless told otherwise.
+// The sizes of Debian's firmware, as sent.
+const splSize, ubootSize = 109_728, 755_576
+
+// generate makes firmware that differs from seed to seed, in Debian's sizes.
 func generate(t testing.TB, seed uint64) images {
 	t.Helper()
-	return generateSized(t, seed, 109_728, 755_512)
+	return write(t, am335x.GenerateSPL(splSize, seed), am335x.GenerateUBoot(ubootSize-64, seed))
 }
 
-// generateSized is for tests whose subject is not the transfer.
+// generateSized is generate for tests whose subject is not the transfer.
 func generateSized(t testing.TB, seed uint64, spl, uboot int) images {
 	t.Helper()
-	fw := images{dir: t.TempDir(), spl: am335x.GenerateSPL(spl, seed), uboot: am335x.GenerateUBoot(uboot, seed)}
+	return write(t, am335x.GenerateSPL(spl, seed), am335x.GenerateUBoot(uboot, seed))
+}
+
+// generateAM43xx makes firmware whose vectors lie where an AM43xx's ROM loads it.
+func generateAM43xx(t testing.TB) images {
+	t.Helper()
+	spl := am335x.GenerateSPL(splSize, 1)
+	for i := range 7 {
+		binary.LittleEndian.PutUint32(spl[32+4*i:], 0x402f4040+uint32(4*i))
+	}
+	return write(t, bytes.ReplaceAll(spl, []byte("AM335x"), []byte("AM43xx")), am335x.GenerateUBoot(ubootSize-64, 1))
+}
+
+// write writes firmware into a directory that every user may read.
+func write(t testing.TB, spl, uboot []byte) images {
+	t.Helper()
+	fw := images{dir: t.TempDir(), spl: spl, uboot: uboot}
 	fw.config = filepath.Join(fw.dir, "board.yaml")
 	write := func(name string, data []byte) {
 		if err := os.WriteFile(filepath.Join(fw.dir, name), data, 0o644); err != nil {

@@ -35,7 +35,7 @@ func New(cfg Config) (*Board, error) {
 		rng:     rand.New(rand.NewPCG(c.Seed, 0x335)),
 		settled: make(chan struct{}),
 		faults:  slices.Clone(c.Faults),
-		report:  Report{Outcome: Running},
+		report:  Report{Outcome: Running, Stages: []Stage{}, Violations: []Count{}},
 	}, nil
 }
 
@@ -205,7 +205,7 @@ func (b *Board) stage(ctx context.Context, port usbdev.Port, name string) (err e
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	c.edit(func(s *Stage) { s.Complete = true })
-	return nil
+	return sleep(ctx, b.cfg.JumpDelay)
 }
 
 // Endpoints, as user-space tools for these boards find them: the ROM's bulk OUT is 2, SPL's is 1.
@@ -233,12 +233,11 @@ func (b *Board) device(name string) (*usbdev.Ethernet, mac) {
 			Malformed: malformed,
 		}), mac(c.ROMMAC)
 	}
-	configs := []usbdev.Config{
-		usbdev.RNDISConfig(2, epNotify, epIn, epSPLOut, bulkMax),
-		usbdev.ECMConfig(1, epNotify, epIn, epSPLOut, bulkMax),
-	}
+	// A U-Boot with RNDIS alone still describes its CDC configuration, without an interface in it.
+	// Linux therefore takes the first, of value 2.
+	configs := []usbdev.Config{usbdev.RNDISConfig(2, epNotify, epIn, epSPLOut, bulkMax), {Value: 1, Attributes: 0x40, MaxPower: 1}}
 	if c.ECM {
-		configs = configs[1:]
+		configs = []usbdev.Config{usbdev.ECMConfig(1, epNotify, epIn, epSPLOut, bulkMax)}
 	}
 	return usbdev.NewEthernet(usbdev.EthernetConfig{
 		Descriptors: usbdev.Descriptors{

@@ -3,6 +3,8 @@ package am335x
 import (
 	"fmt"
 	"net"
+	"strconv"
+	"strings"
 	"time"
 
 	"snag/usb"
@@ -46,6 +48,10 @@ type Config struct {
 	// ROMDeadline bounds the ROM's whole transfer. Zero: 60 s.
 	ROMDeadline time.Duration
 
+	// JumpDelay is how long a stage stays on the bus after its last byte: the next one takes the USB
+	// controller over only after it has set up memory and clocks. Zero: 50 ms; negative: none, so that
+	// the last ACK may be lost with the device.
+	JumpDelay time.Duration
 	// SPLDelay is the time from the ROM's jump until SPL shows on the bus, GadgetDelay that from the
 	// end of SPL until U-Boot's gadget does. Zero: 1 s; negative: none.
 	SPLDelay, GadgetDelay time.Duration
@@ -82,6 +88,8 @@ const (
 	Reset     FaultKind = "reset"  // the board is power-cycled and comes back in its ROM
 	Unplug    FaultKind = "unplug" // the cable is pulled for good
 	TFTPError FaultKind = "error"  // the client sends a TFTP ERROR and starts over
+	LoseACK   FaultKind = "lose"   // the ACK of the block that reaches At is lost
+	Hang      FaultKind = "hang"   // the board stays on the bus and does nothing more
 )
 
 // Fault happens once, when the stage has received at least At bytes; with At 0 as soon as the stage
@@ -90,6 +98,28 @@ type Fault struct {
 	Kind  FaultKind
 	Stage string // StageROM or StageSPL
 	At    int
+}
+
+// ParseFault reads KIND:STAGE:BYTES, for instance "reset:spl:50000".
+func ParseFault(s string) (Fault, error) {
+	kind, rest, _ := strings.Cut(s, ":")
+	stage, at, _ := strings.Cut(rest, ":")
+	n, err := strconv.ParseUint(at, 10, 31)
+	f := Fault{FaultKind(kind), stage, int(n)}
+	if err != nil {
+		return f, fmt.Errorf("fault %q: expected KIND:STAGE:BYTES, for instance reset:spl:50000", s)
+	}
+	return f, f.check()
+}
+
+func (f Fault) check() error {
+	if f.Stage != StageROM && f.Stage != StageSPL {
+		return fmt.Errorf("fault %q at stage %q: expected rom or spl", f.Kind, f.Stage)
+	}
+	if f.Kind != Reset && f.Kind != Unplug && f.Kind != TFTPError && f.Kind != LoseACK && f.Kind != Hang {
+		return fmt.Errorf("fault %q: expected reset, unplug, error, lose or hang", f.Kind)
+	}
+	return nil
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -106,6 +136,7 @@ func (c Config) withDefaults() (Config, error) {
 	defID(&c.ROM, ROMID)
 	defID(&c.SPL, SPLID)
 	def(&c.ROMDeadline, time.Minute)
+	def(&c.JumpDelay, 50*time.Millisecond)
 	def(&c.SPLDelay, time.Second)
 	def(&c.GadgetDelay, time.Second)
 	def(&c.SPLWindow, 3*time.Second)
@@ -162,11 +193,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("TFTP block size %d: expected 8 to 1468", c.BlockSize)
 	}
 	for _, f := range c.Faults {
-		if f.Stage != StageROM && f.Stage != StageSPL {
-			return c, fmt.Errorf("fault %q at stage %q: expected rom or spl", f.Kind, f.Stage)
-		}
-		if f.Kind != Reset && f.Kind != Unplug && f.Kind != TFTPError {
-			return c, fmt.Errorf("fault %q: expected reset, unplug or error", f.Kind)
+		if err := f.check(); err != nil {
+			return c, err
 		}
 	}
 	return c, nil

@@ -59,6 +59,7 @@ type Stage struct {
 	BOOTPLost   int `json:"bootp_lost"`
 
 	Requests   int    `json:"tftp_requests"`   // RRQs sent
+	Acks       int    `json:"tftp_acks"`       // ACKs sent, without those repeated for want of an answer
 	Retries    int    `json:"tftp_retries"`    // RRQs and ACKs sent again for want of an answer
 	Duplicates int    `json:"tftp_duplicates"` // DATA packets that had been received before
 	Restarts   int    `json:"restarts"`        // times the client began again with BOOTP

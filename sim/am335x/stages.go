@@ -99,7 +99,7 @@ func (c *client) rom(ctx context.Context) error {
 		asicID[i] = byte(c.rng.Uint32())
 	}
 	payload := romRequest(c.mac, c.cfg.ROMVendorClass, asicID)
-	if err := c.due(0); err != nil && err != errTold {
+	if err := c.due(ctx, 0); err != nil && err != errTold && err != errLose {
 		return err
 	}
 	for {
@@ -202,7 +202,7 @@ const (
 
 // spl is U-Boot SPL: wait for the link, DHCP or BOOTP, TFTP.
 func (c *client) spl(ctx context.Context) error {
-	if err := c.due(0); err != nil && err != errTold {
+	if err := c.due(ctx, 0); err != nil && err != errTold && err != errLose {
 		return err
 	}
 	if err := c.awaitLink(ctx); err != nil {

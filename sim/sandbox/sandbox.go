@@ -37,6 +37,9 @@ type Sandbox struct {
 	ch   *channel
 	gone chan struct{} // closed when the channel ended
 
+	closing sync.Once
+	closed  error // what Close returns
+
 	mu      sync.Mutex
 	nextID  int
 	waiting map[int]chan message // answers to requests
@@ -149,14 +152,16 @@ func mapIDs(attr *syscall.SysProcAttr) error {
 
 // Close kills what runs in the sandbox and takes it apart.
 func (s *Sandbox) Close() error {
-	s.ch.conn.Close()
-	<-s.gone
-	kill := time.AfterFunc(5*time.Second, func() { s.cmd.Process.Kill() })
-	defer kill.Stop()
-	if err := s.cmd.Wait(); err != nil {
-		return fmt.Errorf("sandbox: %w", err)
-	}
-	return nil
+	s.closing.Do(func() {
+		s.ch.conn.Close()
+		<-s.gone
+		kill := time.AfterFunc(5*time.Second, func() { s.cmd.Process.Kill() })
+		defer kill.Stop()
+		if err := s.cmd.Wait(); err != nil {
+			s.closed = fmt.Errorf("sandbox: %w", err)
+		}
+	})
+	return s.closed
 }
 
 // receive hands out what Init's process sends.

@@ -12,6 +12,7 @@ import (
 //	ACTION@DEVPATH NUL ACTION=… NUL DEVPATH=… NUL SUBSYSTEM=… NUL … (the kernel adds SEQNUM)
 //
 // after a netlink header (length, type, flags, sequence, port). Where the kernel refuses, there are none.
+// The kernel's own events for the veth interface, under /devices/virtual, are heard besides.
 func openUevents() func(action, devpath string, env ...string) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {

@@ -33,10 +33,10 @@ const (
 // Deadlines. The ROM's pauses between BOOTP requests were seen to be up to 46.5 s, and its
 // whole transfer may take 60 s; SPL asks for 53 s before it gives up.
 const (
-	romRequest   = 130 * time.Second // from the link coming up to the ROM's first request
-	splRequest   = 75 * time.Second  // and to SPL's
-	stalled      = 60 * time.Second  // without any sign of progress after it
-	reenumerate  = 30 * time.Second  // from SPL's last byte to its enumeration: 1-3 s as a rule
+	romRequest  = 130 * time.Second // from the link coming up to the ROM's first request
+	splRequest  = 75 * time.Second  // and to SPL's
+	stalled     = 60 * time.Second  // without any sign of progress after it
+	reenumerate = 30 * time.Second  // from SPL's last byte to its enumeration: 1-3 s as a rule
 )
 
 // maxRuns is how often one file is sent whole: a ROM that asks again after it received

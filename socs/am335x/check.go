@@ -140,14 +140,15 @@ func (c *checker) spl(img socs.Image) (socs.Image, error) {
 		return refuse("give the MLO or u-boot-spl.bin from the same build", "it is %s", info)
 	case firmware.KindUImage, firmware.KindFIT:
 		return refuse(want+"; this file may belong under u-boot", "it is %s, not a first stage", info)
-	default:
-		if info.Kind != firmware.KindTISigned && !strings.Contains(strings.ToUpper(filepath.Base(img.Path)), "HS_2ND") ||
-			info.Kind != firmware.KindTISigned && info.Kind != firmware.KindUnknown {
-			return refuse(want, "it is %s, not an SPL for %s", info, c.name)
+	case firmware.KindTISigned, firmware.KindUnknown:
+		if info.Kind == firmware.KindUnknown && !strings.Contains(strings.ToUpper(filepath.Base(img.Path)), "HS_2ND") {
+			break // whoever writes SPLs of his own knows better
 		}
 		c.note(slotSPL, "the file is taken for a signed first stage of a high-security device: what is in it was not checked; "+
 			"over USB and UART such a device wants the image named u-boot-spl_HS_2ND")
 		return img, c.size(img)
+	default:
+		return refuse(want, "it is %s, not an SPL for %s", info, c.name)
 	}
 
 	if err := c.size(img); err != nil {
@@ -155,7 +156,11 @@ func (c *checker) spl(img socs.Image) (socs.Image, error) {
 	}
 	p, ok := firmware.ParseARM(img.Data)
 	if !ok {
-		return refuse(want, "its program is %s: it does not begin with an instruction that an SPL begins with", firmware.Identify(img.Data))
+		if inner := firmware.Identify(img.Data); inner.Kind != firmware.KindUnknown {
+			return refuse(want, "its program is %s, not an SPL for %s", inner, c.name)
+		}
+		c.warn(slotSPL, "it does not begin with an instruction that an SPL begins with, and nothing in it says what it is: sent as it is")
+		return img, nil
 	}
 	if p.Vectors && !c.linkedFor(p.Base) {
 		if uint64(p.Base) >= c.ramLow {
