@@ -15,9 +15,9 @@ import (
 
 // How long the move of an interface may have to wait for others.
 const (
-	nodeWait = 30 * time.Second // for udev to let the user open the device's node: a loaded machine's is slow
-	lateWait = time.Second      // likewise, once udev has seen to the device, or where there is no udev
-	busyWait = time.Second      // for the kernel: an interface that is just being renamed is not moved
+	nodeWait = time.Minute // for udev to let the user open the device's node: one with many boards to see to is slow
+	lateWait = time.Second // likewise, once udev has seen to the device, or where there is no udev
+	busyWait = time.Second // for the kernel: an interface that is just being renamed is not moved
 	retry    = 10 * time.Millisecond
 )
 
@@ -123,6 +123,9 @@ func (ns *Namespace) waitForNode(ctx context.Context, parent string) error {
 			late, deadline = true, time.Now().Add(lateWait)
 		}
 		if time.Now().After(deadline) {
+			if !late {
+				return ns.nodeError(parent, fmt.Errorf("%s: %w, and udev has not seen to it in %v", path, err, nodeWait))
+			}
 			return ns.nodeError(parent, fmt.Errorf("%s: %w", path, err))
 		}
 		if err := sleep(ctx, retry); err != nil {

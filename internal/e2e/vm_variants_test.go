@@ -71,7 +71,7 @@ func TestWithUdevVariants(t *testing.T) {
 					who = nil
 				}
 				p := start(t, who, "recover", "-s", "am335x", "-f", fw.config, "--usb-path", string(port))
-				tc.config.Seed = uint64(n)
+				tc.config.Seed, tc.config.SPLWindow = uint64(n), 30*time.Second // for this machine; the 3 s are the next test's
 				board, _ := plug(t, tc.config, port)
 				if code := p.exit(t, 2*time.Minute); code != 0 {
 					t.Errorf("exit code %d\n%s", code, p)
