@@ -25,7 +25,7 @@ func TestWithUdevAudit(t *testing.T) {
 	audit := startAudit(t)
 	recover := func(p *program) int {
 		board, _, unplug := plugged(t, am335x.Config{}, "")
-		if code := p.exit(t, time.Minute); code != 0 {
+		if code := p.exit(t, 3*time.Minute); code != 0 {
 			t.Errorf("exit code %d\n%s", code, p)
 		}
 		fw.booted(t, board)

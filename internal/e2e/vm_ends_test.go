@@ -234,7 +234,7 @@ func TestWithUdevHelperHeld(t *testing.T) {
 			unplug()
 			release()
 			board, _ := plug(t, unlisted, port)
-			if code := p.exit(t, time.Minute); code != 0 {
+			if code := p.exit(t, 3*time.Minute); code != 0 {
 				t.Errorf("exit code %d\n%s", code, p)
 			}
 			fw.booted(t, board)

@@ -39,7 +39,7 @@ func TestWithUdevLatency(t *testing.T) {
 		time.Sleep(700 * time.Millisecond) // not part of what is measured: snag is to be waiting
 		stolen = append(stolen, stolenShare(300*time.Millisecond))
 		board, port, unplug := plugged(t, am335x.Config{SPLDelay: 300 * time.Millisecond, ROMRetries: []time.Duration{5 * time.Second}}, "")
-		if code := p.exit(t, time.Minute); code != 0 {
+		if code := p.exit(t, 3*time.Minute); code != 0 {
 			t.Fatalf("exit code %d\n%s", code, p)
 		}
 		fw.booted(t, board)

@@ -72,7 +72,7 @@ func TestWithUdevRivals(t *testing.T) {
 
 	p := start(t, user, "recover", "-s", "am335x", "-f", fw.config)
 	board, _, unplug := plugged(t, am335x.Config{Seed: 3}, hostPort(t, 1))
-	if code := p.exit(t, time.Minute); code != 0 {
+	if code := p.exit(t, 3*time.Minute); code != 0 {
 		t.Errorf("exit code %d\n%s", code, p)
 	}
 	fw.booted(t, board)

@@ -40,7 +40,7 @@ func TestWithUdevA_RootNeedsNoSetup(t *testing.T) {
 	fw := generate(t, 1)
 	p := start(t, nil, "recover", "-s", "am335x", "-f", fw.config, "--json")
 	board, _ := plug(t, am335x.Config{}, "")
-	if code := p.exit(t, time.Minute); code != 0 {
+	if code := p.exit(t, 3*time.Minute); code != 0 {
 		t.Errorf("exit code %d\n%s", code, p)
 	}
 	fw.booted(t, board)
@@ -53,7 +53,7 @@ func TestWithUdevB_UserWithoutSetup(t *testing.T) {
 	fw := generate(t, 1)
 	p := start(t, user, "recover", "-s", "am335x", "-f", fw.config)
 	plug(t, am335x.Config{}, "")
-	if code := p.exit(t, 20*time.Second); code != 4 {
+	if code := p.exit(t, time.Minute); code != 4 {
 		t.Errorf("exit code %d, want 4\n%s", code, p)
 	}
 	if !strings.Contains(p.stdout.String(), "sudo snag setup") {
@@ -68,7 +68,7 @@ func TestWithUdevC_UserAfterSetup(t *testing.T) {
 	fw := generate(t, 2)
 	p := start(t, user, "recover", "-s", "am335x", "-f", fw.config, "--json")
 	board, port := plug(t, am335x.Config{}, "")
-	if code := p.exit(t, time.Minute); code != 0 {
+	if code := p.exit(t, 3*time.Minute); code != 0 {
 		t.Errorf("exit code %d\n%s", code, p)
 	}
 	fw.booted(t, board)
@@ -84,7 +84,7 @@ func TestNoUdevRootRecovers(t *testing.T) {
 	fw := generate(t, 3)
 	p := start(t, nil, "recover", "-s", "am335x", "-f", fw.config)
 	board, _ := plug(t, am335x.Config{}, "")
-	if code := p.exit(t, time.Minute); code != 0 {
+	if code := p.exit(t, 3*time.Minute); code != 0 {
 		t.Errorf("exit code %d\n%s", code, p)
 	}
 	fw.booted(t, board)
@@ -96,7 +96,7 @@ func TestNoUdevUserIsTold(t *testing.T) {
 	fw := generate(t, 3)
 	p := start(t, user, "recover", "-s", "am335x", "-f", fw.config)
 	plug(t, am335x.Config{}, "")
-	if code := p.exit(t, 20*time.Second); code != 4 {
+	if code := p.exit(t, time.Minute); code != 4 {
 		t.Errorf("exit code %d, want 4\n%s", code, p)
 	}
 	if out := p.stdout.String(); !strings.Contains(out, "/dev/bus/usb/") || !strings.Contains(out, "udev") {
