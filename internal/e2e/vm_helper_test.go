@@ -160,7 +160,7 @@ func namespaceOf(t *testing.T, who *syscall.Credential) *os.File {
 	ours, _ := os.Readlink("/proc/self/ns/net")
 	soon(t, 20*time.Second, func() error {
 		if theirs, err := os.Readlink(name); err != nil || theirs == ours {
-			return fmt.Errorf("no namespace: %v", err)
+			return fmt.Errorf("no namespace yet: %v", err)
 		}
 		return nil
 	})
