@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -24,11 +25,9 @@ type Socket struct {
 	addr     net.Addr
 	quick    bool // the last datagram came within spin; the reader's
 
-	use sync.RWMutex // held while the descriptors are in use
-
-	mu       sync.Mutex
-	deadline time.Time
-	closed   bool
+	use      sync.RWMutex // held while the descriptors are in use
+	deadline atomic.Pointer[time.Time]
+	closed   atomic.Bool
 }
 
 // Detach takes a socket out of the runtime's poller. c is closed, whether it succeeds or not.
@@ -39,6 +38,7 @@ func Detach(c *net.UDPConn) (*Socket, error) {
 		return nil, err
 	}
 	s := &Socket{addr: c.LocalAddr()}
+	s.deadline.Store(new(time.Time))
 	cerr := raw.Control(func(fd uintptr) { s.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
 	if err = errors.Join(cerr, err); err != nil {
 		return nil, fmt.Errorf("duplicating a socket: %w", err)
@@ -61,13 +61,10 @@ func (s *Socket) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 	defer s.use.RUnlock()
 	poll := [2]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}, {Fd: int32(s.wake), Events: unix.POLLIN}}
 	begin := time.Now()
-	for {
-		s.mu.Lock()
-		deadline, closed := s.deadline, s.closed
-		s.mu.Unlock()
-		now := time.Now()
+	for now := begin; ; now = time.Now() {
+		deadline := *s.deadline.Load()
 		switch {
-		case closed:
+		case s.closed.Load():
 			return 0, netip.AddrPort{}, net.ErrClosed
 		case !deadline.IsZero() && !now.Before(deadline):
 			return 0, netip.AddrPort{}, os.ErrDeadlineExceeded
@@ -97,11 +94,11 @@ func (s *Socket) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 	}
 }
 
-// receive takes a datagram that is there. unix.Recvfrom would allocate the address.
+// receive takes a datagram that is there. It never waits, so the Go scheduler need not know of the call.
 func (s *Socket) receive(b []byte) (int, netip.AddrPort, syscall.Errno) {
 	var from unix.RawSockaddrInet4
 	size := uint32(unsafe.Sizeof(from))
-	n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(s.fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(s.fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
 		uintptr(len(b)), unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&size)))
 	if errno != 0 {
 		return 0, netip.AddrPort{}, errno
@@ -110,30 +107,51 @@ func (s *Socket) receive(b []byte) (int, netip.AddrPort, syscall.Errno) {
 	return int(n), netip.AddrPortFrom(netip.AddrFrom4(from.Addr), uint16(port[0])<<8|uint16(port[1])), 0
 }
 
-// WriteToUDPAddrPort is as that of net.UDPConn.
+// WriteToUDPAddrPort is as that of net.UDPConn, but for what WriteMsgUDPAddrPort says.
 func (s *Socket) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error) {
-	n, _, err := s.WriteMsgUDPAddrPort(b, nil, to)
-	return n, err
+	n, err := s.write(func() (int, syscall.Errno) {
+		addr := unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: to.Addr().Unmap().As4()}
+		port := (*[2]byte)(unsafe.Pointer(&addr.Port))
+		port[0], port[1] = byte(to.Port()>>8), byte(to.Port())
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(s.fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
+			uintptr(len(b)), unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&addr)), unsafe.Sizeof(addr))
+		return int(n), errno
+	})
+	return n, os.NewSyscallError("sendto", err)
 }
 
 // WriteMsgUDPAddrPort is as that of net.UDPConn. While the socket's buffer is full it waits, but not for long: a
 // datagram may be lost.
 func (s *Socket) WriteMsgUDPAddrPort(b, oob []byte, to netip.AddrPort) (int, int, error) {
+	addr := unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().Unmap().As4()}
+	n, err := s.write(func() (int, syscall.Errno) {
+		n, err := unix.SendmsgN(s.fd, b, oob, &addr, unix.MSG_DONTWAIT)
+		errno, _ := err.(syscall.Errno)
+		return n, errno
+	})
+	return n, len(oob), os.NewSyscallError("sendmsg", err)
+}
+
+// write calls a function that sends, a second time if there was no room.
+func (s *Socket) write(send func() (int, syscall.Errno)) (int, error) {
 	s.use.RLock()
 	defer s.use.RUnlock()
-	if s.isClosed() {
-		return 0, 0, net.ErrClosed
+	if s.closed.Load() {
+		return 0, net.ErrClosed
 	}
-	addr := unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().Unmap().As4()}
 	for range 2 {
-		n, err := unix.SendmsgN(s.fd, b, oob, &addr, unix.MSG_DONTWAIT)
-		if err != unix.EAGAIN {
-			return n, len(oob), os.NewSyscallError("sendmsg", err)
+		n, errno := send()
+		switch errno {
+		case 0:
+			return n, nil
+		case unix.EAGAIN:
+		default:
+			return 0, errno
 		}
 		poll := [1]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLOUT}}
 		_, _ = unix.Poll(poll[:], 10)
 	}
-	return 0, 0, os.NewSyscallError("sendmsg", syscall.ENOBUFS)
+	return 0, syscall.ENOBUFS
 }
 
 // ReadFrom is as in net.PacketConn.
@@ -156,16 +174,16 @@ func (s *Socket) WriteTo(b []byte, to net.Addr) (int, error) {
 
 // SetReadDeadline is as in net.PacketConn.
 func (s *Socket) SetReadDeadline(t time.Time) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
+	s.use.RLock()
+	defer s.use.RUnlock()
+	if s.closed.Load() {
 		return net.ErrClosed
 	}
-	s.deadline = t
+	s.deadline.Store(&t)
 	return s.kick()
 }
 
-// kick makes a waiting reader look again. It is called with mu held.
+// kick makes a waiting reader look again. It is called with use held.
 func (s *Socket) kick() error {
 	var one [8]byte
 	binary.NativeEndian.PutUint64(one[:], 1)
@@ -187,24 +205,17 @@ func (s *Socket) LocalAddr() net.Addr { return s.addr }
 
 // Close makes a read that is under way, and what follows, fail with net.ErrClosed.
 func (s *Socket) Close() error {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
+	s.use.RLock()
+	if s.closed.Swap(true) {
+		s.use.RUnlock()
 		return net.ErrClosed
 	}
-	s.closed = true
 	err := s.kick()
-	s.mu.Unlock()
+	s.use.RUnlock()
 
 	s.use.Lock() // nobody uses the descriptors any more, and nobody will
 	defer s.use.Unlock()
 	return errors.Join(err, unix.Close(s.fd), unix.Close(s.wake))
-}
-
-func (s *Socket) isClosed() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closed
 }
 
 // SetReadBuffer is as that of net.UDPConn.

@@ -65,6 +65,7 @@ func main() {
 	runs := flag.Int("runs", 7, "how often each row is measured")
 	cache := flag.String("cache", filepath.Join(os.TempDir(), "snag-bench"), "where the peers are downloaded to; empty: no peers")
 	only := flag.String("row", "", "measure only rows whose BLKSIZE-WINDOW-RTT in µs contains this")
+	flag.DurationVar(&look, "look", look, "EXPERIMENT")
 	flag.Parse()
 	rows = slices.DeleteFunc(rows, func(r row) bool { return !strings.Contains(r.name(), *only) })
 	var err error
