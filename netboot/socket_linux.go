@@ -23,7 +23,7 @@ import (
 type Socket struct {
 	fd, wake int // wake is an eventfd: a deadline was moved
 	addr     net.Addr
-	quick    bool // the last datagram came within spin; the reader's
+	quick    int // datagrams in a row that came within spin; the reader's
 
 	use      sync.RWMutex // held while the descriptors are in use
 	deadline atomic.Pointer[time.Time]
@@ -50,10 +50,13 @@ func Detach(c *net.UDPConn) (*Socket, error) {
 	return s, nil
 }
 
-// spin is how long a reader looks again and again before it lets the kernel wake it, provided that the datagram
+// spin is how long a reader looks again and again before it lets the kernel wake it, provided that so many datagrams
 // before came as quickly: waking up takes longer than a local client's answer. A USB device's takes longer than
 // this, so with a real board no reader ever spins.
-const spin = 40 * time.Microsecond
+const (
+	spin        = 40 * time.Microsecond
+	quickEnough = 16
+)
 
 // ReadFromUDPAddrPort is as that of net.UDPConn.
 func (s *Socket) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
@@ -69,14 +72,21 @@ func (s *Socket) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 		case !deadline.IsZero() && !now.Before(deadline):
 			return 0, netip.AddrPort{}, os.ErrDeadlineExceeded
 		}
+		spinning := s.quick >= quickEnough && now.Sub(begin) < spin
+		if spinning {
+			// The client may be waiting for this very processor.
+			_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+		}
 		n, from, errno := s.receive(b)
 		switch {
 		case errno == 0:
-			s.quick = now.Sub(begin) < spin
+			if s.quick++; now.Sub(begin) >= spin {
+				s.quick = 0
+			}
 			return n, from, nil
 		case errno != unix.EAGAIN && errno != unix.EINTR:
 			return 0, netip.AddrPort{}, os.NewSyscallError("recvfrom", errno)
-		case s.quick && now.Sub(begin) < spin:
+		case spinning:
 			continue
 		}
 		var timeout *unix.Timespec

@@ -3,7 +3,8 @@
 //
 // Every server stands in a network namespace of its own, joined by a veth pair to a namespace with the client.
 // snag's has the NAT rules that netsetup makes (69 to 9069 and back); the others listen on port 69. In the rows
-// with a round-trip time a process on the client's side relays the datagrams, and delays each by half of it.
+// with a round-trip time a process on the client's side relays the datagrams, and delays each by half of it. The
+// client polls its socket, as boot loaders do, and gives way to whoever wants the processor.
 // The runs of all servers are interleaved; the table has the medians.
 //
 // It needs root. The peers are Debian's packages, downloaded to -cache and unpacked there side by side.
@@ -65,7 +66,6 @@ func main() {
 	runs := flag.Int("runs", 7, "how often each row is measured")
 	cache := flag.String("cache", filepath.Join(os.TempDir(), "snag-bench"), "where the peers are downloaded to; empty: no peers")
 	only := flag.String("row", "", "measure only rows whose BLKSIZE-WINDOW-RTT in µs contains this")
-	flag.DurationVar(&look, "look", look, "EXPERIMENT")
 	flag.Parse()
 	rows = slices.DeleteFunc(rows, func(r row) bool { return !strings.Contains(r.name(), *only) })
 	var err error

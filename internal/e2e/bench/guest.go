@@ -49,7 +49,7 @@ type run struct {
 const patience = time.Minute
 
 // measure runs in the VM. The firmware is in dir.
-func measure(ctx context.Context, w io.Writer, dir string, runs int, delay time.Duration) error {
+func measure(ctx context.Context, w io.Writer, dir string, runs int, window, delay time.Duration) error {
 	spl, uboot, err := images(dir)
 	if err != nil {
 		return err
@@ -69,7 +69,7 @@ func measure(ctx context.Context, w io.Writer, dir string, runs int, delay time.
 			if p.prepare == nil || len(p.runs) == runs {
 				continue
 			}
-			r, err := p.once(ctx, spl, uboot, delay)
+			r, err := p.once(ctx, spl, uboot, window, delay)
 			if n == 0 { // for warming up
 				continue
 			}
@@ -82,7 +82,7 @@ func measure(ctx context.Context, w io.Writer, dir string, runs int, delay time.
 			p.runs = append(p.runs, r)
 		}
 	}
-	print(w, programs, runs, delay)
+	print(w, programs, runs, window, delay)
 	return nil
 }
 
@@ -95,9 +95,9 @@ func images(dir string) (spl, uboot []byte, err error) {
 	return spl, uboot, err
 }
 
-func print(w io.Writer, programs []*program, runs int, delay time.Duration) {
+func print(w io.Writer, programs []*program, runs int, window, delay time.Duration) {
 	fmt.Fprintf(w, "From plug to the last byte of U-Boot, seconds on the board's clock, median of %d interleaved runs\n", runs)
-	fmt.Fprintf(w, "(ROM's BOOTP retry 1 s; SPL appears 1 s after the ROM's jump; frames delayed by %v each way)\n\n", delay)
+	fmt.Fprintf(w, "(ROM's BOOTP retry 1 s; SPL appears 1 s after the ROM's jump and waits %v for its link; frames delayed by %v each way)\n\n", window, delay)
 	fmt.Fprintf(w, "%-9s %6s %6s %6s %12s %12s %11s %7s\n", "", "median", "least", "most", "ROM link up", "SPL link up", "BOOTP lost", "failed")
 	for _, p := range programs {
 		if p.prepare == nil || len(p.runs) == 0 {
@@ -136,7 +136,7 @@ func (p *program) sorted(value func(run) time.Duration) []float64 {
 func median(v []float64) float64 { return (v[len(v)/2] + v[(len(v)-1)/2]) / 2 }
 
 // once prepares the program, plugs a board in and starts the program at that moment.
-func (p *program) once(ctx context.Context, spl, uboot []byte, delay time.Duration) (run, error) {
+func (p *program) once(ctx context.Context, spl, uboot []byte, window, delay time.Duration) (run, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	s, err := p.prepare(ctx)
@@ -148,7 +148,7 @@ func (p *program) once(ctx context.Context, spl, uboot []byte, delay time.Durati
 	if err != nil {
 		return run{}, err
 	}
-	board, err := am335x.New(am335x.Config{ROMRetries: []time.Duration{time.Second}, DelayIn: delay, DelayOut: delay})
+	board, err := am335x.New(am335x.Config{ROMRetries: []time.Duration{time.Second}, SPLWindow: window, DelayIn: delay, DelayOut: delay})
 	if err != nil {
 		return run{}, err
 	}
@@ -171,17 +171,23 @@ func (p *program) once(ctx context.Context, spl, uboot []byte, delay time.Durati
 	}
 	rep := board.Report()
 	if err != nil {
-		return run{}, fmt.Errorf("%w; board: %s %s\n%s", err, rep.Outcome, rep.Error, s.output)
+		return run{}, fmt.Errorf("%w; board: %s %s\n%s", err, rep.Outcome, rep.Error, tail(s.output))
 	}
 	first, second := rep.Last(am335x.StageROM), rep.Last(am335x.StageSPL)
 	if rep.Outcome != am335x.Booted || !bytes.Equal(first.Data, spl) || !bytes.Equal(second.Data, uboot) {
-		return run{}, fmt.Errorf("board: %s %s\n%s", rep.Outcome, rep.Error, s.output)
+		return run{}, fmt.Errorf("board: %s %s\n%s", rep.Outcome, rep.Error, tail(s.output))
 	}
 	r := run{total: second.LastByte.Sub(rep.Plugged), rom: first.LinkUp.Sub(first.Plugged), spl: second.LinkUp.Sub(second.Plugged)}
 	for _, st := range rep.Stages {
 		r.lost += st.BOOTPLost
 	}
 	return r, nil
+}
+
+// tail is the end of an output.
+func tail(b *bytes.Buffer) string {
+	lines := strings.SplitAfter(strings.TrimSpace(b.String()), "\n")
+	return strings.Join(lines[max(len(lines)-4, 0):], "")
 }
 
 func snag(config string) func(context.Context) (*session, error) {

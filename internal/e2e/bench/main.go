@@ -36,16 +36,17 @@ func main() {
 	log.SetPrefix("bench: ")
 	runs := flag.Int("runs", 5, "how often each program is measured")
 	delay := flag.Duration("delay", 0, "`time` by which the board's link delays each frame, each way")
-	cpus := flag.Int("cpus", 2, "of the VM")
+	window := flag.Duration("spl-window", 15*time.Second, "`time` that SPL waits for its link; U-Boot's 3 s are short in an emulated machine")
+	cpus := flag.Int("cpus", 1, "of the VM; more make an emulated one slower on a busy machine")
 	guest := flag.Bool("guest", false, "this is the VM")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	err := error(nil)
 	if *guest {
-		err = measure(ctx, os.Stdout, flag.Arg(0), *runs, *delay)
+		err = measure(ctx, os.Stdout, flag.Arg(0), *runs, *window, *delay)
 	} else {
-		err = host(ctx, *runs, *delay, *cpus)
+		err = host(ctx, *runs, *window, *delay, *cpus)
 	}
 	if err != nil {
 		log.Fatal(err)
@@ -57,7 +58,7 @@ const drivers = `modprobe -a vhci-hcd rndis_host cdc_ether nft_nat nft_masq nft_
 `
 
 // host runs this program in a VM.
-func host(ctx context.Context, runs int, delay time.Duration, cpus int) error {
+func host(ctx context.Context, runs int, window, delay time.Duration, cpus int) error {
 	dir, err := os.MkdirTemp("", "snag-bench")
 	if err != nil {
 		return err
@@ -103,7 +104,7 @@ func host(ctx context.Context, runs int, delay time.Duration, cpus int) error {
 		job.Packages = append(job.Packages, "python3", "python3-usb", "python3-yaml", "python3-serial", "python3-xmodem", "iptables", "iproute2", "procps")
 		job.Script += fmt.Sprintf("export SNAGBOOT='%s' SNAGBOOT_TFTPY='%s'\n", src, tftpy)
 	}
-	job.Script += fmt.Sprintf("bench -guest -runs %d -delay %v '%s'\n", runs, delay, filepath.Join(dir, "firmware"))
+	job.Script += fmt.Sprintf("bench -guest -runs %d -spl-window %v -delay %v '%s'\n", runs, window, delay, filepath.Join(dir, "firmware"))
 
 	vm := filepath.Join(dir, "vm")
 	if err := os.Mkdir(vm, 0o755); err != nil {
@@ -114,7 +115,7 @@ func host(ctx context.Context, runs int, delay time.Duration, cpus int) error {
 		return fmt.Errorf("no VM: %w", err)
 	}
 	if err != nil {
-		return err
+		return err // it has the ends of the outputs
 	}
 	fmt.Fprint(os.Stderr, r.Stderr)
 	if r.Status != 0 {
