@@ -6,32 +6,18 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
-	"unsafe"
-
-	"golang.org/x/net/ipv4"
-	"golang.org/x/sys/unix"
 )
 
-const (
-	socketBuffer = 1 << 20 // bytes asked for; the kernel grants what its limits allow
-	batchBytes   = 1 << 18 // bytes of packets put together for one batch, unless one block is larger
-
-	// What one segmented send may hold: UDP_MAX_SEGMENTS of the older kernels, and an IPv4 datagram.
-	gsoSegments = 64
-	gsoBytes    = 65535 - 20 - 8
-)
+const socketBuffer = 1 << 20 // bytes asked for; the kernel grants what its limits allow
 
 // conn writes the packets of transfers to the TFTP socket, and reads from it. Over a kernel socket it allocates
-// nothing per packet, and sends a window at once: as one datagram that the kernel cuts (UDP_SEGMENT, Linux 4.18),
-// else with sendmmsg, else one by one.
+// nothing per packet. A window is not sent as one datagram that the kernel cuts (UDP_SEGMENT): Linux from 6.11 on miscounts
+// the checksums where such a datagram passes NAT and the interface computes none, as USB adapters do not
+// (seen on 6.18).
 type conn struct {
-	pc   net.PacketConn
-	udp  udpSocket        // pc, if it is a kernel socket
-	v4   *ipv4.PacketConn // nil if pc has no way to send a batch
-	gso  bool             // segmented sends have not failed in this transfer
-	oob  []byte
-	buf  []byte // packets back to back
-	msgs []ipv4.Message
+	pc  net.PacketConn
+	udp udpSocket // pc, if it is a kernel socket
+	buf []byte    // a packet
 
 	to   netip.AddrPort // the peer of addr
 	addr *net.UDPAddr
@@ -41,7 +27,6 @@ type conn struct {
 type udpSocket interface {
 	ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error)
 	WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error)
-	WriteMsgUDPAddrPort(b, oob []byte, to netip.AddrPort) (int, int, error)
 	SetReadBuffer(bytes int) error
 	SetWriteBuffer(bytes int) error
 }
@@ -50,9 +35,6 @@ func newConn(pc net.PacketConn) *conn {
 	c := &conn{pc: pc, buf: make([]byte, dataHeader+defaultBlksize)}
 	if udp, ok := pc.(udpSocket); ok {
 		c.udp = udp
-		if udp, ok := pc.(*net.UDPConn); ok {
-			c.v4 = ipv4.NewPacketConn(udp)
-		}
 		// Best effort: the buffers only save retransmissions.
 		_ = udp.SetReadBuffer(socketBuffer)
 		_ = udp.SetWriteBuffer(socketBuffer)
@@ -95,110 +77,18 @@ func (c *conn) udpAddr(to netip.AddrPort) *net.UDPAddr {
 // writeFlight sends what a transfer has to send now: its OACK, or the blocks next to sent.
 func (c *conn) writeFlight(t *transfer, to netip.AddrPort) error {
 	if t.sent == 0 {
-		c.gso = true
 		return c.write(t.oack, to)
 	}
-	if t.acked == 0 {
-		c.gso = true
+	if size := dataHeader + t.blksize; len(c.buf) < size {
+		c.buf = make([]byte, size)
 	}
-	size := dataHeader + t.blksize
-	batch := max(batchBytes/size, 1)
-	if need := min(t.window, batch) * size; len(c.buf) < need {
-		c.buf = make([]byte, need)
-	}
-	for first := t.next; first <= t.sent; first += batch {
-		if err := c.writeBlocks(t, first, min(first+batch-1, t.sent), to); err != nil {
+	for i := t.next; i <= t.sent; i++ {
+		binary.BigEndian.PutUint16(c.buf, opDATA)
+		binary.BigEndian.PutUint16(c.buf[2:], uint16(i))
+		n := dataHeader + copy(c.buf[dataHeader:], t.block(i))
+		if err := c.write(c.buf[:n], to); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// writeBlocks sends the blocks first to last, which fit into buf.
-func (c *conn) writeBlocks(t *transfer, first, last int, to netip.AddrPort) error {
-	n := 0
-	for i := first; i <= last; i++ {
-		binary.BigEndian.PutUint16(c.buf[n:], opDATA)
-		binary.BigEndian.PutUint16(c.buf[n+2:], uint16(i))
-		n += dataHeader + copy(c.buf[n+dataHeader:], t.block(i))
-	}
-	packets, size := c.buf[:n], dataHeader+t.blksize
-	if first == last {
-		return c.write(packets, to)
-	}
-	if c.udp != nil && c.gso {
-		rest, err := c.writeSegmented(packets, size, to)
-		if err == nil {
-			return nil
-		}
-		if !noGSO(err) {
-			return err
-		}
-		c.gso = false
-		packets = rest
-	}
-	if c.v4 != nil {
-		return c.writeBatch(packets, size, to)
-	}
-	for len(packets) > 0 {
-		k := min(size, len(packets))
-		if err := c.write(packets[:k], to); err != nil {
-			return err
-		}
-		packets = packets[k:]
-	}
-	return nil
-}
-
-// writeSegmented sends packets, all but the last of the given size, as few datagrams that the kernel cuts.
-// With an error it returns the packets that were not sent.
-func (c *conn) writeSegmented(packets []byte, size int, to netip.AddrPort) ([]byte, error) {
-	if size > gsoBytes/2 {
-		return packets, syscall.EINVAL
-	}
-	if c.oob == nil {
-		c.oob = make([]byte, unix.CmsgSpace(2))
-		h := (*unix.Cmsghdr)(unsafe.Pointer(&c.oob[0]))
-		h.Level, h.Type = unix.IPPROTO_UDP, unix.UDP_SEGMENT
-		h.SetLen(unix.CmsgLen(2))
-	}
-	binary.NativeEndian.PutUint16(c.oob[unix.CmsgLen(0):], uint16(size))
-	most := min(gsoSegments, gsoBytes/size) * size
-	for len(packets) > 0 {
-		k := min(most, len(packets))
-		if _, _, err := c.udp.WriteMsgUDPAddrPort(packets[:k], c.oob, to); err != nil {
-			return packets, err
-		}
-		packets = packets[k:]
-	}
-	return nil, nil
-}
-
-// noGSO reports whether a segmented send failed for being segmented: the interface cannot compute checksums
-// (EIO, before Linux 6.11), a packet is larger than its MTU (EINVAL, EMSGSIZE), or the kernel is too old.
-func noGSO(err error) bool {
-	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EMSGSIZE) ||
-		errors.Is(err, syscall.ENOPROTOOPT) || errors.Is(err, syscall.EOPNOTSUPP)
-}
-
-// writeBatch sends packets, all but the last of the given size, with as few system calls as can be.
-func (c *conn) writeBatch(packets []byte, size int, to netip.AddrPort) error {
-	addr := c.udpAddr(to)
-	k := 0
-	for ; len(packets) > 0; k++ {
-		if k == len(c.msgs) {
-			c.msgs = append(c.msgs, ipv4.Message{Buffers: make([][]byte, 1)})
-		}
-		c.msgs[k].Buffers[0] = packets[:min(size, len(packets))]
-		c.msgs[k].Addr = addr
-		packets = packets[len(c.msgs[k].Buffers[0]):]
-	}
-	for msgs := c.msgs[:k]; len(msgs) > 0; {
-		n, err := c.v4.WriteBatch(msgs, 0)
-		if err != nil {
-			return err
-		}
-		msgs = msgs[max(n, 1):]
 	}
 	return nil
 }

@@ -384,10 +384,11 @@ func (s *server) sent(err error) error {
 	}
 }
 
-// progress reports the bytes acknowledged, ten times a second or when it is the last.
+// progress reports the bytes acknowledged if there are more, ten times a second or when it is the last.
 func (s *server) progress(now time.Time, last bool) {
+	before := s.res.Bytes
 	s.res.Bytes = int64(s.t.ackedBytes())
-	if !last && now.Sub(s.emitted) < 100*time.Millisecond {
+	if !last && (s.res.Bytes == before || now.Sub(s.emitted) < 100*time.Millisecond) {
 		return
 	}
 	s.emitted = now

@@ -132,51 +132,31 @@ func (s *Socket) receive(b []byte) (int, netip.AddrPort, syscall.Errno) {
 	return int(n), netip.AddrPortFrom(netip.AddrFrom4(from.Addr), uint16(port[0])<<8|uint16(port[1])), 0
 }
 
-// WriteToUDPAddrPort is as that of net.UDPConn, but for what WriteMsgUDPAddrPort says.
-func (s *Socket) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error) {
-	n, err := s.write(func() (int, syscall.Errno) {
-		addr := unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: to.Addr().Unmap().As4()}
-		port := (*[2]byte)(unsafe.Pointer(&addr.Port))
-		port[0], port[1] = byte(to.Port()>>8), byte(to.Port())
-		n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(s.fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
-			uintptr(len(b)), unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&addr)), unsafe.Sizeof(addr))
-		return int(n), errno
-	})
-	return n, os.NewSyscallError("sendto", err)
-}
-
-// WriteMsgUDPAddrPort is as that of net.UDPConn. While the socket's buffer is full it waits, but not for long: a
+// WriteToUDPAddrPort is as that of net.UDPConn. While the socket's buffer is full it waits, but not for long: a
 // datagram may be lost.
-func (s *Socket) WriteMsgUDPAddrPort(b, oob []byte, to netip.AddrPort) (int, int, error) {
-	addr := unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().Unmap().As4()}
-	n, err := s.write(func() (int, syscall.Errno) {
-		n, err := unix.SendmsgN(s.fd, b, oob, &addr, unix.MSG_DONTWAIT)
-		errno, _ := err.(syscall.Errno)
-		return n, errno
-	})
-	return n, len(oob), os.NewSyscallError("sendmsg", err)
-}
-
-// write calls a function that sends, a second time if there was no room.
-func (s *Socket) write(send func() (int, syscall.Errno)) (int, error) {
+func (s *Socket) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	s.use.RLock()
 	defer s.use.RUnlock()
 	if s.closed.Load() {
 		return 0, net.ErrClosed
 	}
+	addr := unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: to.Addr().Unmap().As4()}
+	port := (*[2]byte)(unsafe.Pointer(&addr.Port))
+	port[0], port[1] = byte(to.Port()>>8), byte(to.Port())
 	for range 2 {
-		n, errno := send()
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(s.fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
+			uintptr(len(b)), unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&addr)), unsafe.Sizeof(addr))
 		switch errno {
 		case 0:
-			return n, nil
+			return int(n), nil
 		case unix.EAGAIN:
 		default:
-			return 0, errno
+			return 0, os.NewSyscallError("sendto", errno)
 		}
 		poll := [1]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLOUT}}
 		_, _ = unix.Poll(poll[:], 10)
 	}
-	return 0, syscall.ENOBUFS
+	return 0, os.NewSyscallError("sendto", syscall.ENOBUFS)
 }
 
 // ReadFrom is as in net.PacketConn.

@@ -9,12 +9,19 @@ const (
 	minRTO   = 50 * time.Millisecond  // boards pause for longer than the link's round trip
 	maxRTO   = time.Second            // also the least timeout that a client can negotiate
 
-	// silence is how long a client may make no progress before its transfer is given up.
-	silence = 10 * time.Second
+	// silence is how long a client may make no progress before its transfer is given up: longer than any client
+	// goes on with it. U-Boot repeats its last ACK 20 times, every 5 s, and several of these may be lost.
+	silence = 110 * time.Second
 
 	// finalTries is how often blocks up to the last one are sent again before a silent client is
 	// taken to have them all: a ROM jumps right after its last ACK, which may be lost.
 	finalTries = 6
+
+	// deafTries is after how many timeouts the block after the one in flight is sent along. U-Boot answers a block
+	// that it has already only once; if that answer is lost too it ignores the block until its own timer
+	// runs out, for 5 s, but takes the next (net/tftp.c, tftp_last_nack). Clients without options are left alone:
+	// what a ROM does with a block out of turn is not known.
+	deafTries = 2
 
 	// settle is how long after its start an identical request from the same port is taken for a duplicate of the first
 	// while the client acknowledges blocks. A client that did restart asks again.
@@ -179,7 +186,12 @@ func (t *transfer) tick(now time.Time) step {
 	}
 	t.tries++
 	t.rto = min(2*t.rto, maxRTO)
-	return t.repeat(now)
+	t.repeat(now)
+	if t.window == 1 && t.oack != nil && t.acked >= 0 && t.tries >= deafTries && t.sent+1 < t.last {
+		t.sent++
+		t.again = t.sent
+	}
+	return stepSend
 }
 
 // pause stops sending until the client acknowledges something new.

@@ -89,11 +89,11 @@ func (h Host) fromSysfs() ([]Interface, error) {
 	var found []Interface
 	for _, e := range entries {
 		dir := h.sysfs("class/net", e.Name())
-		device, err := filepath.EvalSymlinks(filepath.Join(dir, "device"))
+		device, err := os.Readlink(filepath.Join(dir, "device"))
 		if err != nil {
 			continue // virtual, or gone
 		}
-		bus, err := os.Readlink(filepath.Join(device, "subsystem"))
+		bus, err := os.Readlink(filepath.Join(dir, "device", "subsystem"))
 		if err != nil || filepath.Base(bus) != "usb" {
 			continue
 		}

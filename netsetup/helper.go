@@ -47,8 +47,9 @@ const (
 	exitSystem     = 11
 )
 
-// helperTimeout is how long the helper may take. It takes some milliseconds.
-const helperTimeout = 5 * time.Second
+// helperTimeout is how long the helper may take. It takes some milliseconds, but on a machine that does
+// much else.
+const helperTimeout = 20 * time.Second
 
 const setupHint = "run \"sudo snag setup\" once"
 
@@ -80,18 +81,21 @@ func (ns *Namespace) moveByHelper(ctx context.Context, index int, parent string)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, helperTimeout)
+	limited, cancel := context.WithTimeout(ctx, helperTimeout)
 	defer cancel()
 	stderr := &tail{}
-	cmd := exec.CommandContext(ctx, path, strconv.Itoa(index))
+	cmd := exec.CommandContext(limited, path, strconv.Itoa(index))
 	cmd.Env = []string{}
 	cmd.Dir = "/"
 	cmd.Stderr = stderr
 	cmd.ExtraFiles = []*os.File{ns.netns}
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = helperTimeout // only its own end closes its stderr
 	err = cmd.Run()
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case limited.Err() != nil:
+		return fmt.Errorf("%s has not done its work in %v", path, helperTimeout)
 	}
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		return ns.helperError(exit, stderr.String(), parent)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -14,8 +15,9 @@ import (
 
 // How long the move of an interface may have to wait for others.
 const (
-	nodeWait = 3 * time.Second // for udev to let the user open the device's node
-	busyWait = time.Second     // for the kernel: an interface that is just being renamed is not moved
+	nodeWait = time.Minute // for udev to let the user open the device's node: one with many boards to see to is slow
+	lateWait = time.Second // likewise, once udev has seen to the device, or where there is no udev
+	busyWait = time.Second // for the kernel: an interface that is just being renamed is not moved
 	retry    = 10 * time.Millisecond
 )
 
@@ -46,14 +48,22 @@ func (ns *Namespace) move(ctx context.Context, index int, a *Adopted) (parent st
 	step := func() error { return ns.moveByHelper(ctx, index, parent) }
 	if os.Geteuid() == 0 {
 		step = func() error { return ns.moveByNetlink(index) }
+	} else if i := (Interface{}); ns.host.describe(&i, parent) && slices.Contains(HelperIDs(), i.ID) {
+		// The helper is not started in vain, which takes the processor from udev. Of other IDs only
+		// the helper knows whether they are on its list, and that is to be said first.
+		if err := ns.waitForNode(ctx, parent); err != nil {
+			return "", err
+		}
+		a.Waited = time.Since(begun)
 	}
-	for {
+	for waited := false; ; {
 		err := step()
 		switch {
-		case errors.Is(err, errNode) && a.Waited == 0:
+		case errors.Is(err, errNode) && !waited:
+			waited = true
 			waiting := time.Now()
 			werr := ns.waitForNode(ctx, parent)
-			a.Waited = max(time.Since(waiting), 1)
+			a.Waited += time.Since(waiting)
 			if werr != nil {
 				return "", werr
 			}
@@ -94,8 +104,12 @@ func (ns *Namespace) moveByNetlink(index int) error {
 
 // waitForNode waits until the user may open the USB device's node: udev changes its owner, mode and
 // access list some time after the interface has appeared.
+//
+// A user whom no rule lets in is to be told soon, and one whose udev is behind is to be let in: the wait
+// is short from the moment when udev has written down what it made of the device.
 func (ns *Namespace) waitForNode(ctx context.Context, parent string) error {
 	deadline := time.Now().Add(nodeWait)
+	late := false
 	for {
 		path, err := ns.host.node(parent)
 		if err != nil {
@@ -105,13 +119,34 @@ func (ns *Namespace) waitForNode(ctx context.Context, parent string) error {
 		if err == nil {
 			return nil
 		}
+		if !late && udevDone(path) {
+			late, deadline = true, time.Now().Add(lateWait)
+		}
 		if time.Now().After(deadline) {
+			if !late {
+				return ns.nodeError(parent, fmt.Errorf("%s: %w, and udev has not seen to it in %v", path, err, nodeWait))
+			}
 			return ns.nodeError(parent, fmt.Errorf("%s: %w", path, err))
 		}
 		if err := sleep(ctx, retry); err != nil {
 			return err
 		}
 	}
+}
+
+// udevDone says whether udev is done with the device of a node, or does not run at all. Its data base
+// has a file for each device, "c189:3", which it writes when the rules have been run
+// (systemd, src/libsystemd/sd-device/device-private.c, device_update_db).
+func udevDone(node string) bool {
+	var st unix.Stat_t
+	if err := unix.Stat(node, &st); err != nil {
+		return false
+	}
+	if _, err := os.Stat("/run/udev/control"); err != nil {
+		return true
+	}
+	_, err := os.Stat(fmt.Sprintf("/run/udev/data/c%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev)))
+	return err == nil
 }
 
 func (ns *Namespace) nodeError(parent string, err error) error {

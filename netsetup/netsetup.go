@@ -42,10 +42,11 @@ var (
 	client = netip.MustParseAddr("192.168.0.101")
 )
 
-// How long things may take that need no board.
+// How long things may take that need no board. They take a hundredth of it, but on a machine that starts
+// eight recoveries at a time and has other things to do.
 const (
-	startTimeout     = 10 * time.Second // until the worker is ready
-	configureTimeout = 5 * time.Second  // until the worker has configured an interface
+	startTimeout     = 30 * time.Second // until the worker is ready
+	configureTimeout = 20 * time.Second // until the worker has configured an interface
 	stopTimeout      = 2 * time.Second  // until the worker has ended by itself
 )
 

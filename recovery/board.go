@@ -24,6 +24,9 @@ import (
 // second or two, a power cycle by hand a few more.
 const comeBack = 15 * time.Second
 
+// onWaitGrace is how long the --on-wait command may take to end after the recovery.
+const onWaitGrace = time.Second
+
 // defaultBaud is the line rate of the UARTs of all families' ROMs.
 const defaultBaud = 115200
 
@@ -41,13 +44,14 @@ type board struct {
 	found  <-chan []netsetup.Interface
 	onWait sync.WaitGroup
 
-	seen    bool     // a board was chosen
-	port    usb.Port // the chosen board's; as named by the user until then
-	address int      // the device number of the last enumeration
-	waiting string // what is awaited just now, in words
-
-	mu        sync.Mutex // below: Emit is called from several goroutines
+	// The goroutine of Recover writes port, address and seen, and may read them freely. It and others,
+	// in Emit, write the rest; all of them are joined when Recover returns.
+	mu        sync.Mutex
+	port      usb.Port // the chosen board's; as named by the user until then
+	address   int      // the device number of the last enumeration
+	seen      bool     // a board was chosen, or asked on the serial line
 	stage     string
+	waiting   string // what is awaited just now, in words; empty while a stage is there
 	stageDone time.Time
 	done      []event.StageSummary
 }
@@ -85,6 +89,12 @@ func (b *board) Emit(stage string, body event.Body) {
 		b.done = append(b.done, d.Summary)
 		b.stageDone = time.Now()
 	}
+	switch body := body.(type) {
+	case event.Waiting:
+		b.waiting = body.For
+	case event.BoardSeen:
+		b.seen, b.waiting = true, ""
+	}
 	e := event.Event{Time: time.Now(), Port: b.name(), SoC: b.opt.Model.Name, Stage: b.stage, Body: body}
 	switch body.(type) {
 	case event.Waiting, event.BoardSeen, event.Done:
@@ -103,10 +113,10 @@ func (b *board) open(ctx context.Context) error {
 	} else if err := b.openNetwork(ctx); err != nil {
 		return err
 	}
-	b.waiting = b.awaited()
-	b.Emit("", event.Waiting{For: b.waiting, Deadline: b.opt.Timeout})
+	b.Emit("", event.Waiting{For: b.awaited(), Deadline: b.opt.Timeout})
 	if b.opt.OnWait != "" {
-		b.onWait.Go(func() { b.runOnWait(ctx) })
+		env := append(os.Environ(), "SNAG_PORT="+b.name(), "SNAG_SOC="+b.opt.Model.Name)
+		b.onWait.Go(func() { b.runOnWait(ctx, env) })
 	}
 	return nil
 }
@@ -122,6 +132,13 @@ func (b *board) openNetwork(ctx context.Context) error {
 	if b.ns, err = netsetup.Open(ctx, netsetup.Options{Log: b.opt.Log, Host: host}); err != nil {
 		return err
 	}
+	go func() {
+		select {
+		case <-b.ns.Done():
+			b.fail(fmt.Errorf("%w: %w", errNamespace, b.ns.Err()))
+		case <-ctx.Done():
+		}
+	}()
 	b.found, err = host.Watch(ctx)
 	return err
 }
@@ -158,16 +175,22 @@ func (b *board) close() {
 	b.lock.release()
 }
 
-// runOnWait runs the user's command. Its failure ends the recovery: the board will not come.
-func (b *board) runOnWait(ctx context.Context) {
+// runOnWait runs the user's command. Its failure ends the recovery: the board will not come. The end of
+// the recovery ends the command, with all that it started.
+func (b *board) runOnWait(ctx context.Context, env []string) {
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", b.opt.OnWait)
-	cmd.Env = append(os.Environ(), "SNAG_PORT="+b.name(), "SNAG_SOC="+b.opt.Model.Name)
+	cmd.Env = env
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr // stdout may carry JSON
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-	cmd.WaitDelay = time.Second
-	if err := cmd.Run(); err != nil && ctx.Err() == nil {
+	cmd.WaitDelay = onWaitGrace
+	err := cmd.Run()
+	switch {
+	case err == nil:
+	case ctx.Err() == nil:
 		b.fail(fmt.Errorf("--on-wait command %q: %w", b.opt.OnWait, err))
+	case cmd.Process != nil:
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // whoever did not heed the SIGTERM
 	}
 }
 
@@ -195,38 +218,49 @@ func idList(lists ...[]usb.ID) string {
 // Next implements socs.Board.
 func (b *board) Next(ctx context.Context) (*socs.Stage, error) {
 	if b.serial != nil {
-		b.seen = true
 		return &socs.Stage{Serial: b.serial, Since: time.Now()}, nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, b.nextPatience(), errAway)
+	patience := b.nextPatience()
+	if b.seen {
+		b.Emit("", event.Waiting{For: "the next stage on USB port " + string(b.port), Deadline: patience})
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errAway)
 	defer cancel()
+	var there []netsetup.Interface
+	var again <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil, b.awayError(ctx)
-		case <-b.ns.Done():
-			return nil, fmt.Errorf("the board's network namespace ended: %w", b.ns.Err())
 		case found, ok := <-b.found:
 			if !ok { // with the context that ends this wait too
 				b.found = nil
 				continue
 			}
-			i, ok, err := b.choose(found)
-			if err != nil {
-				return nil, err
-			}
-			if !ok {
-				continue
-			}
-			stage, err := b.adopt(ctx, i)
-			if errors.Is(err, netsetup.ErrGone) {
-				b.opt.Log.Info("the interface left while it was being moved", "interface", i.Name)
-				continue
-			}
-			return stage, err
+			there = found
+		case <-again:
 		}
+		again = nil
+		i, ok, err := b.choose(there)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			continue
+		}
+		stage, err := b.adopt(ctx, i)
+		if errors.Is(err, netsetup.ErrGone) {
+			// If it comes or goes just now, another list will follow; if it was only hard to get, none will.
+			b.opt.Log.Info("the interface left while it was being moved", "interface", i.Name, "index", i.Index)
+			again = time.After(tryAgain)
+			continue
+		}
+		return stage, err
 	}
 }
+
+// tryAgain is how long Next waits for a new list of interfaces after one of the last list could not be had.
+const tryAgain = 100 * time.Millisecond
 
 // errAway is the cause of a context that ended because the next stage did not come in time.
 var errAway = errors.New("no next stage")
@@ -315,23 +349,30 @@ func (b *board) adopt(ctx context.Context, i netsetup.Interface) (*socs.Stage, e
 	}
 	isROM := slices.Contains(b.rom, i.ID)
 	b.mu.Lock()
-	b.seen, b.port, b.stageDone = true, i.Port, time.Time{}
+	b.port, b.stageDone = i.Port, time.Time{}
 	b.mu.Unlock()
 	b.opt.Log.Info("interface moved", "interface", i.Name, "index", i.Index, "port", i.Port, "id", i.ID,
 		"waited", link.Waited, "moved", link.Moved, "up", link.Up, "carrier", link.Carrier)
 	seen := event.BoardSeen{ID: i.ID.String(), Device: i.Name}
 	if d, err := b.opt.Sysfs.Device(i.Port); err == nil {
-		seen.Product, b.address = d.Product, d.Address
+		seen.Product = d.Product
+		b.mu.Lock()
+		b.address = d.Address
+		b.mu.Unlock()
 	}
 	b.Emit("", seen)
 	sockets := b.ns.Link()
 	return &socs.Stage{Port: i.Port, ID: i.ID, ROM: isROM, Since: since, Link: &sockets, Gone: link.Gone}, nil
 }
 
-// noBoard explains a wait that nothing ended.
-func (b *board) noBoard() error {
-	e := &NoBoardError{For: b.waiting, After: b.opt.Timeout,
-		Hint: "bring the board into USB boot mode (BeagleBone: hold S2 at power-on, no SD card) and run snag again; `snag list boards` shows what is attached, `snag doctor` what is missing on this machine"}
+// noBoard explains a wait that nothing ended. err is what the backend says of it.
+func (b *board) noBoard(err error) error {
+	e := &NoBoardError{For: b.waiting, After: b.opt.Timeout}
+	if stuck, ok := errors.AsType[*socs.BoardError](err); ok {
+		e.Found, e.Hint = stuck.Err.Error(), stuck.Hint
+		return e
+	}
+	e.Hint = "bring the board into USB boot mode (BeagleBone: hold S2 at power-on, no SD card) and run snag again; `snag list boards` shows what is attached, `snag doctor` what is missing on this machine"
 	devices, _ := b.opt.Sysfs.Devices()
 	for _, d := range devices {
 		if b.matches(netsetup.Interface{Port: d.Port, ID: d.ID}) {

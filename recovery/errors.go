@@ -15,7 +15,7 @@ import (
 // The exit codes of every snag command. They are stable (README, docs/json.md).
 const (
 	ExitDone        = 0
-	ExitFailed      = 1   // failed for a reason that no other code names
+	ExitFailed      = 1   // failed for a reason that no other code names: a locked port, --on-wait, a killed worker
 	ExitUsage       = 2   // the command line or the firmware configuration is wrong
 	ExitNoBoard     = 3   // no board in time
 	ExitPermission  = 4   // no permission, or no setup
@@ -127,6 +127,8 @@ func Hint(err error) string {
 		return firmware.Hint
 	case errors.As(err, &board):
 		return board.Hint
+	case errors.Is(err, netsetup.ErrWorker):
+		return "snag's own network process was killed, perhaps for want of memory: run snag again"
 	case errors.As(err, &locked):
 		return fmt.Sprintf("wait for it to end, or stop it: kill %d", locked.PID)
 	}

@@ -56,4 +56,3 @@ func (b *board) expect(ctx context.Context) error {
 		}
 	}
 }
-

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"snag/event"
@@ -105,8 +106,16 @@ func (b *board) recover(ctx context.Context) error {
 	return b.explain(ctx, err)
 }
 
+// errNamespace is the end of the board's network namespace while it was needed.
+var errNamespace = errors.New("the board's network namespace ended")
+
 // explain turns the end of a context into what ended it.
 func (b *board) explain(ctx context.Context, err error) error {
+	if b.ns != nil && errors.Is(err, net.ErrClosed) {
+		// The sockets end with the namespace, which tells why.
+		<-b.ns.Done()
+		return fmt.Errorf("%w: %w", errNamespace, b.ns.Err())
+	}
 	cause := context.Cause(ctx)
 	switch {
 	case err == nil || cause == nil:
@@ -116,13 +125,16 @@ func (b *board) explain(ctx context.Context, err error) error {
 	case !errors.Is(cause, errTimeout):
 		return cause
 	case !b.seen:
-		return b.noBoard()
+		return b.noBoard(err)
 	}
 	var stuck *socs.BoardError
 	if errors.As(err, &stuck) {
 		return err
 	}
-	b.waiting = ""
-	return &socs.BoardError{Stage: b.stage, Err: fmt.Errorf("not done within the overall timeout of %s", b.opt.Timeout),
+	text := fmt.Sprintf("not done within the overall timeout of %s", b.opt.Timeout)
+	if b.waiting != "" {
+		text += ": still waiting for " + b.waiting
+	}
+	return &socs.BoardError{Stage: b.stage, Err: errors.New(text),
 		Hint: "give it longer with --timeout, or reset the board and try again"}
 }

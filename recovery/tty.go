@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 
 	"go.bug.st/serial"
-
 )
 
 func realPath(name string) (string, error) {
@@ -41,4 +40,3 @@ type TTYError struct {
 
 func (e *TTYError) Error() string { return fmt.Sprintf("serial line %s: %v", e.TTY, e.Err) }
 func (e *TTYError) Unwrap() error { return e.Err }
-

@@ -20,6 +20,7 @@ func newList() *cobra.Command {
 		Use:   "list",
 		Short: "List SoC models, attached boards, firmware templates",
 		Args:  noArgs,
+		RunE:  showHelp, DisableFlagsInUseLine: true,
 	}
 	cmd.AddCommand(
 		&cobra.Command{Use: "socs", Short: "List the SoC models, and which of them can be recovered", Args: noArgs, RunE: listSoCs},

@@ -11,10 +11,14 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"snag/event"
+	"snag/internal/ui"
 	"snag/netsetup"
 	"snag/recovery"
 	"snag/sim/sandbox"
@@ -39,18 +43,51 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	started := noteStart(root)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return recovery.ExitDone
 	}
+	if !*started { // what cobra finds wrong is the command line
+		if usageErr := (*recovery.UsageError)(nil); !errors.As(err, &usageErr) {
+			err = usage(cmd, err)
+		}
+	}
 	var shown *shownError
 	if !errors.As(err, &shown) {
+		if cmd.Name() == "recover" && slices.Contains(args, "--json") {
+			ui.NewJSON(stdout).Sink(event.Event{Time: time.Now(), Body: failed(err)})
+		}
 		fmt.Fprintf(stderr, "snag: %v\n", err)
 		if hint := recovery.Hint(err); hint != "" {
 			fmt.Fprintf(stderr, "hint: %s\n", hint)
 		}
 	}
 	return exitCode(err)
+}
+
+// noteStart returns what becomes true when a command's own code begins to run.
+func noteStart(cmd *cobra.Command) *bool {
+	started := new(bool)
+	var wrap func(*cobra.Command)
+	wrap = func(c *cobra.Command) {
+		if run := c.RunE; run != nil {
+			c.RunE = func(c *cobra.Command, args []string) error {
+				*started = true
+				return run(c, args)
+			}
+		}
+		for _, sub := range c.Commands() {
+			wrap(sub)
+		}
+	}
+	wrap(cmd)
+	return started
+}
+
+// failed is the last event of a recovery that ended before it began.
+func failed(err error) event.Failed {
+	return event.Failed{Err: err, Hint: recovery.Hint(err), ExitCode: exitCode(err)}
 }
 
 // exitCode adds to the engine's codes what cobra finds wrong with the command line.
@@ -77,11 +114,16 @@ func (e *exitError) Error() string { return e.err.Error() }
 func (e *exitError) Unwrap() error { return e.err }
 
 // signalContext ends with recovery.ErrInterrupted at the first signal that asks snag to stop; a
-// second one ends the process the hard way, which leaves nothing behind either.
+// second one ends the process the hard way, which leaves nothing behind either. A signal that the caller
+// had ignored (nohup) stays so.
 func signalContext() (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		if !signal.Ignored(s) {
+			signal.Notify(signals, s)
+		}
+	}
 	go func() {
 		if _, ok := <-signals; ok {
 			signal.Stop(signals)
@@ -122,7 +164,10 @@ setup, 5 firmware refused, 6 board or protocol error, 130 interrupted.`,
 	return root
 }
 
-// noArgs and oneArg are cobra's checks with snag's exit code.
+// showHelp is what a command does that has nothing but subcommands.
+func showHelp(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+
+// noArgs is cobra's check with snag's exit code.
 func noArgs(cmd *cobra.Command, args []string) error {
 	return usage(cmd, cobra.NoArgs(cmd, args))
 }

@@ -64,6 +64,10 @@ the one board of that SoC; several are an error that lists them.`,
 	fl.BoolVar(&f.json, "json", false, "print JSON lines (docs/json.md)")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "print what snag does beneath the stages too")
 	fl.StringVar(&f.logTo, "log-file", "", "append a full log to this `file`")
+	// What only a board on a USB port has.
+	for _, flag := range []string{"usb-path", "rom-usb", "spl-usb", "netns", "expect"} {
+		cmd.MarkFlagsMutuallyExclusive("uart", flag)
+	}
 	return cmd
 }
 
@@ -75,7 +79,7 @@ func (f *recoverFlags) run(cmd *cobra.Command) error {
 	defer done()
 	opt, err := f.options()
 	if err != nil {
-		emit(event.Event{Time: time.Now(), SoC: f.soc, Body: event.Failed{Err: err, Hint: recovery.Hint(err), ExitCode: exitCode(err)}})
+		emit(event.Event{Time: time.Now(), SoC: f.soc, Body: failed(err)})
 		return &shownError{err}
 	}
 	opt.Emit, opt.Log = emit, log
@@ -100,6 +104,9 @@ func (f *recoverFlags) options() (recovery.Options, error) {
 	}
 	if f.timeout <= 0 {
 		return opt, &recovery.UsageError{Err: fmt.Errorf("--timeout %s: expected more than nothing", f.timeout)}
+	}
+	if f.baud <= 0 {
+		return opt, &recovery.UsageError{Err: fmt.Errorf("--baudrate %d: expected more than nothing", f.baud)}
 	}
 	if f.netns != "" && os.Geteuid() != 0 {
 		return opt, &netsetup.SetupError{Op: "look into network namespace " + f.netns, Reason: netsetup.ReasonNotPermitted, Err: errors.New("--netns is root's alone"), Hint: "run snag as root, or leave --netns out"}

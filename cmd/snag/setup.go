@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -38,6 +39,9 @@ repeated; --remove takes it all back. docs/setup.md tells file by file.`,
 			var err error
 			if opt.USB, err = parseIDs(ids); err != nil {
 				return usage(cmd, err)
+			}
+			if !cmd.Flags().Changed("destdir") {
+				opt.DestDir = os.Getenv("DESTDIR")
 			}
 			opt.Out = cmd.OutOrStdout()
 			return setupError(setup.Setup(cmd.Context(), opt))

@@ -2,9 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,6 +16,7 @@ func newSim() *cobra.Command {
 		Use:   "sim",
 		Short: "Start a virtual board, to try firmware files and scripts without one",
 		Args:  noArgs,
+		RunE:  showHelp, DisableFlagsInUseLine: true,
 	}
 	cmd.AddCommand(newSimAM335x())
 	return cmd
@@ -72,7 +70,7 @@ A virtual board does not execute what it receives.`,
 				}
 			}
 			for _, f := range faults {
-				fault, err := parseFault(f)
+				fault, err := am335x.ParseFault(f)
 				if err != nil {
 					return usage(cmd, err)
 				}
@@ -113,21 +111,9 @@ A virtual board does not execute what it receives.`,
 	loss := fl.Float64("loss", 0, "chance that a frame is lost, each way (0 to 1)")
 	delay := fl.Duration("delay", 0, "delay of each frame, each way")
 	fl.Float64Var(&b.DuplicateIn, "duplicate", 0, "chance that a frame to the board arrives twice")
-	fl.StringArrayVar(&faults, "fault", nil, "what goes wrong, as `KIND:STAGE:BYTES`: reset, unplug or error, at rom or spl, when that stage has so many bytes")
+	fl.StringArrayVar(&faults, "fault", nil, "what goes wrong, as `KIND:STAGE:BYTES`: reset, unplug, error, lose (an ACK) or hang, at rom or spl, when that stage has so many bytes")
 	cmd.PreRun = func(*cobra.Command, []string) {
 		b.LossIn, b.LossOut, b.DelayIn, b.DelayOut = *loss, *loss, *delay, *delay
 	}
 	return cmd
-}
-
-// parseFault reads KIND:STAGE:BYTES.
-func parseFault(s string) (am335x.Fault, error) {
-	kind, rest, _ := strings.Cut(s, ":")
-	stage, at, _ := strings.Cut(rest, ":")
-	f := am335x.Fault{Kind: am335x.FaultKind(kind), Stage: stage}
-	var err error
-	if f.At, err = strconv.Atoi(at); err != nil || f.At < 0 {
-		return f, fmt.Errorf("fault %q: expected KIND:STAGE:BYTES, for instance reset:spl:100000", s)
-	}
-	return f, nil
 }

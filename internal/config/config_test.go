@@ -234,6 +234,7 @@ func FuzzPyDict(f *testing.F) {
 	f.Add(`{"u-boot": {"path": r'a\b' 'c' """d"""  , 'address': -0x1_0, }, 'extra': ({'path': '\x41\u00e9\101'})}`)
 	f.Add("{'spl': [1, 2.5e3, (), (1,), True, None] # comment\n}")
 	f.Add(strings.Repeat("{1:", 100))
+	f.Add("{1000E0001111111: 1}") // once took minutes
 	f.Fuzz(func(t *testing.T, text string) {
 		l := &loader{slots: slots, chosen: make(map[string]entry), file: "-F", dict: true}
 		if root := l.parseArg(text); root != nil {

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"math/big"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -203,8 +204,9 @@ func (p *pyParser) number() *yaml.Node {
 	if ok && len(text)-len(digits) <= 1 && !octalLooking(digits) {
 		return p.node(start, yaml.ScalarNode, "!!int", v.String())
 	}
-	if f, _, err := big.ParseFloat(text, 10, 53, big.ToNearestEven); err == nil && strings.ContainsAny(text, ".eE") {
-		return p.node(start, yaml.ScalarNode, "!!float", f.String())
+	// Not big.ParseFloat: its time grows with the exponent.
+	if f, err := strconv.ParseFloat(text, 64); err == nil && strings.ContainsAny(text, ".eE") && !strings.ContainsAny(text, "xX") {
+		return p.node(start, yaml.ScalarNode, "!!float", strconv.FormatFloat(f, 'g', -1, 64))
 	}
 	p.i = start
 	p.fail("%q is not a number", text)

@@ -3,12 +3,15 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,7 +25,15 @@ import (
 
 func TestMain(m *testing.M) {
 	sandbox.Init()
-	os.Exit(m.Run())
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		f.Value.Set("24") // tests that run at once wait for boards, not for the processor
+	}
+	code := m.Run()
+	for _, dir := range removeAtEnd {
+		os.RemoveAll(dir)
+	}
+	os.Exit(code)
 }
 
 // images is firmware in a directory, with its configuration.
@@ -31,10 +42,35 @@ type images struct {
 	spl, uboot  []byte
 }
 
-// generate makes firmware that differs from seed to seed, in Debian's sizes unless told otherwise.
+// The sizes of Debian's firmware, as sent.
+const splSize, ubootSize = 109_728, 755_576
+
+// generate makes firmware that differs from seed to seed, in Debian's sizes.
 func generate(t testing.TB, seed uint64) images {
 	t.Helper()
-	fw := images{dir: t.TempDir(), spl: am335x.GenerateSPL(109_728, seed), uboot: am335x.GenerateUBoot(755_512, seed)}
+	return write(t, am335x.GenerateSPL(splSize, seed), am335x.GenerateUBoot(ubootSize-64, seed))
+}
+
+// generateSized is generate for tests whose subject is not the transfer.
+func generateSized(t testing.TB, seed uint64, spl, uboot int) images {
+	t.Helper()
+	return write(t, am335x.GenerateSPL(spl, seed), am335x.GenerateUBoot(uboot, seed))
+}
+
+// generateAM43xx makes firmware whose vectors lie where an AM43xx's ROM loads it.
+func generateAM43xx(t testing.TB) images {
+	t.Helper()
+	spl := am335x.GenerateSPL(splSize, 1)
+	for i := range 7 {
+		binary.LittleEndian.PutUint32(spl[32+4*i:], 0x402f4040+uint32(4*i))
+	}
+	return write(t, bytes.ReplaceAll(spl, []byte("AM335x"), []byte("AM43xx")), am335x.GenerateUBoot(ubootSize-64, 1))
+}
+
+// write writes firmware into a directory that every user may read.
+func write(t testing.TB, spl, uboot []byte) images {
+	t.Helper()
+	fw := images{dir: t.TempDir(), spl: spl, uboot: uboot}
 	fw.config = filepath.Join(fw.dir, "board.yaml")
 	write := func(name string, data []byte) {
 		if err := os.WriteFile(filepath.Join(fw.dir, name), data, 0o644); err != nil {
@@ -55,7 +91,25 @@ func generate(t testing.TB, seed uint64) images {
 // program is a snag that was started.
 type program struct {
 	*exec.Cmd
-	stdout, stderr bytes.Buffer
+	stdout, stderr output
+}
+
+// output is what a program has written so far.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
 }
 
 // user is the VM's ordinary user, in group plugdev; stranger is one who is in no group of use.
@@ -113,6 +167,13 @@ func (p *program) events(t testing.TB) []map[string]any {
 // plug powers a virtual board on a port of the kernel's virtual host controller, "" for any.
 func plug(t testing.TB, cfg am335x.Config, at usb.Port) (*am335x.Board, *vhci.Port) {
 	t.Helper()
+	board, port, _ := plugged(t, cfg, at)
+	return board, port
+}
+
+// plugged is plug with a way to unplug the board before the test ends.
+func plugged(t testing.TB, cfg am335x.Config, at usb.Port) (board *am335x.Board, port *vhci.Port, unplug func()) {
+	t.Helper()
 	if cfg.ROMRetries == nil {
 		cfg.ROMRetries = []time.Duration{time.Second}
 	}
@@ -120,20 +181,21 @@ func plug(t testing.TB, cfg am335x.Config, at usb.Port) (*am335x.Board, *vhci.Po
 	if err != nil {
 		t.Fatal(err)
 	}
-	board, err := am335x.New(cfg)
+	board, err = am335x.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- board.Run(ctx, port) }()
-	t.Cleanup(func() {
+	unplug = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("board on %s: %v", port.Name(), err)
 		}
 	})
-	return board, port
+	t.Cleanup(unplug)
+	return board, port, unplug
 }
 
 // booted checks that a board received exactly the images and saw nothing wrong.

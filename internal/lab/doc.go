@@ -53,7 +53,7 @@
 //
 // [Job.QEMU] appends arguments to the VM's command line. A USB network device of
 // QEMU on a host controller of its own, its other end on a socket for a second QEMU
-// (a U-Boot, say) that the test starts beside the VM:
+// (a U-Boot, say) that the test starts beside the VM, by [Command] and [RunBound]:
 //
 //	-device qemu-xhci,id=x
 //	-netdev stream,id=n,server=on,addr.type=unix,addr.path=SOCKET

@@ -235,7 +235,7 @@ func boot(ctx context.Context, dir string, m *machine, job Job, cache string) (*
 	var complaints bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &complaints, &complaints
 	begin := time.Now()
-	qemuErr := runLocked(cmd)
+	qemuErr := RunBound(cmd)
 	r := &Result{Total: time.Since(begin), Out: filepath.Join(dir, "share/out")}
 
 	read := func(name string) string {

@@ -139,22 +139,16 @@ func (m *machine) command(ctx context.Context, job Job, dir, cache string) *exec
 			}
 		}
 	}
-	cmd := m.qemu.command(ctx, append(args, job.QEMU...)...)
-	for _, tree := range m.qemu.trees {
-		// QEMU looks for its modules beside itself, but they are a package of their own.
-		if found, _ := filepath.Glob(filepath.Join(tree, "usr/lib/*/qemu/accel-tcg-*.so")); len(found) > 0 {
-			cmd.Env = append(cmd.Environ(), "QEMU_MODULE_DIR="+filepath.Dir(found[0]))
-		}
-	}
-	// However the test process ends, QEMU ends too.
-	cmd.WaitDelay = 5 * time.Second
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	return cmd
+	return m.qemu.command(ctx, append(args, job.QEMU...)...)
 }
 
-// runLocked runs cmd on a thread that lives as long as it: the parent whose death
-// kills it is the thread that started it.
-func runLocked(cmd *exec.Cmd) error {
+// RunBound runs cmd, which ends at the latest when this process does, however that
+// comes about.
+func RunBound(cmd *exec.Cmd) error {
+	cmd.WaitDelay = 5 * time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	// The parent whose death kills it is the thread that started it, so that one must
+	// live as long.
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"testing"
 )
 
 // tool is a program of a Debian package: the host's own, or one that was unpacked
@@ -17,6 +18,19 @@ type tool struct {
 	name  string // as which it is called: one file may be many programs
 	file  string
 	trees []string // where it was unpacked; none if it is the host's
+}
+
+// Command returns the command that runs a program on the host, beside a VM: the
+// host's own, or else that of package pkg, fetched with what it depends on and the
+// host lacks. It ends with the test's context. Command skips as [Run] does.
+func Command(t testing.TB, program, pkg string, args ...string) *exec.Cmd {
+	t.Helper()
+	wanted(t)
+	c, err := openCache(quiet)
+	check(t, err)
+	tool, err := c.tool(t.Context(), program, pkg)
+	check(t, err)
+	return tool.command(t.Context(), args...)
 }
 
 // tool finds a program, and fetches the package it comes in if the host has none.
@@ -67,6 +81,12 @@ func (t *tool) command(ctx context.Context, args ...string) *exec.Cmd {
 	}
 	if len(dirs) > 0 {
 		cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+strings.Join(dirs, ":"))
+	}
+	for _, dir := range dirs {
+		// QEMU looks for its modules beside itself, but they are a package of their own.
+		if found, _ := filepath.Glob(filepath.Join(dir, "qemu/accel-tcg-*.so")); len(found) > 0 {
+			cmd.Env = append(cmd.Env, "QEMU_MODULE_DIR="+filepath.Dir(found[0]))
+		}
 	}
 	return cmd
 }

@@ -96,6 +96,12 @@ type plan struct {
 // or takes back what it made. Each thing that it does, and each that was so already, is a line on
 // Out. It may be repeated at any time. Errors other than [ErrIncomplete] and [ErrNotRoot] name the file.
 func Setup(ctx context.Context, o Options) error {
+	if o.host == nil {
+		o.host = thisHost()
+	}
+	if !o.Check && o.DestDir == "" && o.host.euid != 0 {
+		return ErrNotRoot
+	}
 	p, err := newPlan(o)
 	if err != nil {
 		return fmt.Errorf("setup: %w", err)
@@ -103,8 +109,6 @@ func Setup(ctx context.Context, o Options) error {
 	switch {
 	case o.Check:
 		return p.check()
-	case !p.staged && p.host.euid != 0:
-		return ErrNotRoot
 	case o.Remove:
 		err = p.remove(ctx)
 	default:

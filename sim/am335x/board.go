@@ -162,7 +162,6 @@ func (b *Board) boot(ctx context.Context, port usbdev.Port) error {
 			r.Stages = append(r.Stages, Stage{Name: StageGadget, ID: b.cfg.Gadget.String(), Plugged: time.Now()})
 		})
 	}
-	b.edit(func(r *Report) { r.Outcome = Booted })
 	b.settle()
 	<-ctx.Done()
 	return ctx.Err()
@@ -204,7 +203,12 @@ func (b *Board) stage(ctx context.Context, port usbdev.Port, name string) (err e
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	c.edit(func(s *Stage) { s.Complete = true })
+	b.edit(func(r *Report) {
+		r.Stages[index].Complete = true
+		if name == StageSPL {
+			r.Outcome = Booted // whatever happens to the cable from here on
+		}
+	})
 	return sleep(ctx, b.cfg.JumpDelay)
 }
 

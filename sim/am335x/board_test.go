@@ -13,7 +13,7 @@ import (
 	"snag/usb"
 )
 
-func random(n int) []byte {
+func noise(n int) []byte {
 	b := make([]byte, n)
 	r := rand.New(rand.NewPCG(uint64(n), 7))
 	for i := range b {
@@ -26,7 +26,7 @@ func random(n int) []byte {
 func run(t *testing.T, cfg Config, h *host) Report {
 	t.Helper()
 	if h.spl == nil {
-		h.spl, h.uboot = random(20000), random(100_001)
+		h.spl, h.uboot = noise(20000), noise(100_001)
 	}
 	b, err := New(cfg)
 	if err != nil {
@@ -81,7 +81,7 @@ func TestBoot(t *testing.T) {
 				t.Errorf("%+v", s)
 			}
 		}},
-		{name: "multiple of the block size", host: &host{spl: random(1024), uboot: random(1468 * 3)}},
+		{name: "multiple of the block size", host: &host{spl: noise(1024), uboot: noise(1468 * 3)}},
 		{name: "plain BOOTP", cfg: Config{BOOTP: true}, check: func(t *testing.T, r Report) {
 			if s := r.Last(StageSPL); s.BOOTPSent != 1 {
 				t.Errorf("%d requests", s.BOOTPSent)
@@ -94,12 +94,12 @@ func TestBoot(t *testing.T) {
 			}
 		}},
 		{name: "off the bus at once", cfg: Config{JumpDelay: -1}},
-		{name: "window", cfg: Config{Window: 8}, host: &host{spl: random(100), uboot: random(1468 * 80)}, check: func(t *testing.T, r Report) {
+		{name: "window", cfg: Config{Window: 8}, host: &host{spl: noise(100), uboot: noise(1468 * 80)}, check: func(t *testing.T, r Report) {
 			if s := r.Last(StageSPL); s.Window != 8 || s.Acks != 12 { // the OACK's, one for 8 blocks, and the last
 				t.Errorf("window %d, %d ACKs", s.Window, s.Acks)
 			}
 		}},
-		{name: "blocks wrap", cfg: Config{BlockSize: 8}, host: &host{spl: random(100), uboot: random(70000 * 8)}},
+		{name: "blocks wrap", cfg: Config{BlockSize: 8}, host: &host{spl: noise(100), uboot: noise(70000 * 8)}},
 		{name: "interface up late", cfg: Config{ROMRetries: second}, host: &host{upAfter: 2500 * time.Millisecond}, check: func(t *testing.T, r Report) {
 			// Two were replaced in the buffer; the third waits there until the link is up.
 			if s := r.Last(StageROM); s.BOOTPBefore != 2 || s.BOOTPSent != 1 || s.BOOTPLost != 0 {
@@ -216,7 +216,7 @@ func TestViolations(t *testing.T) {
 		{"header checksum", "rom: IPv4 header checksum wrong", &host{edit: func(f []byte) []byte { f[22]--; return f }}},
 		{"UDP checksum", "rom: UDP checksum wrong, port 67 to 68", &host{edit: func(f []byte) []byte { f[40] = 0x12; return f }}},
 		{"no address", "rom: BOOTP reply without an address for the client", &host{edit: func(f []byte) []byte { copy(f[42+16:], make([]byte, 4)); return f }}},
-		{"too long", "rom: file longer than the 111616 bytes there is room for", &host{spl: random(MaxSPL + 1), uboot: random(10)}},
+		{"too long", "rom: file longer than the 111616 bytes there is room for", &host{spl: noise(MaxSPL + 1), uboot: noise(10)}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -227,7 +227,7 @@ func TestViolations(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 				defer cancel()
 				if tc.host.spl == nil {
-					tc.host.spl, tc.host.uboot = random(1000), random(1000)
+					tc.host.spl, tc.host.uboot = noise(1000), noise(1000)
 				}
 				if err := b.Run(ctx, tc.host); err != nil {
 					t.Error(err)
@@ -248,7 +248,7 @@ func TestViolations(t *testing.T) {
 func TestROMSchedule(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, _ := New(Config{})
-		h := &host{sourcePort: 1, spl: random(10), uboot: random(10)}
+		h := &host{sourcePort: 1, spl: noise(10), uboot: noise(10)}
 		ctx, cancel := context.WithTimeout(t.Context(), 145*time.Second)
 		defer cancel()
 		b.Run(ctx, h)

@@ -47,6 +47,7 @@ const (
 
 	dhcpDiscover = 1
 	dhcpRequest  = 3
+	dhcpOffer    = 2
 	dhcpACK      = 5
 )
 

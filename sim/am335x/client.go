@@ -22,6 +22,7 @@ type client struct {
 
 	address netip.Addr // own, once known
 	ident   uint16     // IPv4 identification
+	xids    []uint32   // of all DHCP requests so far
 
 	rng     *rand.Rand
 	in      chan []byte // frames from the host, after the faults of that way
@@ -252,7 +253,7 @@ func (c *client) next(ctx context.Context, until time.Time) (*datagram, *arp, er
 }
 
 // due returns the error of a fault that is due after n bytes. errReset and errUnplug end the stage.
-func (c *client) due(n int) error {
+func (c *client) due(ctx context.Context, n int) error {
 	kind, ok := c.b.fault(c.name, n)
 	switch {
 	case !ok:
@@ -261,10 +262,18 @@ func (c *client) due(n int) error {
 		return errReset
 	case kind == Unplug:
 		return errUnplug
+	case kind == Hang:
+		<-ctx.Done()
+		return ctx.Err()
+	case kind == LoseACK:
+		return errLose
 	default:
 		return errTold
 	}
 }
+
+// errLose is an ACK that is to be lost, as a fault.
+var errLose = errors.New("the client's ACK was lost")
 
 // errTold is a transfer that the client ended with a TFTP ERROR, as a fault.
 var errTold = errors.New("the client sent a TFTP error")

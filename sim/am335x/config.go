@@ -88,6 +88,8 @@ const (
 	Reset     FaultKind = "reset"  // the board is power-cycled and comes back in its ROM
 	Unplug    FaultKind = "unplug" // the cable is pulled for good
 	TFTPError FaultKind = "error"  // the client sends a TFTP ERROR and starts over
+	LoseACK   FaultKind = "lose"   // the ACK of the block that reaches At is lost
+	Hang      FaultKind = "hang"   // the board stays on the bus and does nothing more
 )
 
 // Fault happens once, when the stage has received at least At bytes; with At 0 as soon as the stage
@@ -114,8 +116,8 @@ func (f Fault) check() error {
 	if f.Stage != StageROM && f.Stage != StageSPL {
 		return fmt.Errorf("fault %q at stage %q: expected rom or spl", f.Kind, f.Stage)
 	}
-	if f.Kind != Reset && f.Kind != Unplug && f.Kind != TFTPError {
-		return fmt.Errorf("fault %q: expected reset, unplug or error", f.Kind)
+	if f.Kind != Reset && f.Kind != Unplug && f.Kind != TFTPError && f.Kind != LoseACK && f.Kind != Hang {
+		return fmt.Errorf("fault %q: expected reset, unplug, error, lose or hang", f.Kind)
 	}
 	return nil
 }

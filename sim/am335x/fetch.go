@@ -48,6 +48,7 @@ type fetchState struct {
 	last   []byte // what is repeated when nothing comes
 	blocks uint64 // received
 	acked  uint64 // the block count of the last ACK
+	lose   bool   // the next answer is lost, as a fault
 	nacked bool   // the gap after the last block was told once
 }
 
@@ -128,6 +129,11 @@ func (s *fetchState) repeat(ctx context.Context) {
 // answer sends a packet to the server's port and keeps it for repetition.
 func (s *fetchState) answer(ctx context.Context, packet []byte) {
 	s.last = packet
+	if s.lose {
+		s.lose = false
+		s.b.edit(func(r *Report) { r.LostOut++ })
+		return
+	}
 	if packet[1] == opACK {
 		s.edit(func(st *Stage) { st.Acks++ })
 	}
@@ -209,7 +215,9 @@ func (s *fetchState) block(ctx context.Context, d *datagram, p tftpPacket) (prog
 		}
 		st.LastByte, st.Data = time.Now(), s.data
 	})
-	if err := s.due(len(s.data)); err != nil {
+	if err := s.due(ctx, len(s.data)); err == errLose {
+		s.lose = true
+	} else if err != nil {
 		if err == errTold {
 			s.answer(ctx, encodeError(errUndefined, "fault"))
 		}

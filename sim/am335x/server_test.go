@@ -82,7 +82,6 @@ type session struct {
 	size        int // of a block
 	window      int
 	acked       int // blocks
-	port        uint16
 	peer        mac
 	repeat      []byte // OACK, until it is acknowledged
 	sent        time.Time

@@ -2,9 +2,11 @@ package am335x
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -32,8 +34,16 @@ func (c *client) awaitReply(ctx context.Context, xids []uint32, minimum int, ack
 			continue
 		}
 		o, err := decodeReply(d.data, xids, c.mac, minimum)
+		if err != nil && c.late(d.data, xids) {
+			c.ignore()
+			continue
+		}
 		if err != nil {
 			c.violation(err)
+			continue
+		}
+		if ack && o.message == dhcpOffer {
+			c.ignore() // a second answer to the DISCOVER
 			continue
 		}
 		if ack && o.message != dhcpACK {
@@ -42,6 +52,16 @@ func (c *client) awaitReply(ctx context.Context, xids []uint32, minimum int, ack
 		}
 		return reply{o, d.srcMAC}, nil
 	}
+}
+
+// late says whether a reply is to a request of this client's that is no longer the one it waits for: a
+// slow host answers the first request after the second has been sent.
+func (c *client) late(reply []byte, xids []uint32) bool {
+	if len(reply) < bootpFixed {
+		return false
+	}
+	xid := binary.BigEndian.Uint32(reply[4:])
+	return slices.Contains(c.xids, xid) && !slices.Contains(xids, xid)
 }
 
 // bind takes the address and notes what the reply gave.
@@ -79,7 +99,7 @@ func (c *client) rom(ctx context.Context) error {
 		asicID[i] = byte(c.rng.Uint32())
 	}
 	payload := romRequest(c.mac, c.cfg.ROMVendorClass, asicID)
-	if err := c.due(0); err != nil && err != errTold {
+	if err := c.due(ctx, 0); err != nil && err != errTold && err != errLose {
 		return err
 	}
 	for {
@@ -182,7 +202,7 @@ const (
 
 // spl is U-Boot SPL: wait for the link, DHCP or BOOTP, TFTP.
 func (c *client) spl(ctx context.Context) error {
-	if err := c.due(0); err != nil && err != errTold {
+	if err := c.due(ctx, 0); err != nil && err != errTold && err != errLose {
 		return err
 	}
 	if err := c.awaitLink(ctx); err != nil {
@@ -251,7 +271,7 @@ func (c *client) dhcp(ctx context.Context, giveUp time.Time) (reply, error) {
 	var xids []uint32
 	for wait := dhcpFirst; time.Now().Before(giveUp); wait = min(2*wait, dhcpLongest) {
 		xid := c.rng.Uint32()
-		xids = append(xids, xid)
+		xids, c.xids = append(xids, xid), append(c.xids, xid)
 		xids = xids[max(0, len(xids)-rememberedIDs):]
 		payload, minimum := splDHCP(xid, c.mac, c.cfg.SPLVendorClass, dhcpDiscover, netip.Addr{}, netip.Addr{}), bootpFixed
 		if c.cfg.BOOTP {

@@ -240,7 +240,8 @@ func (n *wiring) detach(port string) error {
 	delete(n.ports, port)
 	if p.end != 0 {
 		if l, err := n.links.LinkByIndex(p.end); err == nil {
-			if err := n.links.LinkDel(l); err != nil {
+			// It may have died just now, with a namespace that the command had put its peer into.
+			if err := n.links.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
 				return fmt.Errorf("%s: %w", l.Attrs().Name, err)
 			}
 		}

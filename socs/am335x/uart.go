@@ -99,8 +99,12 @@ func (u uartLink) awaitPings(ctx context.Context, stage, file string) error {
 	// What the line held before it was opened may be years old.
 	err := u.AwaitPings(ctx, pings, rom)
 	silence, ok := errors.AsType[*xmodem.SilenceError](err)
-	if !ok || errors.Is(err, context.Canceled) {
+	switch {
+	case err == nil || errors.Is(err, context.Canceled):
 		return err
+	case !ok:
+		return &socs.BoardError{Stage: stage, Err: fmt.Errorf("wait until the board asks for %s: %w", file, err),
+			Hint: "is the serial adapter still plugged in?"}
 	}
 	return &socs.BoardError{
 		Stage: stage,

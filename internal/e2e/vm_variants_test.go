@@ -1,0 +1,172 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"snag/internal/lab"
+	"snag/sim/am335x"
+	"snag/usb"
+)
+
+// gadget is what U-Boot's SPL shows on most boards.
+var gadget = usb.ID{Vendor: 0x0525, Product: 0xa4a2}
+
+// unknown is nobody's.
+var unknown = usb.ID{Vendor: 0x1209, Product: 0x0001}
+
+// TestWithUdevUnlistedSPL: a user needs root's word once for an SPL of other IDs, and is told so.
+func TestWithUdevUnlistedSPL(t *testing.T) {
+	lab.Inside(t)
+	must(t, "snag", "setup", "--remove")
+	setUp(t)
+	fw := generateSized(t, 8, 8<<10, 16<<10)
+	for n, id := range []usb.ID{gadget, unknown} {
+		t.Run(id.String(), func(t *testing.T) {
+			t.Parallel()
+			port := hostPort(t, n+1)
+			p := start(t, user, "recover", "-s", "am335x", "-f", fw.config, "--usb-path", string(port))
+			plug(t, am335x.Config{SPL: id}, port)
+			if code := p.exit(t, 2*time.Minute); code != 4 {
+				t.Errorf("exit code %d, want 4\n%s", code, p)
+			}
+			if !strings.Contains(p.stdout.String(), "sudo snag setup --usb "+id.String()) {
+				t.Errorf("the command that would help is missing\n%s", p)
+			}
+		})
+	}
+}
+
+// TestWithUdevVariants recovers boards of all kinds, all at a time.
+func TestWithUdevVariants(t *testing.T) {
+	lab.Inside(t)
+	setUp(t)
+	t.Log(must(t, "snag", "setup", "--usb", gadget.String(), "--usb", unknown.String()))
+	before := leftovers(t)
+	t.Run("all", func(t *testing.T) {
+		for n, tc := range []struct {
+			name   string
+			root   bool
+			config am335x.Config
+		}{
+			{"0451:d022 RNDIS, DHCP", false, am335x.Config{}},
+			{"0451:d022 ECM, BOOTP", false, am335x.Config{ECM: true, BOOTP: true}},
+			{"0451:d022 RNDIS, BOOTP, no TFTP options", false, am335x.Config{BOOTP: true, NoOptions: true}},
+			{"0451:d022 ECM, DHCP, windowsize 8", false, am335x.Config{ECM: true, Window: 8}},
+			{"0525:a4a2 RNDIS", false, am335x.Config{SPL: gadget}},
+			{"0525:a4a2 ECM, no vendor class", false, am335x.Config{SPL: gadget, ECM: true, SPLVendorClass: "-"}},
+			{"an unknown ID", false, am335x.Config{SPL: unknown}},
+			{"a second unknown ID, as root", true, am335x.Config{SPL: usb.ID{Vendor: 0x1209, Product: 0x0002}}},
+		} {
+			t.Run(tc.name, func(t *testing.T) {
+				t.Parallel()
+				fw := generateSized(t, uint64(20+n), 8<<10, 24<<10)
+				who, port := user, hostPort(t, n+1)
+				if tc.root {
+					who = nil
+				}
+				p := start(t, who, "recover", "-s", "am335x", "-f", fw.config, "--usb-path", string(port))
+				tc.config.Seed, tc.config.SPLWindow = uint64(n), 30*time.Second // for this machine; the 3 s are the next test's
+				board, _ := plug(t, tc.config, port)
+				if code := p.exit(t, 2*time.Minute); code != 0 {
+					t.Errorf("exit code %d\n%s", code, p)
+				}
+				fw.booted(t, board)
+			})
+		}
+	})
+	before.compare(t)
+}
+
+// emulation is how many times slower than the host the emulated processor is, at least: it starts the helper
+// in 45 ms, the host in 5.
+const emulation = 5
+
+// TestWithUdevEightAtOnce recovers eight boards, each with firmware of its own, after one alone. That no
+// board misses SPL's 3 s is shown at the machine's own speed, in the sandbox. Here udevd and all else is
+// slower, so the boards are too: their 3 s are as much longer, and that alone.
+func TestWithUdevEightAtOnce(t *testing.T) {
+	lab.Inside(t)
+	setUp(t)
+	before := leftovers(t)
+	stolen := stolenShare(time.Second)
+	window := time.Duration(float64(emulation*3*time.Second) / (1 - min(stolen, 0.8)))
+	t.Logf("the machine is away for %.0f %% of the time: SPL waits %s for the link", 100*stolen, ms(window))
+	var mu sync.Mutex
+	run := func(t *testing.T, n int) time.Duration {
+		fw := generateSized(t, uint64(30+n), 32<<10, 192<<10)
+		port := hostPort(t, n)
+		begun := time.Now()
+		p := start(t, user, "recover", "-s", "am335x", "-f", fw.config, "--usb-path", string(port))
+		board, _ := plug(t, am335x.Config{Seed: uint64(n), SPLWindow: window}, port)
+		if code := p.exit(t, 3*time.Minute); code != 0 {
+			t.Errorf("exit code %d\n%s", code, p)
+		}
+		took := time.Since(begun)
+		t.Logf("snag, its worker and helpers: %s of processor time, %s in the kernel", ms(p.ProcessState.UserTime()), ms(p.ProcessState.SystemTime()))
+		fw.booted(t, board)
+		mu.Lock()
+		defer mu.Unlock()
+		r := board.Report()
+		for _, s := range r.Stages {
+			t.Logf("board %d, %s: link up %s after the plug, first request %s, last byte %s; %d requests lost", n, s.Name,
+				ms(s.LinkUp.Sub(s.Plugged)), ms(s.FirstBOOTP.Sub(s.Plugged)), ms(s.LastByte.Sub(s.Plugged)), s.BOOTPLost)
+		}
+		return took
+	}
+	var one, eight time.Duration
+	t.Run("one", func(t *testing.T) { one = run(t, 1) })
+	soon(t, 10*time.Second, func() error {
+		if _, err := onHost(hostPort(t, 1)); err == nil {
+			return fmt.Errorf("the board is still there")
+		}
+		return nil
+	})
+	busy, idle := processorTime(t)
+	t.Run("eight", func(t *testing.T) {
+		for n := 1; n <= 8; n++ {
+			t.Run(fmt.Sprint(n), func(t *testing.T) {
+				t.Parallel()
+				took := run(t, n)
+				mu.Lock()
+				defer mu.Unlock()
+				eight = max(eight, took)
+			})
+		}
+	})
+	busy2, idle2 := processorTime(t)
+	share := float64(idle2-idle) / float64(busy2-busy+idle2-idle)
+	t.Logf("one board: %s; eight at once: %s, %.1f times as long, the processors idle for %.0f %% of it", ms(one), ms(eight), eight.Seconds()/one.Seconds(), 100*share)
+	if eight > 3*one && share > 0.1 {
+		t.Error("expected less than 3 times as long, or processors that are busy throughout")
+	}
+	before.compare(t)
+}
+
+// processorTime reads the first line of /proc/stat (proc(5)): all processors' ticks, user nice system
+// idle iowait irq softirq steal.
+func processorTime(t *testing.T) (busy, idle int) {
+	t.Helper()
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	for n, field := range strings.Fields(line)[1:9] {
+		ticks, err := strconv.Atoi(field)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n == 3 || n == 4 {
+			idle += ticks
+		} else {
+			busy += ticks
+		}
+	}
+	return busy, idle
+}
