@@ -205,8 +205,9 @@ func (s *server) firstRequest(now time.Time) {
 func (s *server) serveTFTP(ctx context.Context) error {
 	buf := make([]byte, 2048)
 	armed := time.Unix(1, 0) // the socket's deadline, which is never later than the transfer's
+	now := time.Now()
 	for bad := 0; ; {
-		due, err := s.tick(time.Now())
+		due, err := s.tick(now)
 		if err != nil {
 			return err
 		}
@@ -222,10 +223,11 @@ func (s *server) serveTFTP(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		n, from, err := s.tftp.read(buf)
+		now = time.Now()
 		switch {
 		case err == nil:
 			bad = 0
-			if err := s.packet(buf[:n], from, time.Now()); err != nil {
+			if err := s.packet(buf[:n], from, now); err != nil {
 				return err
 			}
 		case errors.Is(err, os.ErrDeadlineExceeded):

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -22,13 +23,12 @@ import (
 type Socket struct {
 	fd, wake int // wake is an eventfd: a deadline was moved
 	addr     net.Addr
-	quick    bool // the last datagram came within spin; the reader's
+	quick    int  // datagrams in a row that came within spin; the reader's
+	short    bool // the last datagram came within brief; the reader's
 
-	use sync.RWMutex // held while the descriptors are in use
-
-	mu       sync.Mutex
-	deadline time.Time
-	closed   bool
+	use      sync.RWMutex // held while the descriptors are in use
+	deadline atomic.Pointer[time.Time]
+	closed   atomic.Bool
 }
 
 // Detach takes a socket out of the runtime's poller. c is closed, whether it succeeds or not.
@@ -39,6 +39,7 @@ func Detach(c *net.UDPConn) (*Socket, error) {
 		return nil, err
 	}
 	s := &Socket{addr: c.LocalAddr()}
+	s.deadline.Store(new(time.Time))
 	cerr := raw.Control(func(fd uintptr) { s.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
 	if err = errors.Join(cerr, err); err != nil {
 		return nil, fmt.Errorf("duplicating a socket: %w", err)
@@ -50,10 +51,19 @@ func Detach(c *net.UDPConn) (*Socket, error) {
 	return s, nil
 }
 
-// spin is how long a reader looks again and again before it lets the kernel wake it, provided that the datagram
+// spin is how long a reader looks again and again before it lets the kernel wake it, provided that so many datagrams
 // before came as quickly: waking up takes longer than a local client's answer. A USB device's takes longer than
 // this, so with a real board no reader ever spins.
-const spin = 40 * time.Microsecond
+const (
+	spin        = 40 * time.Microsecond
+	quickEnough = 16
+)
+
+// brief is how long a reader waits in the kernel without telling the Go scheduler, provided that the datagram before
+// came within that time: a thread that comes back from a system call that the scheduler knows of wakes others, at the
+// cost of a block in fifty on a link with a round trip of 1 ms. Until then its processor (GOMAXPROCS) is taken, but for
+// no longer than the runtime lets goroutines run anyway: its signal ends the wait.
+const brief = 2 * time.Millisecond
 
 // ReadFromUDPAddrPort is as that of net.UDPConn.
 func (s *Socket) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
@@ -61,25 +71,31 @@ func (s *Socket) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 	defer s.use.RUnlock()
 	poll := [2]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}, {Fd: int32(s.wake), Events: unix.POLLIN}}
 	begin := time.Now()
-	for {
-		s.mu.Lock()
-		deadline, closed := s.deadline, s.closed
-		s.mu.Unlock()
-		now := time.Now()
+	for now := begin; ; now = time.Now() {
+		deadline := *s.deadline.Load()
 		switch {
-		case closed:
+		case s.closed.Load():
 			return 0, netip.AddrPort{}, net.ErrClosed
 		case !deadline.IsZero() && !now.Before(deadline):
 			return 0, netip.AddrPort{}, os.ErrDeadlineExceeded
 		}
+		spinning := s.quick >= quickEnough && now.Sub(begin) < spin
+		if spinning {
+			// The client may be waiting for this very processor.
+			_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+		}
 		n, from, errno := s.receive(b)
 		switch {
 		case errno == 0:
-			s.quick = now.Sub(begin) < spin
+			waited := now.Sub(begin)
+			if s.quick++; waited >= spin {
+				s.quick = 0
+			}
+			s.short = waited < brief
 			return n, from, nil
 		case errno != unix.EAGAIN && errno != unix.EINTR:
 			return 0, netip.AddrPort{}, os.NewSyscallError("recvfrom", errno)
-		case s.quick && now.Sub(begin) < spin:
+		case spinning:
 			continue
 		}
 		var timeout *unix.Timespec
@@ -87,8 +103,14 @@ func (s *Socket) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 			ts := unix.NsecToTimespec(int64(deadline.Sub(now)))
 			timeout = &ts
 		}
-		if _, err := unix.Ppoll(poll[:], timeout, nil); err != nil && err != unix.EINTR {
-			return 0, netip.AddrPort{}, os.NewSyscallError("ppoll", err)
+		if left := brief - now.Sub(begin); s.short && left > 0 && (timeout == nil || timeout.Nano() > int64(left)) {
+			ts := unix.NsecToTimespec(int64(left))
+			_, _, errno = unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&poll)), uintptr(len(poll)), uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
+		} else if _, err := unix.Ppoll(poll[:], timeout, nil); err != nil {
+			errno, _ = err.(syscall.Errno)
+		}
+		if errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR {
+			return 0, netip.AddrPort{}, os.NewSyscallError("ppoll", errno)
 		}
 		if poll[1].Revents != 0 {
 			var count [8]byte
@@ -97,11 +119,11 @@ func (s *Socket) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 	}
 }
 
-// receive takes a datagram that is there. unix.Recvfrom would allocate the address.
+// receive takes a datagram that is there. It never waits, so the Go scheduler need not know of the call.
 func (s *Socket) receive(b []byte) (int, netip.AddrPort, syscall.Errno) {
 	var from unix.RawSockaddrInet4
 	size := uint32(unsafe.Sizeof(from))
-	n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(s.fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(s.fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
 		uintptr(len(b)), unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&size)))
 	if errno != 0 {
 		return 0, netip.AddrPort{}, errno
@@ -115,19 +137,26 @@ func (s *Socket) receive(b []byte) (int, netip.AddrPort, syscall.Errno) {
 func (s *Socket) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	s.use.RLock()
 	defer s.use.RUnlock()
-	if s.isClosed() {
+	if s.closed.Load() {
 		return 0, net.ErrClosed
 	}
-	addr := unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().Unmap().As4()}
+	addr := unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: to.Addr().Unmap().As4()}
+	port := (*[2]byte)(unsafe.Pointer(&addr.Port))
+	port[0], port[1] = byte(to.Port()>>8), byte(to.Port())
 	for range 2 {
-		n, err := unix.SendmsgN(s.fd, b, nil, &addr, unix.MSG_DONTWAIT)
-		if err != unix.EAGAIN {
-			return n, os.NewSyscallError("sendmsg", err)
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(s.fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
+			uintptr(len(b)), unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&addr)), unsafe.Sizeof(addr))
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EAGAIN:
+		default:
+			return 0, os.NewSyscallError("sendto", errno)
 		}
 		poll := [1]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLOUT}}
 		_, _ = unix.Poll(poll[:], 10)
 	}
-	return 0, os.NewSyscallError("sendmsg", syscall.ENOBUFS)
+	return 0, os.NewSyscallError("sendto", syscall.ENOBUFS)
 }
 
 // ReadFrom is as in net.PacketConn.
@@ -150,16 +179,16 @@ func (s *Socket) WriteTo(b []byte, to net.Addr) (int, error) {
 
 // SetReadDeadline is as in net.PacketConn.
 func (s *Socket) SetReadDeadline(t time.Time) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
+	s.use.RLock()
+	defer s.use.RUnlock()
+	if s.closed.Load() {
 		return net.ErrClosed
 	}
-	s.deadline = t
+	s.deadline.Store(&t)
 	return s.kick()
 }
 
-// kick makes a waiting reader look again. It is called with mu held.
+// kick makes a waiting reader look again. It is called with use held.
 func (s *Socket) kick() error {
 	var one [8]byte
 	binary.NativeEndian.PutUint64(one[:], 1)
@@ -181,24 +210,17 @@ func (s *Socket) LocalAddr() net.Addr { return s.addr }
 
 // Close makes a read that is under way, and what follows, fail with net.ErrClosed.
 func (s *Socket) Close() error {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
+	s.use.RLock()
+	if s.closed.Swap(true) {
+		s.use.RUnlock()
 		return net.ErrClosed
 	}
-	s.closed = true
 	err := s.kick()
-	s.mu.Unlock()
+	s.use.RUnlock()
 
 	s.use.Lock() // nobody uses the descriptors any more, and nobody will
 	defer s.use.Unlock()
 	return errors.Join(err, unix.Close(s.fd), unix.Close(s.wake))
-}
-
-func (s *Socket) isClosed() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closed
 }
 
 // SetReadBuffer is as that of net.UDPConn.

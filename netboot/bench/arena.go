@@ -124,16 +124,13 @@ func (a *arena) start(s *space, cmd *exec.Cmd) error {
 	return nil
 }
 
-func (a *arena) socket() (*net.UDPConn, error) {
-	var pc *net.UDPConn
+func (a *arena) socket() (*socket, error) {
+	var s *socket
 	err := a.board.do(func() (err error) {
-		pc, err = net.ListenUDP("udp4", &net.UDPAddr{})
+		s, err = newSocket()
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return pc, pc.SetReadBuffer(1 << 20)
+	return s, err
 }
 
 func (a *arena) close() {

@@ -10,6 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// punctual is how long before a datagram is due the relay no longer sleeps: to be woken takes a time that varies.
+const punctual = 100 * time.Microsecond
+
 // relay passes datagrams between one client and a TFTP server, each of them late by the given time. It is one loop over
 // two sockets: the client's requests go to port 69, all else to the port that the server answered from.
 // The clock is the kernel's: the Go runtime's timers are not exact to less than a millisecond.
@@ -44,8 +47,11 @@ func relay(delay string) error {
 	for {
 		var wait *unix.Timespec
 		if len(queue) > 0 {
-			ts := unix.NsecToTimespec(max(int64(time.Until(queue[0].due)), 0))
+			ts := unix.NsecToTimespec(max(int64(time.Until(queue[0].due)-punctual), 0))
 			wait = &ts
+			if ts == (unix.Timespec{}) {
+				_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+			}
 		}
 		if _, err := unix.Ppoll(poll, wait, nil); err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("relay: %w", err)

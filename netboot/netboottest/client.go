@@ -10,11 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
 // Client fetches files by TFTP as a boot loader does. The zero value is a plain client of RFC 1350.
@@ -46,13 +42,7 @@ type Fetched struct {
 // Fetch gets one file. The buffer for its data may be given with into.
 func (c *Client) Fetch(ctx context.Context, pc net.PacketConn, server netip.AddrPort, name string, into []byte) (Fetched, error) {
 	f := fetch{Client: c, pc: pc, server: server, blksize: 512, window: 1, timeout: c.Timeout, reported: -1}
-	if udp, ok := pc.(*net.UDPConn); ok {
-		f.udp = udp
-		var err error
-		if f.raw, err = udp.SyscallConn(); err != nil {
-			return f.got, err
-		}
-	}
+	f.udp, _ = pc.(kernelSocket)
 	f.got.Data = into[:0]
 	if f.timeout == 0 {
 		f.timeout = time.Second
@@ -62,11 +52,16 @@ func (c *Client) Fetch(ctx context.Context, pc net.PacketConn, server netip.Addr
 	return f.got, err
 }
 
+// kernelSocket is what a *net.UDPConn has for those who do not want an allocation with each datagram.
+type kernelSocket interface {
+	ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error)
+	WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error)
+}
+
 type fetch struct {
 	*Client
 	pc      net.PacketConn
-	udp     *net.UDPConn
-	raw     syscall.RawConn
+	udp     kernelSocket // pc, if it is one
 	server  netip.AddrPort
 	peer    netip.AddrPort // the server's port of this transfer
 	blksize int
@@ -212,8 +207,6 @@ func (f *fetch) ack() error {
 
 func (f *fetch) read(b []byte) (int, netip.AddrPort, error) {
 	if f.udp != nil {
-		// The kernel wakes this thread at once; the runtime's poller would take longer than many a server.
-		_ = f.raw.Read(waitInThread)
 		n, from, err := f.udp.ReadFromUDPAddrPort(b)
 		return n, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()), err
 	}
@@ -222,16 +215,6 @@ func (f *fetch) read(b []byte) (int, netip.AddrPort, error) {
 		return n, netip.AddrPort{}, err
 	}
 	return n, a.(*net.UDPAddr).AddrPort(), nil
-}
-
-func waitInThread(fd uintptr) bool {
-	p := unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
-	ts := unix.Timespec{Nsec: 5_000_000}
-	n, _, _ := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
-	if n != 1 {
-		_, _ = unix.Poll([]unix.PollFd{p}, 4)
-	}
-	return true
 }
 
 func (f *fetch) write(b []byte, to netip.AddrPort) error {

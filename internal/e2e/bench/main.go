@@ -1,0 +1,126 @@
+//go:build linux
+
+// Bench measures how long a virtual AM335x takes from being plugged in until it has the last byte of U-Boot: with
+// snag, and beside it with Snagboot where SNAGBOOT names its sources.
+//
+// Both run in one VM of package lab, root and with udevd, on the same virtual board: a device of the kernel's virtual
+// USB host controller whose ROM asks by BOOTP every second. They take turns; the table has the medians of the board's
+// own clock. Either is started at the moment of the plug, with all in place that it wants beforehand: nothing for snag, and
+// for Snagboot its am335x_usb_setup.sh, which runs as it is and polls for interfaces. Only the shell that the script ends
+// with is replaced, by one that waits for the plug. A first run of each is not counted. A failed one is repeated, up to twice as
+// often as there are runs in all, and counted in the table.
+//
+//	SNAGBOOT        Snagboot's sources (the directory with src/)
+//	SNAGBOOT_TFTPY  the sources of tftpy, which Debian lacks; else the directory tftpy beside $SNAGBOOT
+//
+// What else Snagboot needs are Debian packages. Nothing of it comes with snag.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"time"
+
+	"snag/internal/lab"
+)
+
+func main() {
+	log.SetFlags(0)
+	log.SetPrefix("bench: ")
+	runs := flag.Int("runs", 5, "how often each program is measured")
+	delay := flag.Duration("delay", 0, "`time` by which the board's link delays each frame, each way")
+	window := flag.Duration("spl-window", 15*time.Second, "`time` that SPL waits for its link; U-Boot's 3 s are short in an emulated machine")
+	cpus := flag.Int("cpus", 1, "of the VM; more make an emulated one slower on a busy machine")
+	guest := flag.Bool("guest", false, "this is the VM")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	err := error(nil)
+	if *guest {
+		err = measure(ctx, os.Stdout, flag.Arg(0), *runs, *window, *delay)
+	} else {
+		err = host(ctx, *runs, *window, *delay, *cpus)
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
+// drivers are what a distribution loads by itself, by udev or by an earlier use.
+const drivers = `modprobe -a vhci-hcd rndis_host cdc_ether nft_nat nft_masq nft_chain_nat nft_compat xt_nat xt_MASQUERADE xt_tcpudp
+`
+
+// host runs this program in a VM.
+func host(ctx context.Context, runs int, window, delay time.Duration, cpus int) error {
+	dir, err := os.MkdirTemp("", "snag-bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return err
+	}
+	job := lab.Job{
+		Udev: true, CPUs: cpus, Timeout: 3*time.Minute + time.Duration(runs)*2*time.Minute,
+		Files: map[string]string{}, Dirs: []string{filepath.Join(dir, "firmware")},
+	}
+	for name, pkg := range map[string]string{"snag": "snag/cmd/snag", "snag-netmove": "snag/cmd/snag-netmove", "bench": "snag/internal/e2e/bench"} {
+		file := filepath.Join(dir, name)
+		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", file, pkg)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("building %s: %w\n%s", pkg, err, out)
+		}
+		job.Files["/lab/bin/"+name] = file
+	}
+	firmware := exec.CommandContext(ctx, "go", "run", "snag/internal/lab/labtool", "firmware", filepath.Join(dir, "firmware"))
+	firmware.Stderr = os.Stderr
+	kind, err := firmware.Output()
+	if err != nil {
+		return fmt.Errorf("firmware: %w", err)
+	}
+	job.Script = drivers
+	if src := os.Getenv("SNAGBOOT"); src != "" {
+		tftpy := os.Getenv("SNAGBOOT_TFTPY")
+		if tftpy == "" {
+			tftpy = filepath.Join(filepath.Dir(filepath.Clean(src)), "tftpy")
+		}
+		for variable, file := range map[*string]string{&src: "src/snagrecover/am335x_usb_setup.sh", &tftpy: "tftpy/__init__.py"} {
+			if *variable, err = filepath.Abs(*variable); err != nil {
+				return err
+			}
+			if _, err := os.Stat(filepath.Join(*variable, file)); err != nil {
+				return fmt.Errorf("SNAGBOOT and SNAGBOOT_TFTPY: %w", err)
+			}
+			job.Dirs = append(job.Dirs, *variable)
+		}
+		job.Packages = append(job.Packages, "python3", "python3-usb", "python3-yaml", "python3-serial", "python3-xmodem", "iptables", "iproute2", "procps")
+		job.Script += fmt.Sprintf("export SNAGBOOT='%s' SNAGBOOT_TFTPY='%s'\n", src, tftpy)
+	}
+	job.Script += fmt.Sprintf("bench -guest -runs %d -spl-window %v -delay %v '%s'\n", runs, window, delay, filepath.Join(dir, "firmware"))
+
+	vm := filepath.Join(dir, "vm")
+	if err := os.Mkdir(vm, 0o755); err != nil {
+		return err
+	}
+	r, err := lab.Exec(ctx, vm, job)
+	if errors.Is(err, lab.ErrUnavailable) {
+		return fmt.Errorf("no VM: %w", err)
+	}
+	if err != nil {
+		return err // it has the ends of the outputs
+	}
+	fmt.Fprint(os.Stderr, r.Stderr)
+	if r.Status != 0 {
+		return fmt.Errorf("the VM's script ended with %d\n%s", r.Status, r)
+	}
+	fmt.Printf("VM with %d processors, emulated; firmware: %s%s", cpus, kind, r.Stdout)
+	return nil
+}
