@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -25,6 +26,7 @@ import (
 
 func TestMain(m *testing.M) {
 	sandbox.Init()
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP) // whoever started us may ignore it; what we start must not
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
 		f.Value.Set("24") // tests that run at once wait for boards, not for the processor
