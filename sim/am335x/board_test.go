@@ -176,7 +176,8 @@ func TestNotBooted(t *testing.T) {
 		{name: "link window", host: &host{upAfter: 3500 * time.Millisecond}, outcome: Stuck, err: "did not bring the link up within 3s"},
 		{name: "no SPL", cfg: Config{SPLNever: true}, outcome: Stuck, err: "never shows"},
 		{name: "unplugged", cfg: Config{Faults: []Fault{{Unplug, StageSPL, 3000}}}, outcome: Unplugged},
-		{name: "OFFER for a REQUEST", host: &host{message: 2}, outcome: Stuck, err: "no address", violation: "message type 2, expected 5"},
+		{name: "OFFER for a REQUEST", host: &host{message: 2}, outcome: Stuck, err: "no address"}, // as a late answer to a DISCOVER
+		{name: "NAK for a REQUEST", host: &host{message: 6}, outcome: Stuck, err: "no address", violation: "message type 6, expected 5"},
 		{name: "OACK with another timeout", host: &host{oack: func(o []option) []option {
 			for i := range o {
 				if o[i].name == "timeout" {
