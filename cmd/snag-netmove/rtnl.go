@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -121,35 +120,52 @@ func parseAnswer(b []byte) (answer []byte, mine bool, err error) {
 	return nil, false, nil
 }
 
-// parseLink decodes an RTM_NEWLINK.
+// parseLink decodes an RTM_NEWLINK, which is all that b holds: the header as above, the struct ifinfomsg, then
+// attributes, each at a multiple of 4:
+//
+//	offset size field
+//	0      2    length with these 4 bytes, without padding
+//	2      2    type; the two highest bits are flags
+//	4           value
+//
+// The functions of package syscall for this panic at an attribute whose padding is missing.
 func parseLink(b []byte) (link, error) {
-	msgs, err := syscall.ParseNetlinkMessage(b)
-	if err != nil {
-		return link{}, err
-	}
-	if len(msgs) != 1 || msgs[0].Header.Type != unix.RTM_NEWLINK || len(msgs[0].Data) < unix.SizeofIfInfomsg {
+	const start = unix.SizeofNlMsghdr + unix.SizeofIfInfomsg
+	if len(b) < start || binary.NativeEndian.Uint16(b[4:]) != unix.RTM_NEWLINK {
 		return link{}, unix.EPROTO
 	}
-	data := msgs[0].Data
-	attrs, err := syscall.ParseNetlinkRouteAttr(&msgs[0])
-	if err != nil {
-		return link{}, err
+	n := int(binary.NativeEndian.Uint32(b))
+	if n < start || n > len(b) || align(n) < len(b) {
+		return link{}, unix.EPROTO
 	}
-	l := link{index: int(int32(binary.NativeEndian.Uint32(data[4:])))}
-	l.ethernet = binary.NativeEndian.Uint16(data[2:]) == unix.ARPHRD_ETHER &&
-		binary.NativeEndian.Uint32(data[8:])&unix.IFF_LOOPBACK == 0
-	for _, a := range attrs {
-		switch a.Attr.Type & 0x3fff { // without NLA_F_NESTED and NLA_F_NET_BYTEORDER
+	info, attrs := b[unix.SizeofNlMsghdr:start], b[start:n]
+	l := link{index: int(int32(binary.NativeEndian.Uint32(info[4:])))}
+	l.ethernet = binary.NativeEndian.Uint16(info[2:]) == unix.ARPHRD_ETHER &&
+		binary.NativeEndian.Uint32(info[8:])&unix.IFF_LOOPBACK == 0
+	for len(attrs) > 0 {
+		if len(attrs) < 4 {
+			return link{}, unix.EPROTO
+		}
+		n := int(binary.NativeEndian.Uint16(attrs))
+		if n < 4 || n > len(attrs) {
+			return link{}, unix.EPROTO
+		}
+		value := attrs[4:n]
+		switch binary.NativeEndian.Uint16(attrs[2:]) & 0x3fff { // without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 		case unix.IFLA_LINKINFO, unix.IFLA_MASTER, unix.IFLA_LINK:
 			l.virtual = true
 		case unix.IFLA_PARENT_DEV_BUS_NAME:
-			l.parentBus = cString(a.Value)
+			l.parentBus = cString(value)
 		case unix.IFLA_PARENT_DEV_NAME:
-			l.parent = cString(a.Value)
+			l.parent = cString(value)
 		}
+		attrs = attrs[min(align(n), len(attrs)):]
 	}
 	return l, nil
 }
+
+// align rounds up to where the next message or attribute begins.
+func align(n int) int { return (n + 3) &^ 3 }
 
 func cString(b []byte) string {
 	s, _, _ := bytes.Cut(b, []byte{0})
