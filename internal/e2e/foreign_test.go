@@ -8,12 +8,12 @@ import (
 )
 
 // TestForeignServer is the proof that does not rest on snag: the virtual board as a device of a real
-// kernel boots both stages from dnsmasq.
+// kernel boots both stages from dnsmasq. There is no udevd that could rename an interface between two commands
+// of the test.
 func TestForeignServer(t *testing.T) {
 	lab.GoTest(t, "snag/sim/vhci", "^TestBoot$", lab.Job{
 		Script:   "modprobe -a vhci-hcd rndis_host cdc_ether",
 		Packages: []string{"dnsmasq-base", "iproute2"},
-		Udev:     true,
 		Timeout:  4 * time.Minute,
 	})
 }
