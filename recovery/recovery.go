@@ -44,6 +44,7 @@ type Options struct {
 	OnWait  string        // shell command to run when the board is awaited
 	Expect  usb.ID        // after the last stage wait for this device on the port, if not zero
 
+	USB   usb.Host  // opens devices of families that boot over plain USB
 	Sysfs usb.Sysfs // where to look for devices; the zero value is this machine
 	Emit  event.Sink
 	Log   *slog.Logger
