@@ -43,7 +43,7 @@ type Config struct {
 
 // Machine is an i.MX6Quad board. Its methods may be called from several goroutines.
 //
-// Until Jump, and after AwaitReset, the processor is held, as if it were in the boot ROM.
+// Until Jump, and after Reset and AwaitReset, the processor is held, as if it were in the boot ROM.
 type Machine struct {
 	UART [2]*Console // UART1 and UART2; which of them is the console is the firmware's choice
 
@@ -241,6 +241,18 @@ func (m *Machine) AwaitReset(ctx context.Context) error {
 			err = fmt.Errorf("the processor stopped at %#x, not at a reset", pc)
 		}
 		return err
+	})
+}
+
+// Reset resets the board, whatever it does, as AwaitReset has it.
+func (m *Machine) Reset(ctx context.Context) error {
+	return m.debug(ctx, func() error {
+		if r := m.running; r != nil {
+			if err := m.hold(r); err != nil {
+				return err
+			}
+		}
+		return m.stub.monitor("system_reset")
 	})
 }
 

@@ -226,6 +226,26 @@ func TestRegisters(t *testing.T) {
 	await(t, m.UART[1], "hi")
 }
 
+// TestReset resets a board that runs, and one that is held.
+func TestReset(t *testing.T) {
+	image := debian(t, "mx6qsabrelite", "u-boot-dtb.imx")
+	m := start(t)
+	for range 3 {
+		if err := load(t, m, image); err != nil {
+			t.Fatal(err)
+		}
+		await(t, m.UART[1], "U-Boot 20")
+		for range 2 {
+			if err := m.Reset(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := m.AwaitReset(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestEnds shows what becomes of those who wait when QEMU ends.
 func TestEnds(t *testing.T) {
 	for _, test := range []struct {

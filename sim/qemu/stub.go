@@ -123,6 +123,21 @@ func (s *stub) breakAt(addr uint32) error {
 	return nil
 }
 
+// monitor has QEMU's monitor carry out a command.
+func (s *stub) monitor(line string) error {
+	answer, err := s.call(fmt.Sprintf("qRcmd,%x", line))
+	for err == nil && len(answer) > 2 && answer[0] == 'O' { // what it prints
+		answer, err = s.receive()
+	}
+	if err == nil && answer != "OK" {
+		err = refusal(answer)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", line, err)
+	}
+	return nil
+}
+
 // command sends a packet that is answered by OK.
 func (s *stub) command(data string) error {
 	answer, err := s.call(data)

@@ -60,6 +60,7 @@ func TestStub(t *testing.T) {
 		{"ends in the sum", read, "+$01020304#8", "", "EOF"},
 		{"registers", (*stub).prepare, "+$m<a/#39+$l>#aa+$OK#9a",
 			"$qXfer:features:read:target.xml:0,800#e3+$qXfer:features:read:target.xml:3,800#e6+$Qqemu.PhyMemMode:1#77+", ""},
+		{"monitor", func(s *stub) error { return s.monitor("x") }, "+$O6869#2c$OK#9a", "$qRcmd,78#92++", ""},
 		{"no registers", (*stub).prepare, "+$E00#a5", "", `description of the processor: QEMU's debugger stub answers "E00"`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -120,5 +121,6 @@ func FuzzStub(f *testing.F) {
 		s.readMemory(0, b[:])
 		s.writeMemory(0, b[:])
 		s.readRegister(regPC)
+		s.monitor("system_reset")
 	})
 }
