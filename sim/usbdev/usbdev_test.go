@@ -329,16 +329,16 @@ func TestCancelledTransfer(t *testing.T) {
 			p := newPipe(64, make(chan struct{}))
 			given := make(chan error)
 			go func() {
-				_, err := p.give(t.Context(), nil)
+				_, err := p.give(t.Context(), nil, nil)
 				given <- err
 			}()
 			synctest.Wait()
 			cancelled, cancel := context.WithCancel(t.Context())
 			cancel()
-			if n, err := p.take(cancelled, make([]byte, 64), true); n != 0 || err != context.Canceled {
+			if n, err := p.take(cancelled, make([]byte, 64), true, nil); n != 0 || err != context.Canceled {
 				t.Fatalf("the cancelled transfer: %d bytes, %v", n, err)
 			}
-			if n, err := p.take(t.Context(), make([]byte, 64), true); n != 0 || err != nil {
+			if n, err := p.take(t.Context(), make([]byte, 64), true, nil); n != 0 || err != nil {
 				t.Fatalf("the next one: %d bytes, %v", n, err)
 			}
 			if err := <-given; err != nil {
