@@ -7,28 +7,33 @@ import (
 	"snag/usb"
 )
 
-// Attached is a device on the bus that a family knows.
+// Attached is a device on the bus that snag knows.
 type Attached struct {
 	usb.Device
-	Family socs.Family
-	ROM    bool // its boot ROM, else a later stage
+	Family string   // empty for a gadget that any board may show
+	Models []string // of the family, that show this; nil: any
+	Stage  string   // "rom", "spl", or what the gadget does
 }
 
-// Boards lists what is attached of all families that are built, in port order.
-func Boards(sysfs usb.Sysfs) ([]Attached, error) {
-	devices, err := sysfs.Devices()
-	if err != nil {
-		return nil, err
-	}
+// Boards picks from a list of devices what a family that is built knows, and the gadgets that boards show after a
+// recovery, in the order of the list. An identity that several families share is listed for each.
+func Boards(devices []usb.Device) []Attached {
 	var boards []Attached
 	for _, d := range devices {
+		is := func(i socs.Identity) bool { return i.Is(d) }
+		before := len(boards)
 		for _, b := range Backends() {
 			f := b.Family()
-			rom := slices.Contains(f.ROM, d.ID)
-			if rom || slices.Contains(f.Later, d.ID) {
-				boards = append(boards, Attached{d, f, rom})
+			if i := slices.IndexFunc(f.ROM, is); i >= 0 {
+				boards = append(boards, Attached{d, f.Name, f.ROM[i].Models, "rom"})
+			} else if i := slices.IndexFunc(f.Later, is); i >= 0 {
+				boards = append(boards, Attached{d, f.Name, f.Later[i].Models, "spl"})
 			}
 		}
+		i := slices.IndexFunc(socs.Gadgets, func(g socs.Gadget) bool { return g.ID == d.ID })
+		if i >= 0 && len(boards) == before {
+			boards = append(boards, Attached{Device: d, Stage: socs.Gadgets[i].Does})
+		}
 	}
-	return boards, nil
+	return boards
 }

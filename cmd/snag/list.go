@@ -12,7 +12,7 @@ import (
 	"snag/internal/ui"
 	"snag/recovery"
 	"snag/socs"
-	"snag/usb"
+	"snag/usb/usbfs"
 )
 
 func newList() *cobra.Command {
@@ -44,21 +44,19 @@ func listSoCs(cmd *cobra.Command, _ []string) error {
 }
 
 func listBoards(cmd *cobra.Command, _ []string) error {
-	boards, err := recovery.Boards(usb.Sysfs{})
+	devices, err := usbfs.Host{}.Devices()
 	if err != nil {
 		return err
 	}
+	boards := recovery.Boards(devices)
 	if len(boards) == 0 {
 		fmt.Fprintln(cmd.ErrOrStderr(), "no known board is attached")
 		return nil
 	}
 	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "PORT\tID\tFAMILY\tSTAGE\tDRIVER\tINTERFACE\tACCESS\tPRODUCT")
+	fmt.Fprintln(w, "PORT\tID\tFAMILY\tMODELS\tSTAGE\tDRIVER\tINTERFACE\tACCESS\tPRODUCT")
 	for _, b := range boards {
-		stage, access := "later", "yes"
-		if b.ROM {
-			stage = "rom"
-		}
+		access := "yes"
 		if b.Access() != nil {
 			access = "no"
 		}
@@ -71,7 +69,11 @@ func listBoards(cmd *cobra.Command, _ []string) error {
 				nets = append(nets, i.Net)
 			}
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", b.Port, b.ID, b.Family.Name, stage,
+		models := orDash(b.Models)
+		if b.Family != "" && b.Models == nil {
+			models = "all"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", b.Port, b.ID, orDash(strings.Fields(b.Family)), models, b.Stage,
 			orDash(drivers), orDash(nets), access, ui.Printable(b.Product))
 	}
 	return w.Flush()
