@@ -379,7 +379,7 @@ func watch(t *T) {
 				return
 			}
 		case <-end.Done():
-			t.fatalf("the channel is open after %v", patience)
+			t.fatalf("the channel is open after %v", t.lab.patience)
 		}
 	}
 }
