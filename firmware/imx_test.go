@@ -174,13 +174,18 @@ func TestFindIVTRefuses(t *testing.T) {
 
 // TestFindIVTWork: many tables that are none cost no more than the file's length.
 func TestFindIVTWork(t *testing.T) {
-	data := bytes.Repeat([]byte("\xd1\x00\x20\x40"), 1<<20)
-	start := time.Now()
-	if v, err := FindIVT(data, 0); err == nil {
-		t.Errorf("%+v", v)
-	}
-	if d := time.Since(start); d > 5*time.Second {
-		t.Errorf("4 MiB took %s", d)
+	for _, word := range []string{"\xd1\x00\x20\x40", "\xb1\x00\x00\x00"} {
+		data := bytes.Repeat([]byte(word), 1<<20)
+		start := time.Now()
+		if v, err := FindIVT(data, 0); err == nil {
+			t.Errorf("%+v", v)
+		}
+		if h, err := FindFlashHeader(data, 0); err == nil {
+			t.Errorf("%+v", h)
+		}
+		if d := time.Since(start); d > 5*time.Second {
+			t.Errorf("4 MiB of % x took %s", word, d)
+		}
 	}
 }
 
@@ -510,6 +515,12 @@ func TestParseBootStream(t *testing.T) {
 		for at, want := range map[int]string{30: "SHA-1 of the header", len(b) - 20: "SHA-1 of the image", len(b) / 2: "the CRC of the load"} {
 			if _, err := ParseBootStream(damage(b, at)); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s, damaged at %d: %v, want %q", name, at, err, want)
+			}
+		}
+		if key == nil {
+			at := s.Sections[0].Commands[3].Offset + 4
+			if _, err := ParseBootStream(damage(b, at)); err == nil || !strings.Contains(err.Error(), "has checksum") {
+				t.Errorf("%s, a damaged command: %v", name, err)
 			}
 		}
 		if _, err := ParseBootStream(b[:len(b)-16]); !errors.Is(err, ErrTruncated) {

@@ -68,7 +68,10 @@ type SkippedIVT struct {
 	Reason string // why it was not taken
 }
 
-const maxSkipped = 16
+const (
+	maxSkipped = 16
+	maxRefused = 1024 // first words of tables in files of other formats, before a search is given up
+)
 
 // FindIVT finds the first image at or after from that a ROM could start. It looks at every fourth byte, as
 // uuu does (libuuu/sdp.cpp), and passes over the tables of the HDMI firmware, tables without boot data
@@ -78,6 +81,7 @@ const maxSkipped = 16
 func FindIVT(data []byte, from int) (*IVT, error) {
 	var skipped []SkippedIVT
 	var refused error
+	tries := 0
 	for off := max(from, 0); off <= len(data)-IVTSize; off += 4 {
 		if !isIVT(data[off:]) {
 			continue
@@ -94,6 +98,9 @@ func FindIVT(data []byte, from int) (*IVT, error) {
 			if refused == nil {
 				refused = err
 			}
+		}
+		if tries++; tries == maxRefused {
+			break
 		}
 	}
 	switch {
