@@ -12,7 +12,7 @@ import (
 	"snag/internal/ui"
 	"snag/recovery"
 	"snag/socs"
-	"snag/usb"
+	"snag/usb/usbfs"
 )
 
 func newList() *cobra.Command {
@@ -44,7 +44,7 @@ func listSoCs(cmd *cobra.Command, _ []string) error {
 }
 
 func listBoards(cmd *cobra.Command, _ []string) error {
-	devices, err := usb.Sysfs{}.Devices()
+	devices, err := usbfs.Host{}.Devices()
 	if err != nil {
 		return err
 	}
