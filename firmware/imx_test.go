@@ -154,6 +154,12 @@ func TestFindIVTRefuses(t *testing.T) {
 	if _, _, err := v.Image(img[:0xc00]); !errors.Is(err, ErrTruncated) {
 		t.Errorf("the file ends before the entry point: %v", err)
 	}
+	before := with(4, 0x177ff3fc)
+	if v, err := FindIVT(before, 0); err != nil {
+		t.Error(err)
+	} else if _, _, err := v.Image(before); err == nil || !strings.Contains(err.Error(), "lies before the table") {
+		t.Errorf("the entry point before the table: %v", err)
+	}
 	if got, _, err := v.Image(img[:0xc04]); err != nil || len(got) != 0xc04 || v.Announced() != len(img) {
 		t.Errorf("a short file: %d bytes of %d, %v", len(got), v.Announced(), err)
 	}

@@ -183,7 +183,10 @@ func (v *IVT) Image(data []byte) (image []byte, addr uint32, err error) {
 		return nil, 0, fmt.Errorf("IVT at %#x: %w: the file has %#x bytes", v.Offset, ErrTruncated, len(data))
 	}
 	image = data[v.Offset:min(v.End(), len(data))]
-	if v.Entry >= v.Self && int64(v.Entry)-int64(v.Self) >= int64(len(image)) {
+	switch in := int64(v.Entry) - int64(v.Self); {
+	case in < 0:
+		return nil, 0, fmt.Errorf("IVT at %#x: the entry point %#x lies before the table at %#x, from which on the image is sent", v.Offset, v.Entry, v.Self)
+	case in >= int64(len(image)):
 		return nil, 0, fmt.Errorf("IVT at %#x: %w: the entry point %#x lies behind the file's last byte (%#x)", v.Offset, ErrTruncated,
 			v.Entry, int64(v.Self)+int64(len(image))-1)
 	}
