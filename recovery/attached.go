@@ -11,24 +11,23 @@ import (
 type Attached struct {
 	usb.Device
 	Family socs.Family
-	ROM    bool // its boot ROM, else a later stage
+	ROM    bool     // its boot ROM, else a later stage
+	Models []string // the models that show this; nil: any of the family
 }
 
-// Boards lists what is attached of all families that are built, in port order.
-func Boards(sysfs usb.Sysfs) ([]Attached, error) {
-	devices, err := sysfs.Devices()
-	if err != nil {
-		return nil, err
-	}
+// Boards picks what a family that is built knows, in the order of the devices. An identity that several families
+// share is listed for each.
+func Boards(devices []usb.Device) []Attached {
 	var boards []Attached
 	for _, d := range devices {
 		for _, b := range Backends() {
 			f := b.Family()
-			rom := slices.Contains(f.ROM, d.ID)
-			if rom || slices.Contains(f.Later, d.ID) {
-				boards = append(boards, Attached{d, f, rom})
+			if i := slices.IndexFunc(f.ROM, func(i socs.Identity) bool { return i.Is(d) }); i >= 0 {
+				boards = append(boards, Attached{d, f, true, f.ROM[i].Models})
+			} else if i := slices.IndexFunc(f.Later, func(i socs.Identity) bool { return i.Is(d) }); i >= 0 {
+				boards = append(boards, Attached{d, f, false, f.Later[i].Models})
 			}
 		}
 	}
-	return boards, nil
+	return boards
 }

@@ -33,21 +33,26 @@ const defaultBaud = 115200
 // board follows one board over its stages. It implements socs.Board.
 type board struct {
 	opt      Options
-	rom      []usb.ID
-	later    []usb.ID
+	rom      []socs.Identity // of the model
+	later    []socs.Identity
 	patience time.Duration // for a re-enumeration after a stage is done
 
-	ns     *netsetup.Namespace
-	serial serial.Port
 	lock   *portLock
 	fail   context.CancelCauseFunc
-	found  <-chan []netsetup.Interface
 	onWait sync.WaitGroup
+
+	// One of these carries the stages.
+	serial serial.Port
+	ns     *netsetup.Namespace
+	found  <-chan []netsetup.Interface
+	handle usb.Handle // the stage that was handed out last
+	change <-chan struct{}
 
 	// The goroutine of Recover writes port, address and seen, and may read them freely. It and others,
 	// in Emit, write the rest; all of them are joined when Recover returns.
 	mu        sync.Mutex
 	port      usb.Port // the chosen board's; as named by the user until then
+	peer      usb.Port // the port's name on the controller's other bus, if it has one
 	address   int      // the device number of the last enumeration
 	seen      bool     // a board was chosen, or asked on the serial line
 	stage     string
@@ -58,17 +63,34 @@ type board struct {
 
 func newBoard(opt Options) *board {
 	f := opt.Backend.Family()
-	b := &board{opt: opt, rom: f.ROM, later: f.Later, patience: f.Reenumerate, port: opt.Port}
-	if opt.ROM != (usb.ID{}) {
-		b.rom = []usb.ID{opt.ROM}
+	b := &board{opt: opt, patience: f.Reenumerate, port: opt.Port}
+	of := func(all []socs.Identity, named usb.ID) []socs.Identity {
+		if named != (usb.ID{}) {
+			return []socs.Identity{{ID: named}}
+		}
+		return slices.DeleteFunc(slices.Clone(all), func(i socs.Identity) bool { return !i.Of(opt.Model) })
 	}
-	if opt.SPL != (usb.ID{}) {
-		b.later = []usb.ID{opt.SPL}
-	}
-	if opt.ID != (usb.ID{}) && !slices.Contains(b.later, opt.ID) && !slices.Contains(b.rom, opt.ID) {
-		b.rom = append(slices.Clone(b.rom), opt.ID)
+	b.rom, b.later = of(f.ROM, opt.ROM), of(f.Later, opt.SPL)
+	if opt.ID != (usb.ID{}) && !slices.ContainsFunc(slices.Concat(b.rom, b.later), func(i socs.Identity) bool { return i.ID == opt.ID }) {
+		b.rom = append(b.rom, socs.Identity{ID: opt.ID})
 	}
 	return b
+}
+
+// network reports whether the board's stages are network interfaces, else they are USB devices. On a UART it
+// does not matter.
+func (b *board) network() bool {
+	return slices.Contains(b.opt.Backend.Family().Carriers, socs.Network)
+}
+
+// isROM reports whether a device shows what the model's boot ROM does.
+func (b *board) isROM(d usb.Device) bool {
+	return slices.ContainsFunc(b.rom, func(i socs.Identity) bool { return i.Is(d) })
+}
+
+// known reports whether a device shows what one of the model's stages does.
+func (b *board) known(d usb.Device) bool {
+	return b.isROM(d) || slices.ContainsFunc(b.later, func(i socs.Identity) bool { return i.Is(d) })
 }
 
 // name is the board's port or tty, as far as it is known.
@@ -106,11 +128,13 @@ func (b *board) Emit(stage string, body event.Body) {
 
 // open prepares everything that a board needs before it is awaited.
 func (b *board) open(ctx context.Context) error {
+	open := b.openUSB
 	if b.opt.UART != "" {
-		if err := b.openUART(); err != nil {
-			return err
-		}
-	} else if err := b.openNetwork(ctx); err != nil {
+		open = b.openUART
+	} else if b.network() {
+		open = b.openNetwork
+	}
+	if err := open(ctx); err != nil {
 		return err
 	}
 	b.Emit("", event.Waiting{For: b.awaited(), Deadline: b.opt.Timeout})
@@ -121,29 +145,7 @@ func (b *board) open(ctx context.Context) error {
 	return nil
 }
 
-func (b *board) openNetwork(ctx context.Context) error {
-	var err error
-	if b.port != "" {
-		if b.lock, err = lockPort(string(b.port)); err != nil {
-			return err
-		}
-	}
-	host := netsetup.Host{NetNS: b.opt.NetNS, Sysfs: b.opt.Sysfs.Sys}
-	if b.ns, err = netsetup.Open(ctx, netsetup.Options{Log: b.opt.Log, Host: host}); err != nil {
-		return err
-	}
-	go func() {
-		select {
-		case <-b.ns.Done():
-			b.fail(fmt.Errorf("%w: %w", errNamespace, b.ns.Err()))
-		case <-ctx.Done():
-		}
-	}()
-	b.found, err = host.Watch(ctx)
-	return err
-}
-
-func (b *board) openUART() error {
+func (b *board) openUART(context.Context) error {
 	tty, err := resolveTTY(b.opt.UART)
 	if err != nil {
 		return err
@@ -166,6 +168,7 @@ func (b *board) close() {
 	if b.serial != nil {
 		b.serial.Close()
 	}
+	b.closeHandle()
 	if b.ns != nil {
 		if err := b.ns.Close(); err != nil {
 			b.opt.Log.Warn("close the network namespace", "err", err)
@@ -207,10 +210,12 @@ func (b *board) awaited() string {
 	return fmt.Sprintf("a boot device (%s) on any USB port", idList(b.rom, b.later))
 }
 
-func idList(lists ...[]usb.ID) string {
+func idList(lists ...[]socs.Identity) string {
 	var s []string
-	for _, id := range slices.Concat(lists...) {
-		s = append(s, id.String())
+	for _, i := range slices.Concat(lists...) {
+		if id := i.ID.String(); !slices.Contains(s, id) {
+			s = append(s, id)
+		}
 	}
 	return strings.Join(s, ", ")
 }
@@ -226,40 +231,13 @@ func (b *board) Next(ctx context.Context) (*socs.Stage, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errAway)
 	defer cancel()
-	var there []netsetup.Interface
-	var again <-chan time.Time
-	for {
-		select {
-		case <-ctx.Done():
-			return nil, b.awayError(ctx)
-		case found, ok := <-b.found:
-			if !ok { // with the context that ends this wait too
-				b.found = nil
-				continue
-			}
-			there = found
-		case <-again:
-		}
-		again = nil
-		i, ok, err := b.choose(there)
-		if err != nil {
-			return nil, err
-		}
-		if !ok {
-			continue
-		}
-		stage, err := b.adopt(ctx, i)
-		if errors.Is(err, netsetup.ErrGone) {
-			// If it comes or goes just now, another list will follow; if it was only hard to get, none will.
-			b.opt.Log.Info("the interface left while it was being moved", "interface", i.Name, "index", i.Index)
-			again = time.After(tryAgain)
-			continue
-		}
-		return stage, err
+	if b.network() {
+		return b.nextInterface(ctx)
 	}
+	return b.nextDevice(ctx)
 }
 
-// tryAgain is how long Next waits for a new list of interfaces after one of the last list could not be had.
+// tryAgain is how long Next waits for news after a stage that was there could not be had.
 const tryAgain = 100 * time.Millisecond
 
 // errAway is the cause of a context that ended because the next stage did not come in time.
@@ -278,91 +256,43 @@ func (b *board) nextPatience() time.Duration {
 	return comeBack
 }
 
-// awayError explains why no next stage came.
-func (b *board) awayError(ctx context.Context) error {
+// awayError explains why no next stage came. found is what was there instead, and hint what to do if
+// the stage before was complete.
+func (b *board) awayError(ctx context.Context, found, hint string) error {
 	if !errors.Is(context.Cause(ctx), errAway) {
 		return context.Cause(ctx)
 	}
-	if !b.stageDone.IsZero() {
-		found := "nothing enumerated there"
-		if d, err := b.opt.Sysfs.Device(b.port); err == nil {
-			found = fmt.Sprintf("there is %s (%s) without a network interface that can be used", d.ID, d.Product)
-			if d.Address == b.address {
-				found = "the device of the stage before is still there"
-			}
-		}
-		return &socs.BoardError{Stage: b.stage, Err: fmt.Errorf("the next stage did not appear on port %s within %s: %s", b.port, b.patience, found),
-			Hint: "the stage that was sent did not start, or has no USB network gadget (SPL_USB_ETHER): watch its serial console; if it has USB IDs of its own, name the port with --usb-path"}
+	if b.stageDone.IsZero() {
+		return &socs.BoardError{Stage: b.stage, Err: fmt.Errorf("the board left port %s and did not come back within %s", b.port, comeBack),
+			Hint: "check cable and power, then run snag again"}
 	}
-	return &socs.BoardError{Stage: b.stage, Err: fmt.Errorf("the board left port %s and did not come back within %s", b.port, comeBack),
-		Hint: "check cable and power, then run snag again"}
+	return &socs.BoardError{Stage: b.stage, Err: fmt.Errorf("the next stage did not appear on port %s within %s: %s", b.port, b.patience, found), Hint: hint}
 }
 
-// choose picks the board's interface among those that are there. Two on one port are one board.
-func (b *board) choose(ifaces []netsetup.Interface) (netsetup.Interface, bool, error) {
-	var chosen netsetup.Interface
-	var list []string
-	for _, i := range ifaces {
-		switch {
-		case !b.matches(i):
-		case len(list) == 0:
-			chosen = i
-			list = append(list, fmt.Sprintf("%s (%s)", i.Port, i.ID))
-		case i.Port != chosen.Port:
-			list = append(list, fmt.Sprintf("%s (%s)", i.Port, i.ID))
-		}
-	}
-	if len(list) > 1 {
-		return netsetup.Interface{}, false, &UsageError{
-			Err:  fmt.Errorf("%d boards match: %s", len(list), strings.Join(list, ", ")),
-			Hint: "name one of them: --usb-path " + string(chosen.Port),
-		}
-	}
-	return chosen, len(list) == 1, nil
+// candidate is a device that may be the board.
+type candidate struct {
+	port usb.Port
+	id   usb.ID
 }
 
-// matches reports whether i is, or may be, the board. A port that was named or followed decides
-// alone, whatever the board calls itself there; else the ID does.
-func (b *board) matches(i netsetup.Interface) bool {
-	if b.port != "" {
-		return i.Port == b.port
-	}
-	if b.opt.ID != (usb.ID{}) {
-		return i.ID == b.opt.ID
-	}
-	return slices.Contains(b.rom, i.ID) || slices.Contains(b.later, i.ID)
-}
-
-// adopt takes an interface for the board's next stage.
-func (b *board) adopt(ctx context.Context, i netsetup.Interface) (*socs.Stage, error) {
-	since := time.Now()
-	if b.lock == nil {
-		lock, err := lockPort(string(i.Port))
-		if err != nil {
-			return nil, err
+// pick chooses the one board among candidates, and returns its index; -1 if there is none. Two on one port
+// are one board.
+func pick(list []candidate) (int, error) {
+	var ports []usb.Port
+	var names []string
+	for _, c := range list {
+		if !slices.Contains(ports, c.port) {
+			ports = append(ports, c.port)
+			names = append(names, fmt.Sprintf("%s (%s)", c.port, c.id))
 		}
-		b.lock = lock
 	}
-	link, err := b.ns.Adopt(ctx, i.Index)
-	if err != nil {
-		return nil, err
+	if len(ports) > 1 {
+		return -1, &UsageError{
+			Err:  fmt.Errorf("%d boards match: %s", len(ports), strings.Join(names, ", ")),
+			Hint: "name one of them: --usb-path " + string(ports[0]),
+		}
 	}
-	isROM := slices.Contains(b.rom, i.ID)
-	b.mu.Lock()
-	b.port, b.stageDone = i.Port, time.Time{}
-	b.mu.Unlock()
-	b.opt.Log.Info("interface moved", "interface", i.Name, "index", i.Index, "port", i.Port, "id", i.ID,
-		"waited", link.Waited, "moved", link.Moved, "up", link.Up, "carrier", link.Carrier)
-	seen := event.BoardSeen{ID: i.ID.String(), Device: i.Name}
-	if d, err := b.opt.Sysfs.Device(i.Port); err == nil {
-		seen.Product = d.Product
-		b.mu.Lock()
-		b.address = d.Address
-		b.mu.Unlock()
-	}
-	b.Emit("", seen)
-	sockets := b.ns.Link()
-	return &socs.Stage{Port: i.Port, ID: i.ID, ROM: isROM, Since: since, Link: &sockets, Gone: link.Gone}, nil
+	return len(ports) - 1, nil
 }
 
 // noBoard explains a wait that nothing ended. err is what the backend says of it.
@@ -372,13 +302,17 @@ func (b *board) noBoard(err error) error {
 		e.Found, e.Hint = stuck.Err.Error(), stuck.Hint
 		return e
 	}
-	e.Hint = "bring the board into USB boot mode (BeagleBone: hold S2 at power-on, no SD card) and run snag again; `snag list boards` shows what is attached, `snag doctor` what is missing on this machine"
-	devices, _ := b.opt.Sysfs.Devices()
-	for _, d := range devices {
-		if b.matches(netsetup.Interface{Port: d.Port, ID: d.ID}) {
-			e.Found = fmt.Sprintf("%s is on port %s but the kernel made no network interface for it", d.ID, d.Port)
-			e.Hint = "load the driver: sudo modprobe rndis_host cdc_ether; `snag doctor` tells more"
-		}
+	e.Hint = "bring the board into USB boot mode"
+	if how := b.opt.Backend.Family().BootMode; how != "" {
+		e.Hint += " (" + how + ")"
+	}
+	e.Hint += " and run snag again; `snag list boards` shows what is attached, `snag doctor` what is missing on this machine"
+	switch {
+	case b.opt.UART != "":
+	case b.network():
+		b.noInterface(e)
+	default:
+		b.noDevice(e)
 	}
 	return e
 }

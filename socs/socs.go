@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"snag/event"
@@ -39,15 +40,45 @@ type Family struct {
 
 	Carriers []Carrier // what may carry a stage, the usual one first
 
-	// ROM and Later are the USB IDs of the boot ROM and of the stages that follow it.
-	// They select boards, go into the udev rules, and are all that the privileged helper moves by default.
-	ROM, Later []usb.ID
+	// ROM and Later are what the boot ROM and the stages that follow it show on the bus. They select
+	// boards and go into the udev rules; those of families that boot over a network interface are also
+	// all that the privileged helper moves by default.
+	ROM, Later []Identity
 
 	// Reenumerate is how long the next stage may take to appear on the port after a stage is done.
 	Reenumerate time.Duration
 
+	BootMode string // how a board of the family comes into its ROM's USB mode, for people: a general hint
+
 	Slots []Slot // the firmware it takes, in the order of the stages
 }
+
+// IDs lists the USB IDs of all stages, each once.
+func (f Family) IDs() []usb.ID {
+	var ids []usb.ID
+	for _, i := range slices.Concat(f.ROM, f.Later) {
+		if !slices.Contains(ids, i.ID) {
+			ids = append(ids, i.ID)
+		}
+	}
+	return ids
+}
+
+// Identity is what a boot stage shows on the bus.
+type Identity struct {
+	ID usb.ID
+	// First and Last bound bcdDevice; if both are zero it does not matter.
+	First, Last uint16
+	Models      []string // whose it is; nil: of all models of the family
+}
+
+// Is reports whether a device shows this identity.
+func (i Identity) Is(d usb.Device) bool {
+	return i.ID == d.ID && (i.First == 0 && i.Last == 0 || i.First <= d.Release && d.Release <= i.Last)
+}
+
+// Of reports whether the identity is one of the model's.
+func (i Identity) Of(m Model) bool { return i.Models == nil || slices.Contains(i.Models, m.Name) }
 
 // Slot is one entry of the firmware configuration.
 type Slot struct {
@@ -143,6 +174,7 @@ type Stage struct {
 	Since time.Time // when it was seen first
 
 	Link   *netboot.Link // Network
+	USB    usb.Handle    // USB; the engine closes it when the next stage is asked for, and at the end
 	Serial SerialPort    // Serial
 
 	// Gone is closed when the stage left its port. Nil where that cannot be seen (Serial).

@@ -12,7 +12,7 @@ import (
 	"snag/internal/ui"
 	"snag/recovery"
 	"snag/socs"
-	"snag/usb"
+	"snag/usb/usbfs"
 )
 
 func newList() *cobra.Command {
@@ -44,16 +44,17 @@ func listSoCs(cmd *cobra.Command, _ []string) error {
 }
 
 func listBoards(cmd *cobra.Command, _ []string) error {
-	boards, err := recovery.Boards(usb.Sysfs{})
+	devices, err := usbfs.Host{}.Devices()
 	if err != nil {
 		return err
 	}
+	boards := recovery.Boards(devices)
 	if len(boards) == 0 {
 		fmt.Fprintln(cmd.ErrOrStderr(), "no known board is attached")
 		return nil
 	}
 	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "PORT\tID\tFAMILY\tSTAGE\tDRIVER\tINTERFACE\tACCESS\tPRODUCT")
+	fmt.Fprintln(w, "PORT\tID\tFAMILY\tMODELS\tSTAGE\tDRIVER\tINTERFACE\tACCESS\tPRODUCT")
 	for _, b := range boards {
 		stage, access := "later", "yes"
 		if b.ROM {
@@ -61,6 +62,10 @@ func listBoards(cmd *cobra.Command, _ []string) error {
 		}
 		if b.Access() != nil {
 			access = "no"
+		}
+		models := "all"
+		if b.Models != nil {
+			models = strings.Join(b.Models, ",")
 		}
 		var drivers, nets []string
 		for _, i := range b.Interfaces {
@@ -71,7 +76,7 @@ func listBoards(cmd *cobra.Command, _ []string) error {
 				nets = append(nets, i.Net)
 			}
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", b.Port, b.ID, b.Family.Name, stage,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", b.Port, b.ID, b.Family.Name, models, stage,
 			orDash(drivers), orDash(nets), access, ui.Printable(b.Product))
 	}
 	return w.Flush()

@@ -65,7 +65,7 @@ func Rules(families []socs.Family, extra []usb.ID, group string) string {
 	for _, network := range []bool{true, false} {
 		for _, f := range families {
 			if slices.Contains(f.Carriers, socs.Network) == network {
-				section(f.Title, slices.Concat(f.ROM, f.Later), network)
+				section(f.Title, f.IDs(), network)
 			}
 		}
 	}

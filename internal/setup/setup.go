@@ -365,8 +365,7 @@ func (p *plan) reloadUdev(ctx context.Context) {
 func (p *plan) known() []usb.ID {
 	ids := slices.Clone(p.ids)
 	for _, f := range p.Families {
-		ids = append(ids, f.ROM...)
-		ids = append(ids, f.Later...)
+		ids = append(ids, f.IDs()...)
 	}
 	return ids
 }

@@ -41,14 +41,14 @@ var (
 	am335x = socs.Family{
 		Name: "am335x", Title: "TI AM335x (Sitara)",
 		Carriers: []socs.Carrier{socs.Network, socs.Serial},
-		ROM:      []usb.ID{{Vendor: 0x0451, Product: 0x6141}},
-		Later:    []usb.ID{{Vendor: 0x0451, Product: 0xd022}},
+		ROM:      []socs.Identity{{ID: usb.ID{Vendor: 0x0451, Product: 0x6141}}},
+		Later:    []socs.Identity{{ID: usb.ID{Vendor: 0x0451, Product: 0xd022}}},
 	}
 	sunxi = socs.Family{
 		Name: "sunxi", Title: "Allwinner",
 		Carriers: []socs.Carrier{socs.USB},
-		ROM:      []usb.ID{{Vendor: 0x1f3a, Product: 0xefe8}},
-		Later:    []usb.ID{{Vendor: 0x0451, Product: 0x6141}}, // shared with another family
+		ROM:      []socs.Identity{{ID: usb.ID{Vendor: 0x1f3a, Product: 0xefe8}}},
+		Later:    []socs.Identity{{ID: usb.ID{Vendor: 0x0451, Product: 0x6141}}}, // shared with another family
 	}
 	gadget = usb.ID{Vendor: 0x0525, Product: 0xa4a2}
 )

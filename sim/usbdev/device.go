@@ -2,8 +2,8 @@ package usbdev
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
+
+	"snag/usb"
 )
 
 // Device is a USB device as its host sees it. Its methods are called from several goroutines; calls
@@ -39,53 +39,15 @@ type Port interface {
 	Detach() error
 }
 
+// The errors of a transfer are those of package usb.
 var (
-	// ErrStall is the device's refusal of a request (USB 2.0, 8.5.3.4).
-	ErrStall = errors.New("endpoint stalled")
-	// ErrGone says that the device was unplugged.
-	ErrGone = errors.New("device gone")
-	// ErrOverflow says that the device sent a packet larger than what is left of the host's buffer.
-	ErrOverflow = errors.New("packet larger than the buffer")
+	ErrStall    = usb.ErrStall
+	ErrGone     = usb.ErrGone
+	ErrOverflow = usb.ErrOverflow
 )
 
-// Setup is the setup packet of a control transfer (USB 2.0, table 9-2), little-endian:
-//
-//	off size
-//	0   1    bmRequestType: bit 7 to the host; bits 6-5 standard, class, vendor; bits 4-0 recipient
-//	1   1    bRequest
-//	2   2    wValue
-//	4   2    wIndex
-//	6   2    wLength
-type Setup struct {
-	Type    uint8
-	Request uint8
-	Value   uint16
-	Index   uint16
-	Length  uint16
-}
+// Setup is the setup packet of a control transfer.
+type Setup = usb.Setup
 
 // ParseSetup decodes a setup packet.
-func ParseSetup(b [8]byte) Setup {
-	return Setup{
-		Type:    b[0],
-		Request: b[1],
-		Value:   binary.LittleEndian.Uint16(b[2:]),
-		Index:   binary.LittleEndian.Uint16(b[4:]),
-		Length:  binary.LittleEndian.Uint16(b[6:]),
-	}
-}
-
-// Bytes encodes the setup packet.
-func (s Setup) Bytes() (b [8]byte) {
-	b[0], b[1] = s.Type, s.Request
-	binary.LittleEndian.PutUint16(b[2:], s.Value)
-	binary.LittleEndian.PutUint16(b[4:], s.Index)
-	binary.LittleEndian.PutUint16(b[6:], s.Length)
-	return b
-}
-
-// ToHost says whether the data stage goes to the host.
-func (s Setup) ToHost() bool { return s.Type&0x80 != 0 }
-
-// Standard says whether it is a standard request, to be answered by USB 2.0 chapter 9.
-func (s Setup) Standard() bool { return s.Type&0x60 == 0 }
+func ParseSetup(b [8]byte) Setup { return usb.ParseSetup(b) }

@@ -55,9 +55,10 @@ func (Backend) Family() socs.Family {
 		Name:        "am335x",
 		Title:       "TI AM335x and AM43xx (Sitara)",
 		Carriers:    []socs.Carrier{socs.Network, socs.Serial},
-		ROM:         []usb.ID{{Vendor: 0x0451, Product: 0x6141}},
-		Later:       []usb.ID{{Vendor: 0x0451, Product: 0xd022}},
+		ROM:         []socs.Identity{{ID: usb.ID{Vendor: 0x0451, Product: 0x6141}}},
+		Later:       []socs.Identity{{ID: usb.ID{Vendor: 0x0451, Product: 0xd022}}},
 		Reenumerate: reenumerate,
+		BootMode:    "BeagleBone: hold S2 at power-on, no SD card",
 		Slots: []socs.Slot{
 			{Name: slotSPL, Required: true, Keys: []string{keyBootfile}, Doc: "first stage, spl/u-boot-spl.bin (an MLO's header is removed)"},
 			{Name: slotUBoot, Required: true, Keys: []string{keyBootfile}, Doc: "second stage, u-boot.img"},

@@ -1,0 +1,218 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"snag/event"
+	"snag/socs"
+	"snag/usb"
+)
+
+// openUSB prepares for stages that are USB devices which snag talks to itself.
+func (b *board) openUSB(ctx context.Context) error {
+	if b.port != "" {
+		if err := b.hold(b.port); err != nil {
+			return err
+		}
+	}
+	var err error
+	b.change, err = b.opt.USB.Watch(ctx)
+	return err
+}
+
+// hold locks a port under the one of its two names that all agree on, and remembers the other one: a stage
+// of another speed is on the controller's other bus.
+func (b *board) hold(port usb.Port) error {
+	if host, ok := b.opt.USB.(usb.Peerer); ok {
+		peer, err := host.Peer(port)
+		if err != nil {
+			b.opt.Log.Info("no companion port", "err", err)
+		}
+		b.peer = peer
+	}
+	name := port
+	if b.peer != "" && b.peer.Compare(port) < 0 {
+		name = b.peer
+	}
+	var err error
+	b.lock, err = lockPort(string(name))
+	return err
+}
+
+// here reports whether a device is on the board's port.
+func (b *board) here(d usb.Device) bool {
+	return d.Port == b.port || b.peer != "" && d.Port == b.peer
+}
+
+// nextDevice waits for the board's next enumeration, and opens it.
+func (b *board) nextDevice(ctx context.Context) (*socs.Stage, error) {
+	var gone <-chan struct{}
+	if b.handle != nil {
+		gone = b.handle.Gone()
+	}
+	var again <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, b.noNextDevice(ctx)
+		case _, ok := <-b.change:
+			if !ok { // with the context that ends this wait too
+				b.change = nil
+				continue
+			}
+		case <-gone:
+			gone = nil
+		case <-again:
+		}
+		again = nil
+		d, ok, err := b.chooseDevice()
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			continue
+		}
+		stage, err := b.take(ctx, d)
+		if errors.Is(err, usb.ErrGone) {
+			b.opt.Log.Info("the device left while it was being opened", "port", d.Port, "id", d.ID, "address", d.Address)
+			again = time.After(tryAgain)
+			continue
+		}
+		return stage, err
+	}
+}
+
+// device is what is on the board's port now, if anything is.
+func (b *board) device() (usb.Device, bool) {
+	devices, _ := b.opt.USB.Devices()
+	i := slices.IndexFunc(devices, b.here)
+	if i < 0 {
+		return usb.Device{}, false
+	}
+	return devices[i], true
+}
+
+// chooseDevice picks the board among the devices that are there, if it has enumerated since the stage before. The
+// first stage must be known for what it is, since what is sent would mean something else to another device;
+// after it whatever comes on the board's port is the next one.
+func (b *board) chooseDevice() (usb.Device, bool, error) {
+	devices, err := b.opt.USB.Devices()
+	if err != nil {
+		return usb.Device{}, false, err
+	}
+	var candidates []candidate
+	var matching []usb.Device
+	for _, d := range devices {
+		switch {
+		case b.seen:
+			if !b.here(d) || !b.fresh(d) {
+				continue
+			}
+		case b.port != "" && !b.here(d), b.opt.ID != (usb.ID{}) && d.ID != b.opt.ID:
+			continue
+		case !b.known(d):
+			if err := b.otherModel(d); err != nil && b.port != "" {
+				return usb.Device{}, false, err
+			}
+			continue
+		}
+		candidates, matching = append(candidates, candidate{d.Port, d.ID}), append(matching, d)
+	}
+	n, err := pick(candidates)
+	if n < 0 {
+		return usb.Device{}, false, err
+	}
+	return matching[n], true, nil
+}
+
+// fresh reports whether a device on the board's port is not the stage that was handed out last.
+func (b *board) fresh(d usb.Device) bool {
+	if last := b.handle.Device(); d.Bus != last.Bus || d.Address != last.Address {
+		return true
+	}
+	select {
+	case <-b.handle.Gone():
+		return true
+	default:
+		return false
+	}
+}
+
+// otherModel returns an error if a device is a boot ROM of the family, but of another model.
+func (b *board) otherModel(d usb.Device) error {
+	f := b.opt.Backend.Family()
+	if b.opt.ROM != (usb.ID{}) {
+		return nil
+	}
+	i := slices.IndexFunc(f.ROM, func(i socs.Identity) bool { return i.Is(d) })
+	if i < 0 {
+		return nil
+	}
+	return &socs.BoardError{
+		Err:  fmt.Errorf("the board on port %s is no %s: its boot ROM shows %s, which is %s", d.Port, b.opt.Model.Name, d.ID, strings.Join(f.ROM[i].Models, " or ")),
+		Hint: "name the board's model with --soc, and firmware for it",
+	}
+}
+
+// take opens a device for the board's next stage.
+func (b *board) take(ctx context.Context, d usb.Device) (*socs.Stage, error) {
+	since := time.Now()
+	if b.lock == nil {
+		if err := b.hold(d.Port); err != nil {
+			return nil, err
+		}
+	}
+	handle, err := b.opt.USB.Open(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	b.closeHandle()
+	b.handle = handle
+	b.mu.Lock()
+	if b.port == "" {
+		b.port = d.Port
+	}
+	b.address, b.stageDone = d.Address, time.Time{}
+	b.mu.Unlock()
+	b.opt.Log.Info("device opened", "port", d.Port, "id", d.ID, "release", fmt.Sprintf("%04x", d.Release), "address", d.Address, "took", time.Since(since))
+	b.Emit("", event.BoardSeen{ID: d.ID.String(), Product: d.Product, Device: d.Node})
+	return &socs.Stage{Port: d.Port, ID: d.ID, ROM: b.isROM(d), Since: since, USB: handle, Gone: handle.Gone()}, nil
+}
+
+func (b *board) closeHandle() {
+	if b.handle == nil {
+		return
+	}
+	if err := b.handle.Close(); err != nil && !errors.Is(err, usb.ErrGone) {
+		b.opt.Log.Warn("close the USB device", "err", err)
+	}
+}
+
+// stillThere is what is found on the port of a board that did not go on.
+const stillThere = "the device of the stage before is still there"
+
+// noNextDevice explains why no next stage came.
+func (b *board) noNextDevice(ctx context.Context) error {
+	found := "nothing enumerated there"
+	if _, ok := b.device(); ok {
+		found = stillThere
+	}
+	return b.awayError(ctx, found, "the stage that was sent did not start, or has no USB gadget for the next one: watch its serial console")
+}
+
+// noDevice says of a wait that nothing ended what may explain it.
+func (b *board) noDevice(e *NoBoardError) {
+	devices, _ := b.opt.USB.Devices()
+	for _, d := range devices {
+		if b.port != "" && b.here(d) {
+			e.Found = fmt.Sprintf("on port %s is %s (%s), which is no boot ROM of a %s", d.Port, d.ID, d.Product, b.opt.Model.Name)
+		} else if err := b.otherModel(d); err != nil && b.port == "" {
+			e.Found = err.Error()
+		}
+	}
+}

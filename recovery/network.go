@@ -1,0 +1,154 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"snag/event"
+	"snag/netsetup"
+	"snag/socs"
+	"snag/usb"
+)
+
+// openNetwork prepares for stages that are network interfaces.
+func (b *board) openNetwork(ctx context.Context) error {
+	var err error
+	if b.port != "" {
+		if b.lock, err = lockPort(string(b.port)); err != nil {
+			return err
+		}
+	}
+	host := netsetup.Host{NetNS: b.opt.NetNS}
+	if b.ns, err = netsetup.Open(ctx, netsetup.Options{Log: b.opt.Log, Host: host}); err != nil {
+		return err
+	}
+	go func() {
+		select {
+		case <-b.ns.Done():
+			b.fail(fmt.Errorf("%w: %w", errNamespace, b.ns.Err()))
+		case <-ctx.Done():
+		}
+	}()
+	b.found, err = host.Watch(ctx)
+	return err
+}
+
+// nextInterface waits for the board's next network interface, and takes it.
+func (b *board) nextInterface(ctx context.Context) (*socs.Stage, error) {
+	var there []netsetup.Interface
+	var again <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, b.noNextInterface(ctx)
+		case found, ok := <-b.found:
+			if !ok { // with the context that ends this wait too
+				b.found = nil
+				continue
+			}
+			there = found
+		case <-again:
+		}
+		again = nil
+		i, ok, err := b.choose(there)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			continue
+		}
+		stage, err := b.adopt(ctx, i)
+		if errors.Is(err, netsetup.ErrGone) {
+			// If it comes or goes just now, another list will follow; if it was only hard to get, none will.
+			b.opt.Log.Info("the interface left while it was being moved", "interface", i.Name, "index", i.Index)
+			again = time.After(tryAgain)
+			continue
+		}
+		return stage, err
+	}
+}
+
+// noNextInterface explains why no next stage came.
+func (b *board) noNextInterface(ctx context.Context) error {
+	found := "nothing enumerated there"
+	if d, ok := b.device(); ok {
+		found = fmt.Sprintf("there is %s (%s) without a network interface that can be used", d.ID, d.Product)
+		if d.Address == b.address {
+			found = stillThere
+		}
+	}
+	return b.awayError(ctx, found, "the stage that was sent did not start, or has no USB network gadget (SPL_USB_ETHER): watch its serial console; if it has USB IDs of its own, name the port with --usb-path")
+}
+
+// choose picks the board's interface among those that are there. A port that was named or followed decides
+// alone, whatever the board calls itself there; else the ID does.
+func (b *board) choose(ifaces []netsetup.Interface) (netsetup.Interface, bool, error) {
+	var candidates []candidate
+	var matching []netsetup.Interface
+	for _, i := range ifaces {
+		if b.matches(i.Port, i.ID) {
+			candidates, matching = append(candidates, candidate{i.Port, i.ID}), append(matching, i)
+		}
+	}
+	n, err := pick(candidates)
+	if n < 0 {
+		return netsetup.Interface{}, false, err
+	}
+	return matching[n], true, nil
+}
+
+// matches reports whether an interface is, or may be, the board's.
+func (b *board) matches(port usb.Port, id usb.ID) bool {
+	switch {
+	case b.port != "":
+		return port == b.port
+	case b.opt.ID != (usb.ID{}):
+		return id == b.opt.ID
+	}
+	return b.known(usb.Device{ID: id})
+}
+
+// adopt takes an interface for the board's next stage.
+func (b *board) adopt(ctx context.Context, i netsetup.Interface) (*socs.Stage, error) {
+	since := time.Now()
+	if b.lock == nil {
+		lock, err := lockPort(string(i.Port))
+		if err != nil {
+			return nil, err
+		}
+		b.lock = lock
+	}
+	link, err := b.ns.Adopt(ctx, i.Index)
+	if err != nil {
+		return nil, err
+	}
+	isROM := b.isROM(usb.Device{ID: i.ID})
+	b.mu.Lock()
+	b.port, b.stageDone = i.Port, time.Time{}
+	b.mu.Unlock()
+	b.opt.Log.Info("interface moved", "interface", i.Name, "index", i.Index, "port", i.Port, "id", i.ID,
+		"waited", link.Waited, "moved", link.Moved, "up", link.Up, "carrier", link.Carrier)
+	seen := event.BoardSeen{ID: i.ID.String(), Device: i.Name}
+	if d, ok := b.device(); ok {
+		seen.Product = d.Product
+		b.mu.Lock()
+		b.address = d.Address
+		b.mu.Unlock()
+	}
+	b.Emit("", seen)
+	sockets := b.ns.Link()
+	return &socs.Stage{Port: i.Port, ID: i.ID, ROM: isROM, Since: since, Link: &sockets, Gone: link.Gone}, nil
+}
+
+// noInterface says of a wait that nothing ended what may explain it.
+func (b *board) noInterface(e *NoBoardError) {
+	devices, _ := b.opt.USB.Devices()
+	for _, d := range devices {
+		if b.matches(d.Port, d.ID) {
+			e.Found = fmt.Sprintf("%s is on port %s but the kernel made no network interface for it", d.ID, d.Port)
+			e.Hint = "load the driver: sudo modprobe rndis_host cdc_ether; `snag doctor` tells more"
+		}
+	}
+}
