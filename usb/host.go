@@ -28,6 +28,12 @@ type Host interface {
 	Open(ctx context.Context, d Device) (Handle, error)
 }
 
+// Peerer is a Host that knows which of its ports are one connector.
+type Peerer interface {
+	// Peer is the name that a port has on its controller's other bus, see [Sysfs.Peer].
+	Peer(p Port) (Port, error)
+}
+
 // Handle is an open device. Its methods may be called from several goroutines; transfers on one endpoint are
 // performed in the order of their calls.
 //

@@ -2,6 +2,7 @@ package usb
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -31,6 +32,20 @@ func ParsePort(s string) (Port, error) {
 		}
 	}
 	return Port(s), nil
+}
+
+// Compare orders ports as people count: 1-2 before 1-10.
+func (p Port) Compare(q Port) int {
+	return slices.CompareFunc(portNumbers(p), portNumbers(q), func(x, y string) int {
+		if len(x) != len(y) {
+			return len(x) - len(y)
+		}
+		return strings.Compare(x, y)
+	})
+}
+
+func portNumbers(p Port) []string {
+	return strings.FieldsFunc(string(p), func(r rune) bool { return r == '-' || r == '.' })
 }
 
 // ID is what a device says it is: idVendor and idProduct of its device descriptor

@@ -83,7 +83,7 @@ func (s Sysfs) Devices() ([]Device, error) {
 		}
 		devices = append(devices, d)
 	}
-	slices.SortFunc(devices, func(a, b Device) int { return comparePorts(a.Port, b.Port) })
+	slices.SortFunc(devices, func(a, b Device) int { return a.Port.Compare(b.Port) })
 	return devices, nil
 }
 
@@ -146,20 +146,6 @@ func (s Sysfs) Device(port Port) (Device, error) {
 // gone reports whether err is how sysfs tells that a device left while it was read.
 func gone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoDevice)
-}
-
-// comparePorts orders ports as people count: 1-2 before 1-10.
-func comparePorts(a, b Port) int {
-	return slices.CompareFunc(portNumbers(a), portNumbers(b), func(x, y string) int {
-		if len(x) != len(y) {
-			return len(x) - len(y)
-		}
-		return strings.Compare(x, y)
-	})
-}
-
-func portNumbers(p Port) []string {
-	return strings.FieldsFunc(string(p), func(r rune) bool { return r == '-' || r == '.' })
 }
 
 // reader reads the attribute files of one sysfs directory and keeps the first error.
