@@ -191,8 +191,8 @@ func ParseContainers(data []byte, at int) (*ContainerSet, error) {
 
 // end is the end of an image from the set's beginning, rounded up, and no more than the file has.
 func (s *ContainerSet) end(i ContainerImage, rest int) int {
-	end := i.Offset - s.Offset + i.Size
-	return min((end+containerRound-1)&^(containerRound-1), rest)
+	end := int64(i.Offset) - int64(s.Offset) + int64(i.Size)
+	return int(min((end+containerRound-1)&^(containerRound-1), int64(rest)))
 }
 
 type containerParser struct {
@@ -244,9 +244,9 @@ func (p *containerParser) container(off int) Container {
 // image reads entry i of the container at off.
 func (p *containerParser) image(off, i int, e []byte, version byte) ContainerImage {
 	le := binary.LittleEndian
-	size := le.Uint32(e[4:])
+	start, size := int64(off)+int64(le.Uint32(e)), int64(le.Uint32(e[4:]))
 	img := ContainerImage{
-		Offset: off + int(le.Uint32(e)), Size: int(size), Load: le.Uint64(e[8:]), Entry: le.Uint64(e[16:]),
+		Offset: int(min(start, math.MaxInt32)), Size: int(min(size, math.MaxInt32)), Load: le.Uint64(e[8:]), Entry: le.Uint64(e[16:]),
 		Flags: le.Uint32(e[24:]), Meta: le.Uint32(e[28:]), Hash: e[32:96],
 	}
 	var sum func([]byte) []byte
@@ -254,9 +254,8 @@ func (p *containerParser) image(off, i int, e []byte, version byte) ContainerIma
 	if sum != nil {
 		img.Hash = img.Hash[:len(sum(nil))]
 	}
-	end := int64(img.Offset) + int64(size)
-	if size > 0 && (end > int64(len(p.data)) || end > math.MaxInt32) {
-		p.fail(off, "image %d (%s): %w: bytes %#x to %#x of a file of %#x", i, img.TypeName(), ErrTruncated, img.Offset, end, len(p.data))
+	if size > 0 && start+size > int64(len(p.data)) {
+		p.fail(off, "image %d (%s): %w: bytes %#x to %#x of a file of %#x", i, img.TypeName(), ErrTruncated, start, start+size-1, len(p.data))
 		return img
 	}
 	switch {
@@ -276,7 +275,7 @@ func (p *containerParser) image(off, i int, e []byte, version byte) ContainerIma
 	}
 	var body []byte
 	if size > 0 {
-		body = p.data[img.Offset:end]
+		body = p.data[start : start+size]
 	}
 	if got := sum(body); !bytes.Equal(got, img.Hash) {
 		p.fail(off, "image %d (%s): %s is %x, the container says %x", i, img.TypeName(), img.Algo, got, img.Hash)

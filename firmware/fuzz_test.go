@@ -2,6 +2,7 @@ package firmware
 
 import (
 	"bytes"
+	"crypto/sha1"
 	"testing"
 )
 
@@ -62,6 +63,98 @@ func FuzzIdentify(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if Identify(b).Text == "" {
 			t.Error("no words for it")
+		}
+	})
+}
+
+// FuzzIVT drives all that a table leads to.
+func FuzzIVT(f *testing.F) {
+	small := ivtImage{version: 0x40, self: 0x177ff400, before: 0x400, entry: 0x100, dcd: someDCD, program: pattern(40), csf: makeCSF(0x177ff400, 0x2000)}.bytes()
+	f.Add(small, 0)
+	f.Add(append(make([]byte, 64), small...), 3)
+	f.Add(ivtImage{version: 0x41, self: 0x7e0400, before: 0x400, entry: 0x40, plugin: 2, program: pattern(30)}.bytes(), 0)
+	f.Add(ivtImage{version: 0x40, self: 0x907400, before: 0x400, entry: 0x2c, plugin: 1, program: small}.bytes(), 0)
+	f.Fuzz(func(t *testing.T, b []byte, from int) {
+		v, err := FindIVT(b, from)
+		if err != nil {
+			return
+		}
+		if v.Offset < from || len(v.Skipped) > maxSkipped {
+			t.Errorf("at %#x, %d skipped", v.Offset, len(v.Skipped))
+		}
+		if img, addr, err := v.Image(b); err == nil && (addr != v.Self || len(img) < IVTSize || !bytes.Equal(img, b[v.Offset:v.Offset+len(img)])) {
+			t.Errorf("%d bytes for %#x", len(img), addr)
+		}
+		if dcd, err := v.DCDBytes(b); err == nil {
+			ParseDCD(dcd)
+		}
+		if csf, err := v.CSFBytes(b); err == nil {
+			ParseCSF(csf)
+		}
+		v.Image(b[:len(b)/2])
+	})
+}
+
+func FuzzDCD(f *testing.F) {
+	f.Add(someDCD)
+	f.Add(makeDCD())
+	f.Add(makeFlashHeader(0, nil, [3]uint32{4, 1, 2})[28:60])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if cmds, err := ParseDCD(b); len(cmds) > MaxDCDSize/4 {
+			t.Errorf("%d commands, %v", len(cmds), err)
+		}
+		if cmds, err := ParseDCDv1(b); len(cmds) > MaxDCDv1 {
+			t.Errorf("%d commands, %v", len(cmds), err)
+		}
+	})
+}
+
+func FuzzCSF(f *testing.F) {
+	f.Add(makeCSF(0x177ff400, 0x2000))
+	f.Add(makeCSF())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if cmds, err := ParseCSF(b); len(cmds) > maxCSFCommands {
+			t.Errorf("%d commands, %v", len(cmds), err)
+		}
+	})
+}
+
+func FuzzFlashHeader(f *testing.F) {
+	f.Add(makeFlashHeader(0x977ff000, pattern(100), [3]uint32{4, 0x73fa88a0, 0x200}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if h, err := FindFlashHeader(b, 0); err == nil {
+			h.Image(b)
+		}
+	})
+}
+
+func FuzzContainers(f *testing.F) {
+	f.Add(someSet())
+	f.Add(makeSet(containerSpec{version: 2, tag: 0x87, images: []imageSpec{{0x400, pattern(9), 0, 3, nil}}}))
+	f.Add(append(make([]byte, 0x1000), makeSet(containerSpec{tag: 0x87})...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, _ := FindContainers(b)
+		if s != nil && (s.Offset+s.Size > len(b) || s.Offset+s.Next > len(b) || s.Size < 0 || s.Next < s.Size || len(s.Containers) == 0) {
+			t.Errorf("%+v of %d bytes", s, len(b))
+		}
+		FindBurnTag(b)
+		FlexSPIHeader(b, len(b)/2)
+	})
+}
+
+func FuzzBootStream(f *testing.F) {
+	small := []sbCommand{{tag: 2, addr: 0x1000, count: 20, data: pattern(20)}, {tag: 5, flags: 1, addr: 0x8000}}
+	f.Add(makeBootStream(nil, small...))
+	f.Add(makeBootStream(pattern(16), small...))
+	f.Add(makeBootStream(nil)[:96])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := ParseBootStream(b)
+		if err == nil && s.Size > len(b) {
+			t.Errorf("%d bytes of %d", s.Size, len(b))
+		}
+		if len(b) >= sbHeaderSize { // behind the checksum of the header
+			sum := sha1.Sum(b[20:sbHeaderSize])
+			ParseBootStream(append(sum[:], b[20:]...))
 		}
 	})
 }

@@ -32,6 +32,8 @@ const (
 	IVTSize      = 32
 	bootDataSize = 12
 
+	maxIVTImage = 1 << 30
+
 	tagIVT = 0xd1
 	tagDCD = 0xd2
 	tagCSF = 0xd4
@@ -143,8 +145,8 @@ func ParseIVT(data []byte, off int) (*IVT, error) {
 	switch {
 	case d.Start > v.Self || uint64(d.Start)+uint64(d.Length) < uint64(v.Self)+IVTSize:
 		return fail("its own address %#x lies outside of the image of %#x bytes at %#x", v.Self, d.Length, d.Start)
-	case uint64(d.Start)+uint64(d.Length) > 1<<32:
-		return fail("an image of %#x bytes at %#x exceeds the address space", d.Length, d.Start)
+	case d.Length > maxIVTImage || uint64(d.Start)+uint64(d.Length) > 1<<32:
+		return fail("an image of %#x bytes at %#x: no such board has that much memory there", d.Length, d.Start)
 	case v.Entry < d.Start || uint64(v.Entry) >= uint64(d.Start)+uint64(d.Length):
 		return fail("the entry point %#x lies outside of the image of %#x bytes at %#x", v.Entry, d.Length, d.Start)
 	}

@@ -52,6 +52,7 @@ type board struct {
 	// in Emit, write the rest; all of them are joined when Recover returns.
 	mu        sync.Mutex
 	port      usb.Port // the chosen board's; as named by the user until then
+	peer      usb.Port // the port's name on the controller's other bus, if it has one
 	address   int      // the device number of the last enumeration
 	seen      bool     // a board was chosen, or asked on the serial line
 	stage     string

@@ -15,14 +15,38 @@ import (
 
 // openUSB prepares for stages that are USB devices which snag talks to itself.
 func (b *board) openUSB(ctx context.Context) error {
-	var err error
 	if b.port != "" {
-		if b.lock, err = lockPort(string(b.port)); err != nil {
+		if err := b.hold(b.port); err != nil {
 			return err
 		}
 	}
+	var err error
 	b.change, err = b.opt.USB.Watch(ctx)
 	return err
+}
+
+// hold locks a port under the one of its two names that all agree on, and remembers the other one: a stage
+// of another speed is on the controller's other bus.
+func (b *board) hold(port usb.Port) error {
+	if host, ok := b.opt.USB.(usb.Peerer); ok {
+		peer, err := host.Peer(port)
+		if err != nil {
+			b.opt.Log.Info("no companion port", "err", err)
+		}
+		b.peer = peer
+	}
+	name := port
+	if b.peer != "" && b.peer.Compare(port) < 0 {
+		name = b.peer
+	}
+	var err error
+	b.lock, err = lockPort(string(name))
+	return err
+}
+
+// here reports whether a device is on the board's port.
+func (b *board) here(d usb.Device) bool {
+	return d.Port == b.port || b.peer != "" && d.Port == b.peer
 }
 
 // nextDevice waits for the board's next enumeration, and opens it.
@@ -76,10 +100,10 @@ func (b *board) chooseDevice() (usb.Device, bool, error) {
 	for _, d := range devices {
 		switch {
 		case b.seen:
-			if d.Port != b.port || !b.fresh(d) {
+			if !b.here(d) || !b.fresh(d) {
 				continue
 			}
-		case b.port != "" && d.Port != b.port, b.opt.ID != (usb.ID{}) && d.ID != b.opt.ID:
+		case b.port != "" && !b.here(d), b.opt.ID != (usb.ID{}) && d.ID != b.opt.ID:
 			continue
 		case !b.known(d):
 			if err := b.otherModel(d); err != nil && b.port != "" {
@@ -129,11 +153,9 @@ func (b *board) otherModel(d usb.Device) error {
 func (b *board) take(ctx context.Context, d usb.Device) (*socs.Stage, error) {
 	since := time.Now()
 	if b.lock == nil {
-		lock, err := lockPort(string(d.Port))
-		if err != nil {
+		if err := b.hold(d.Port); err != nil {
 			return nil, err
 		}
-		b.lock = lock
 	}
 	handle, err := b.opt.USB.Open(ctx, d)
 	if err != nil {
@@ -142,7 +164,10 @@ func (b *board) take(ctx context.Context, d usb.Device) (*socs.Stage, error) {
 	b.closeHandle()
 	b.handle = handle
 	b.mu.Lock()
-	b.port, b.address, b.stageDone = d.Port, d.Address, time.Time{}
+	if b.port == "" {
+		b.port = d.Port
+	}
+	b.address, b.stageDone = d.Address, time.Time{}
 	b.mu.Unlock()
 	b.opt.Log.Info("device opened", "port", d.Port, "id", d.ID, "release", fmt.Sprintf("%04x", d.Release), "address", d.Address, "took", time.Since(since))
 	b.Emit("", event.BoardSeen{ID: d.ID.String(), Product: d.Product, Device: d.Node})
@@ -166,7 +191,7 @@ func (b *board) noNextDevice(ctx context.Context) error {
 	found := "nothing enumerated there"
 	devices, _ := b.opt.USB.Devices()
 	for _, d := range devices {
-		if d.Port == b.port {
+		if b.here(d) {
 			found = stillThere
 		}
 	}
@@ -177,7 +202,7 @@ func (b *board) noNextDevice(ctx context.Context) error {
 func (b *board) noDevice(e *NoBoardError) {
 	devices, _ := b.opt.USB.Devices()
 	for _, d := range devices {
-		if b.port != "" && d.Port == b.port {
+		if b.port != "" && b.here(d) {
 			e.Found = fmt.Sprintf("on port %s is %s (%s), which is no boot ROM of a %s", d.Port, d.ID, d.Product, b.opt.Model.Name)
 		} else if err := b.otherModel(d); err != nil && b.port == "" {
 			e.Found = err.Error()

@@ -1,0 +1,212 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"snag/event"
+	"snag/sim/inproc"
+	"snag/sim/usbdev"
+	"snag/socs"
+	"snag/usb"
+)
+
+var (
+	romA, romB, splAny = usb.ID{Vendor: 1, Product: 0xa}, usb.ID{Vendor: 1, Product: 0xb}, usb.ID{Vendor: 1, Product: 0x5}
+	stranger           = usb.ID{Vendor: 9, Product: 9}
+)
+
+// twoStages is a family of two models, whose boards are recovered by reading the product's name of two stages.
+type twoStages struct{}
+
+func (twoStages) Family() socs.Family {
+	return socs.Family{
+		Name: "fake", Carriers: []socs.Carrier{socs.USB}, Reenumerate: 10 * time.Second,
+		ROM: []socs.Identity{
+			{ID: romA, First: 2, Last: 9, Models: []string{"a"}},
+			{ID: romB, Models: []string{"b"}},
+		},
+		Later: []socs.Identity{{ID: splAny}},
+	}
+}
+
+func (twoStages) Check(_ socs.Model, fw socs.Firmware) (socs.Firmware, []socs.Finding, error) {
+	return fw, nil, nil
+}
+
+func (twoStages) Recover(ctx context.Context, job socs.Job) error {
+	for _, name := range []string{"rom", "spl"} {
+		s, err := job.Board.Next(ctx)
+		if err != nil {
+			return err
+		}
+		job.Board.Emit(name, event.StageBegun{})
+		if _, err := usb.String(ctx, s.USB, s.USB.Descriptors().Product); err != nil {
+			return &socs.BoardError{Stage: name, Err: err}
+		}
+		job.Board.Emit(name, event.StageDone{Summary: event.StageSummary{Stage: name, File: fmt.Sprintf("%s rom=%v", s.ID, s.ROM)}})
+		if !s.ROM {
+			return nil
+		}
+	}
+	return nil
+}
+
+// plug attaches a device that has nothing but a name.
+func plug(t *testing.T, p usbdev.Port, id usb.ID, release uint16, speed usbdev.Speed) {
+	t.Helper()
+	d := usbdev.NewGadget(&usbdev.Descriptors{
+		Speed: speed, ID: id, Release: release, Product: "stage",
+		Configs: []usbdev.Config{{Value: 1, Interfaces: []usbdev.Interface{{Class: 255}}}},
+	}, nothing{})
+	if err := p.Attach(t.Context(), d); err != nil {
+		t.Error(err)
+	}
+}
+
+type nothing struct{}
+
+func (nothing) Configured(uint8)      {}
+func (nothing) Selected(uint8, uint8) {}
+func (nothing) Control(context.Context, usbdev.Setup, []byte) (int, error) {
+	return 0, usbdev.ErrStall
+}
+
+// run recovers a model on a host, while act plays the board. It returns what was done at each stage.
+func run(t *testing.T, host usb.Host, opt Options, model string, act func()) ([]string, error) {
+	opt.Backend, opt.USB, opt.Model = twoStages{}, host, socs.Model{Name: model, Family: "fake"}
+	opt.Timeout = 30 * time.Second
+	var mu sync.Mutex
+	var stages []string
+	opt.Emit = func(e event.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		if d, ok := e.Body.(event.StageDone); ok {
+			stages = append(stages, d.Summary.File)
+		}
+	}
+	var wg sync.WaitGroup
+	wg.Go(act)
+	err := Run(t.Context(), opt)
+	wg.Wait()
+	mu.Lock()
+	defer mu.Unlock()
+	return stages, err
+}
+
+func TestDevice(t *testing.T) {
+	rom, spl := "0001:000a rom=true", "0001:0005 rom=false"
+	for _, tc := range []struct {
+		name  string
+		opt   Options
+		model string // "a" if empty
+		act   func(t *testing.T, h *inproc.Host)
+		want  []string
+		code  int
+		text  string // of the error
+	}{
+		{name: "plugged in already, SPL later", act: func(t *testing.T, h *inproc.Host) {
+			plug(t, h.Port("1-1"), romA, 2, usbdev.HighSpeed)
+			time.Sleep(time.Second)
+			h.Port("1-1").Detach()
+			time.Sleep(5 * time.Second)
+			plug(t, h.Port("1-1"), splAny, 0, usbdev.HighSpeed)
+		}, want: []string{rom, spl}},
+		{name: "SPL under an ID of its own, at super speed", act: func(t *testing.T, h *inproc.Host) {
+			plug(t, h.Port("1-1"), romA, 2, usbdev.HighSpeed)
+			time.Sleep(time.Second)
+			h.Port("1-1").Detach()
+			plug(t, h.Port("1-1"), stranger, 0, usbdev.SuperSpeed)
+		}, want: []string{rom, "0009:0009 rom=false"}},
+		{name: "standing at SPL", act: func(t *testing.T, h *inproc.Host) {
+			plug(t, h.Port("1-1.4"), splAny, 0, usbdev.HighSpeed)
+		}, want: []string{spl}},
+		{name: "others are left alone", act: func(t *testing.T, h *inproc.Host) {
+			plug(t, h.Port("1-1"), romB, 0, usbdev.HighSpeed)
+			plug(t, h.Port("1-2"), stranger, 0, usbdev.HighSpeed)
+			plug(t, h.Port("1-4"), romA, 1, usbdev.HighSpeed) // an older chip
+			time.Sleep(time.Second)
+			plug(t, h.Port("1-3"), romA, 9, usbdev.HighSpeed)
+			time.Sleep(time.Second)
+			h.Port("1-3").Detach()
+			plug(t, h.Port("1-3"), splAny, 0, usbdev.HighSpeed)
+		}, want: []string{rom, spl}},
+		{name: "two boards", act: func(t *testing.T, h *inproc.Host) {
+			plug(t, h.Port("1-1"), romA, 2, usbdev.HighSpeed)
+			plug(t, h.Port("1-2"), romA, 2, usbdev.HighSpeed)
+		}, code: ExitUsage, text: "2 boards match: 1-1 (0001:000a), 1-2 (0001:000a)"},
+		{name: "two boards, port named", opt: Options{Port: "1-2"}, act: func(t *testing.T, h *inproc.Host) {
+			plug(t, h.Port("1-1"), romA, 2, usbdev.HighSpeed)
+			plug(t, h.Port("1-2"), romA, 2, usbdev.HighSpeed)
+			time.Sleep(time.Second)
+			h.Port("1-2").Detach()
+			plug(t, h.Port("1-2"), splAny, 2, usbdev.HighSpeed)
+		}, want: []string{rom, spl}},
+		{name: "ROM under another ID", opt: Options{ROM: stranger}, act: func(t *testing.T, h *inproc.Host) {
+			plug(t, h.Port("1-1"), romA, 2, usbdev.HighSpeed)
+			plug(t, h.Port("1-2"), stranger, 2, usbdev.HighSpeed)
+			time.Sleep(time.Second)
+			h.Port("1-2").Detach()
+			plug(t, h.Port("1-2"), splAny, 2, usbdev.HighSpeed)
+		}, want: []string{"0009:0009 rom=true", spl}},
+		{name: "another model on the named port", opt: Options{Port: "1-2"}, act: func(t *testing.T, h *inproc.Host) {
+			plug(t, h.Port("1-2"), romB, 0, usbdev.HighSpeed)
+		}, code: ExitBoard, text: "the board on port 1-2 is no a: its boot ROM shows 0001:000b, which is b"},
+		{name: "another model on any port", act: func(t *testing.T, h *inproc.Host) {
+			plug(t, h.Port("1-2"), romB, 0, usbdev.HighSpeed)
+		}, code: ExitNoBoard, text: "which is b"},
+		{name: "something else on the named port", opt: Options{Port: "1-2"}, act: func(t *testing.T, h *inproc.Host) {
+			plug(t, h.Port("1-2"), stranger, 0, usbdev.HighSpeed)
+		}, code: ExitNoBoard, text: "on port 1-2 is 0009:0009 (stage), which is no boot ROM of a a"},
+		{name: "nothing", act: func(*testing.T, *inproc.Host) {}, code: ExitNoBoard, text: "no board within 30s"},
+		{name: "no next stage", act: func(t *testing.T, h *inproc.Host) {
+			plug(t, h.Port("1-1"), romA, 2, usbdev.HighSpeed)
+		}, want: []string{rom}, code: ExitBoard, text: "did not appear on port 1-1 within 10s: the device of the stage before is still there"},
+		{name: "leaves for good", act: func(t *testing.T, h *inproc.Host) {
+			plug(t, h.Port("1-1"), romA, 2, usbdev.HighSpeed)
+			time.Sleep(time.Second)
+			h.Port("1-1").Detach()
+		}, want: []string{rom}, code: ExitBoard, text: "did not appear on port 1-1 within 10s: nothing enumerated there"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				host := inproc.New(inproc.Pair{High: 1, Super: 2})
+				if tc.model == "" {
+					tc.model = "a"
+				}
+				got, err := run(t, host, tc.opt, tc.model, func() { tc.act(t, host) })
+				for _, p := range []usb.Port{"1-1", "1-2", "1-3", "1-4", "1-1.4"} {
+					host.Port(p).Detach()
+				}
+				if !slices.Equal(got, tc.want) || ExitCode(err) != tc.code || err != nil && !strings.Contains(err.Error(), tc.text) {
+					t.Errorf("stages %q, exit code %d, error %v; want %q, %d, %q", got, ExitCode(err), err, tc.want, tc.code, tc.text)
+				}
+				if tc.code == ExitBoard && Hint(err) == "" {
+					t.Errorf("no hint for %v", err)
+				}
+			})
+		})
+	}
+}
+
+// A port has one lock, whichever of its two names is used.
+func TestDeviceLock(t *testing.T) {
+	host := inproc.New(inproc.Pair{High: 101, Super: 102})
+	other := &board{opt: Options{USB: host}}
+	if err := other.hold("102-7"); err != nil {
+		t.Fatal(err)
+	}
+	defer other.lock.release()
+	b := &board{opt: Options{USB: host}}
+	var locked *LockedError
+	if err := b.hold("101-7"); !errors.As(err, &locked) {
+		t.Errorf("the companion port: %v", err)
+	}
+}
