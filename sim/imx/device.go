@@ -1,0 +1,325 @@
+package imx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"snag/sim/usbdev"
+)
+
+// Endpoints, in all models that have them. uuu and imx_usb read HID reports from 0x81 without looking at
+// the descriptors; imx_usb does the same with the bulk ones.
+const (
+	epOut    = 0x01
+	epIn     = 0x81
+	epBulkIn = 0x82
+)
+
+// HID's requests and descriptors (HID 1.11, sections 6.2 and 7.2).
+const (
+	hidSetReport = 0x09
+	hidSetIdle   = 0x0a
+	descHID      = 0x21
+	descReport   = 0x22
+	getDesc      = 6
+)
+
+// reportDescriptor describes the four reports of SDP with one vendor usage each (HID 1.11, section 6.2.2):
+// 1 and 2 out with 16 and data bytes, 3 and 4 in with 4 and 64.
+func reportDescriptor(data int) []byte {
+	b := []byte{
+		0x06, 0x00, 0xff, // usage page: vendor
+		0x09, 0x01, // usage 1
+		0xa1, 0x01, // collection: application
+	}
+	for i, n := range []int{16, data, 4, 64} {
+		b = append(b,
+			0x85, byte(i+1), // report ID
+			0x19, 0x01, 0x29, 0x01, // usages 1 to 1
+			0x15, 0x00, 0x26, 0xff, 0x00, // values 0 to 255
+			0x75, 0x08, // bits of a value
+			0x96, byte(n), byte(n>>8)) // values
+		if i < 2 {
+			b = append(b, 0x91, 0x02) // output
+		} else {
+			b = append(b, 0x81, 0x02) // input
+		}
+	}
+	return append(b, 0xc0)
+}
+
+// report is one report, or one transfer of a bulk endpoint, from the host.
+type report struct {
+	id      byte
+	data    []byte
+	control bool // by SET_REPORT
+}
+
+// errConfigured says that the host selected a configuration: what was going on before is forgotten.
+var errConfigured = errors.New("the host configured the device anew")
+
+// device is the USB function of a stage. The stage's goroutine reads reports and sends answers; what
+// goes between is in Gadget's pipes and in reports.
+type device struct {
+	*usbdev.Gadget
+	hid        bool
+	descriptor []byte // the report descriptor
+	max        int    // bytes of the longest report from the host, with its ID
+	violation  func(format string, args ...any)
+	noControl  bool // SET_REPORT is not served
+
+	reports    chan report
+	configured chan struct{} // holds one: the host selected a configuration
+	fetched    chan struct{} // closed when the host has read the report descriptor
+	resume     chan struct{} // holds one: the OUT endpoint is looked at again
+
+	mu         sync.Mutex
+	hasFetched bool
+	stalled    int                                // SET_REPORTs still to be refused
+	halted     map[uint8]bool                     // endpoints
+	transfers  map[uint8]*context.CancelCauseFunc // pending on an endpoint
+}
+
+// newDevice makes a device. For HID out tells whether there is an interrupt OUT endpoint, and data the size
+// of report 2 without its ID; for bulk data is the packet size.
+func newDevice(d usbdev.Descriptors, hid, out bool, inPacket, data int, violation func(string, ...any)) *device {
+	v := &device{
+		hid: hid, max: 1 + data, violation: violation,
+		reports: make(chan report), configured: make(chan struct{}, 1), fetched: make(chan struct{}), resume: make(chan struct{}, 1),
+		halted: make(map[uint8]bool), transfers: make(map[uint8]*context.CancelCauseFunc),
+	}
+	iface := usbdev.Interface{Class: 0xff}
+	if hid {
+		v.descriptor = reportDescriptor(data)
+		iface.Class = 3
+		iface.Extra = []byte{9, descHID, 0x10, 0x01, 0, 1, descReport, byte(len(v.descriptor)), byte(len(v.descriptor) >> 8)}
+		iface.Endpoints = []usbdev.Endpoint{{Address: epIn, Type: usbdev.Interrupt, MaxPacket: uint16(inPacket), Interval: 1}}
+		if out {
+			iface.Endpoints = append(iface.Endpoints, usbdev.Endpoint{Address: epOut, Type: usbdev.Interrupt, MaxPacket: 1024, Interval: 1})
+		}
+	} else {
+		iface.Endpoints = []usbdev.Endpoint{
+			{Address: epOut, Type: usbdev.Bulk, MaxPacket: uint16(data)},
+			{Address: epBulkIn, Type: usbdev.Bulk, MaxPacket: uint16(data)},
+		}
+	}
+	d.Configs = []usbdev.Config{{Value: 1, Attributes: 0x40, MaxPower: 5, Interfaces: []usbdev.Interface{iface}}}
+	v.Gadget = usbdev.NewGadget(&d, (*function)(v))
+	return v
+}
+
+// function is the class's side of a device.
+type function device
+
+func (f *function) Configured(value uint8) {
+	if value == 0 {
+		return
+	}
+	select {
+	case f.configured <- struct{}{}:
+	default:
+	}
+}
+
+func (f *function) Selected(uint8, uint8) {}
+
+func (f *function) Control(ctx context.Context, s usbdev.Setup, data []byte) (int, error) {
+	switch {
+	case !f.hid:
+		return 0, usbdev.ErrStall
+	case s.Type == 0x81 && s.Request == getDesc && s.Value == descReport<<8:
+		f.mu.Lock()
+		if !f.hasFetched {
+			f.hasFetched = true
+			close(f.fetched)
+		}
+		f.mu.Unlock()
+		return copy(data, f.descriptor), nil
+	case s.Type == 0x21 && s.Request == hidSetIdle:
+		return 0, nil
+	case s.Type == 0x21 && s.Request == hidSetReport && s.Value>>8 == 2 && !f.noControl:
+		return f.setReport(ctx, byte(s.Value), data)
+	}
+	return 0, usbdev.ErrStall
+}
+
+func (f *function) setReport(ctx context.Context, id byte, data []byte) (int, error) {
+	f.mu.Lock()
+	refuse := f.stalled > 0
+	if refuse {
+		f.stalled--
+	}
+	f.mu.Unlock()
+	if refuse {
+		return 0, usbdev.ErrStall
+	}
+	if len(data) == 0 || data[0] != id {
+		f.violation("SET_REPORT %d with a report that begins % x", id, data[:min(len(data), 4)])
+		return 0, usbdev.ErrStall
+	}
+	select {
+	case f.reports <- report{id, append([]byte(nil), data[1:]...), true}:
+		return len(data), nil
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-f.Gone():
+		return 0, usbdev.ErrGone
+	}
+}
+
+// pump hands what comes by the OUT endpoint to the stage, while that is served.
+func (v *device) pump(ctx context.Context, served func() bool) {
+	pipe := v.OutPipe(epOut)
+	if pipe == nil {
+		return
+	}
+	for {
+		if !served() {
+			select {
+			case <-v.resume:
+				continue
+			case <-ctx.Done():
+				return
+			}
+		}
+		buf := make([]byte, 2048)
+		n, err := pipe.Read(ctx, buf)
+		if err != nil {
+			return
+		}
+		if n == 0 {
+			continue
+		}
+		select {
+		case v.reports <- report{buf[0], buf[1:n], false}:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// serve lets pump go on that stopped.
+func (v *device) serve() {
+	select {
+	case v.resume <- struct{}{}:
+	default:
+	}
+}
+
+// receive waits for the host's next report.
+func (v *device) receive(ctx context.Context) (report, error) {
+	select {
+	case <-v.configured:
+		return report{}, errConfigured
+	default:
+	}
+	select {
+	case <-v.configured:
+		return report{}, errConfigured
+	case r := <-v.reports:
+		return r, nil
+	case <-ctx.Done():
+		return report{}, ctx.Err()
+	case <-v.Gone():
+		return report{}, usbdev.ErrGone
+	}
+}
+
+// send gives the host a report, its ID first, and returns when the host has it.
+func (v *device) send(ctx context.Context, b []byte) error {
+	ep := uint8(epIn)
+	if !v.hid {
+		ep = epBulkIn
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watched := make(chan struct{})
+	defer close(watched)
+	go func() {
+		select {
+		case <-v.configured:
+			cancel(errConfigured)
+		case <-watched:
+		}
+	}()
+	_, err := v.InPipe(ep).Write(ctx, b)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("answer not read by the host: %w", err)
+	}
+	return nil
+}
+
+// halt stalls every endpoint, and the next SET_REPORT.
+func (v *device) halt() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.stalled++
+	for _, ep := range []uint8{epOut, epIn, epBulkIn} {
+		v.halted[ep] = true
+		if cancel := v.transfers[ep]; cancel != nil {
+			(*cancel)(usbdev.ErrStall)
+		}
+	}
+}
+
+// begin notes a transfer on an endpoint, which halt ends.
+func (v *device) begin(ctx context.Context, ep uint8) (context.Context, func(error) error, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.halted[ep] {
+		return nil, nil, usbdev.ErrStall
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	v.transfers[ep] = &cancel
+	return ctx, func(err error) error {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if v.transfers[ep] == &cancel {
+			delete(v.transfers, ep)
+		}
+		if err != nil && context.Cause(ctx) == usbdev.ErrStall {
+			err = usbdev.ErrStall
+		}
+		cancel(nil)
+		return err
+	}, nil
+}
+
+// In implements [usbdev.Device].
+func (v *device) In(ctx context.Context, ep uint8, buf []byte) (int, error) {
+	ctx, end, err := v.begin(ctx, ep)
+	if err != nil {
+		return 0, err
+	}
+	n, err := v.Gadget.In(ctx, ep, buf)
+	return n, end(err)
+}
+
+// Out implements [usbdev.Device].
+func (v *device) Out(ctx context.Context, ep uint8, data []byte) (int, error) {
+	ctx, end, err := v.begin(ctx, ep)
+	if err != nil {
+		return 0, err
+	}
+	n, err := v.Gadget.Out(ctx, ep, data)
+	return n, end(err)
+}
+
+// Control implements [usbdev.Device]: the end of a halt, then as the gadget has it.
+func (v *device) Control(ctx context.Context, s usbdev.Setup, data []byte) (int, error) {
+	const clearFeature, setConfiguration = 1, 9
+	v.mu.Lock()
+	switch {
+	case s.Type == 0x02 && s.Request == clearFeature && s.Value == 0:
+		delete(v.halted, uint8(s.Index))
+	case s.Type == 0x00 && s.Request == setConfiguration:
+		clear(v.halted)
+	}
+	v.mu.Unlock()
+	return v.Gadget.Control(ctx, s, data)
+}
