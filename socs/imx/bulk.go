@@ -187,7 +187,7 @@ func (b *bulk) check(ctx context.Context, cmd firmware.DCDCommand) error {
 			return err
 		}
 		if cmd.HasCount && polls == cmd.Count || time.Now().After(deadline) {
-			return b.sdp.wrong(fmt.Sprintf("DCD command at %#x: check of register %#08x, %d times", cmd.Offset, cmd.Address, polls),
+			return b.sdp.wrong(fmt.Sprintf("check of register %#08x, %d times", cmd.Address, polls),
 				fmt.Sprintf("%s of %#x", cmd.Condition, cmd.Value), fmt.Sprintf("%#x", value), "the DCD is for another board: the DRAM was not set up")
 		}
 		timer.Reset(checkPoll)

@@ -37,6 +37,7 @@ const (
 	dataIdle     = 10 * time.Second // in which a board takes no data of a file
 	streamIdle   = 30 * time.Second // and of a stream: SPL sets up the DRAM before it asks for the rest
 	reenumerate  = 20 * time.Second // from the jump to SPL's enumeration
+	goneTime     = time.Second      // from a transfer that failed to the board's end, if that was the cause
 	progressTime = 100 * time.Millisecond
 )
 
@@ -133,6 +134,15 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (bool, error) {
 		}
 	}
 	err := serve(ctx, stage)
+	if errors.Is(err, usb.ErrProtocol) {
+		// A device that is unplugged may fail a transfer before the host notices that it is gone.
+		select {
+		case <-stage.Gone:
+			err = fmt.Errorf("%w (%w)", err, usb.ErrGone)
+		case <-ctx.Done():
+		case <-time.After(goneTime):
+		}
+	}
 	if cause := context.Cause(ctx); cause != nil && err != nil {
 		return false, cause
 	}
