@@ -2,7 +2,6 @@ package imx_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -80,27 +79,23 @@ func slotsOf(m imx.Model, spl imx.SPLKind) []string {
 	return []string{"u-boot-with-dcd"}
 }
 
-// run recovers a board in a bubble of its own time.
-func (tr trial) run(t *testing.T) *outcome {
+// complete fills in what the trial leaves out.
+func (tr *trial) complete(t *testing.T) {
 	t.Helper()
-	cfg := tr.cfg
 	var err error
-	if cfg.Model, err = imx.FindModel(tr.model); err != nil {
+	if tr.cfg.Model, err = imx.FindModel(tr.model); err != nil {
 		t.Fatal(err)
 	}
-	if cfg.Machine == nil && cfg.Model.Protocol == imx.Bulk {
-		cfg.Machine = &imx.Memory{Reads: ready()}
-	}
-	board, err := imx.New(cfg)
-	if err != nil {
-		t.Fatal(err)
+	m := tr.cfg.Model
+	if tr.cfg.Machine == nil && m.Protocol == imx.Bulk {
+		tr.cfg.Machine = &imx.Memory{Reads: ready()}
 	}
 	if tr.firmware == nil {
-		kind := cfg.SPL
+		kind := tr.cfg.SPL
 		if kind == "" {
-			kind = cfg.Model.SPL
+			kind = m.SPL
 		}
-		tr.firmware = files(t, cfg, slotsOf(cfg.Model, kind)...)
+		tr.firmware = files(t, tr.cfg, slotsOf(m, kind)...)
 	}
 	if tr.port == "" {
 		tr.port = "201-1"
@@ -108,21 +103,49 @@ func (tr trial) run(t *testing.T) *outcome {
 	if tr.host == nil {
 		tr.host = inproc.New()
 	}
-	o := &outcome{}
+}
+
+// run plugs in a board, which is to be done in a bubble of its own time, and recovers it.
+func (tr trial) run(t *testing.T) *outcome {
+	t.Helper()
+	tr.complete(t)
+	board, err := imx.New(tr.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := board.Run(ctx, tr.host.Port(tr.port)); err != nil {
 			t.Error(err)
 		}
 	})
-	opt := tr.opt
-	opt.Backend, opt.USB = soc.Backend{}, tr.host
-	if opt.Model, err = socs.Lookup(tr.model); err != nil {
+	o := tr.recover(t, ctx)
+	if o.err == nil {
+		select {
+		case <-board.Settled():
+		case <-time.After(time.Minute):
+			t.Error("the board did not settle")
+		}
+	}
+	o.report = board.Report()
+	cancel()
+	wg.Wait()
+	return o
+}
+
+// recover recovers what is plugged in.
+func (tr trial) recover(t *testing.T, ctx context.Context) *outcome {
+	t.Helper()
+	tr.complete(t)
+	model, err := socs.Lookup(tr.model)
+	if err != nil {
 		t.Fatal(err)
 	}
-	opt.Firmware = tr.firmware
-	opt.Port = tr.port
+	opt := tr.opt
+	opt.Backend, opt.USB, opt.Model, opt.Firmware, opt.Port = soc.Backend{}, tr.host, model, tr.firmware, tr.port
+	o := &outcome{}
 	var mu sync.Mutex
 	opt.Emit = func(e event.Event) {
 		mu.Lock()
@@ -132,29 +155,19 @@ func (tr trial) run(t *testing.T) *outcome {
 	begun := time.Now()
 	o.err = recovery.Run(ctx, opt)
 	o.took = time.Since(begun)
-	if o.err == nil {
-		select {
-		case <-board.Settled():
-		case <-time.After(time.Minute):
-			t.Error("the board did not settle")
-		}
-	}
-	cancel()
-	wg.Wait()
-	o.report = board.Report()
 	mu.Lock()
 	defer mu.Unlock()
 	return o
 }
 
-// ready is hardware that sets the bit which the generated DCDs wait for, the fifth time it is read.
+// ready is hardware that sets the bit which the generated DCDs wait for, each fifth time it is read.
 func ready() func(uint32, []byte) {
 	reads := 0
 	return func(addr uint32, b []byte) {
 		if addr != 0x020c8000 {
 			return
 		}
-		if reads++; reads == 5 {
+		if reads++; reads%5 == 0 {
 			b[0] |= 2
 		}
 	}
@@ -192,5 +205,3 @@ func TestModels(t *testing.T) {
 		}
 	}
 }
-
-var _ = errors.New

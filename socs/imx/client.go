@@ -8,7 +8,6 @@ import (
 
 	"snag/event"
 	"snag/socs"
-	"snag/usb"
 	"snag/usb/hid"
 )
 
@@ -167,9 +166,9 @@ func (s *sdp) errorStatus(ctx context.Context) (word, error) {
 }
 
 // jump starts the image at an address. The device answers with the HAB word and, only if it does not jump, with HAB's
-// status: success is silence, or the end of the enumeration once the command was taken. uuu, imx_usb and Snagboot end well
-// also when they are told of a refusal.
-func (s *sdp) jump(ctx context.Context, addr uint32, gone <-chan struct{}) error {
+// status: success is silence, or the end of the enumeration. A device that leaves before the HAB word was reset: ROMs and SPL
+// wait until that has gone. uuu, imx_usb and Snagboot end well also when they are told of a refusal.
+func (s *sdp) jump(ctx context.Context, addr uint32) error {
 	c := command{code: cmdJump, address: addr}
 	if err := s.send(ctx, c, nil, nil); err != nil {
 		return err
@@ -177,9 +176,6 @@ func (s *sdp) jump(ctx context.Context, addr uint32, gone <-chan struct{}) error
 	first, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	if err := s.awaitHAB(first, c); err != nil {
-		if left(err, gone) {
-			return nil
-		}
 		return err
 	}
 	second, cancel := context.WithTimeout(ctx, jumpTime)
@@ -204,17 +200,4 @@ func (s *sdp) jump(ctx context.Context, addr uint32, gone <-chan struct{}) error
 		hint = "SPL finds nothing to start at that address: check that SPL and U-Boot are from one build"
 	}
 	return &socs.BoardError{Stage: s.stage, Err: fmt.Errorf("%s was refused: expected no status, got %s", c, w.hab()), Hint: hint}
-}
-
-// left tells whether a failed transfer means that the device is not there any more, as after a jump.
-func left(err error, gone <-chan struct{}) bool {
-	if errors.Is(err, usb.ErrGone) || errors.Is(err, usb.ErrProtocol) {
-		return true
-	}
-	select {
-	case <-gone:
-		return true
-	default:
-		return false
-	}
 }

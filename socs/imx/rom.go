@@ -82,7 +82,7 @@ func (r *recovery) loadImage(ctx context.Context, s *sdp, stage *socs.Stage, img
 			return err
 		}
 	}
-	if err := s.jump(ctx, img.addr, stage.Gone); err != nil {
+	if err := s.jump(ctx, img.addr); err != nil {
 		return err
 	}
 	r.board.Emit(stageROM, event.StageDone{Summary: event.StageSummary{

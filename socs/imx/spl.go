@@ -39,7 +39,7 @@ func (r *recovery) serveSPL(ctx context.Context, stage *socs.Stage) error {
 		return err
 	}
 	progress.done()
-	if err := s.jump(ctx, second.addr, stage.Gone); err != nil {
+	if err := s.jump(ctx, second.addr); err != nil {
 		return err
 	}
 	r.board.Emit(stageSPL, event.StageDone{Summary: event.StageSummary{
