@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"snag/firmware/firmwaretest"
 )
 
 // What mkimage and dtc make is read, and what the tests' builders make is read by dumpimage and dtc:
@@ -336,7 +338,7 @@ func TestMkimageMXS(t *testing.T) {
 func TestDumpimageReadsOurStream(t *testing.T) {
 	dumpimage := tool(t, "dumpimage", "u-boot-tools")
 	for _, key := range [][]byte{make([]byte, 16), pattern(16)} {
-		img := write(t, t.TempDir(), "u-boot.sb", someStream(key))
+		img := write(t, t.TempDir(), "u-boot.sb", firmwaretest.SomeStream(key))
 		if out := run(t, dumpimage, "-l", img); !strings.Contains(out, "Verification PASSED") {
 			t.Error(out)
 		}

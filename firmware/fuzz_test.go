@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/sha1"
 	"testing"
+
+	"snag/firmware/firmwaretest"
 )
 
 func FuzzUImage(f *testing.F) {
@@ -69,11 +71,11 @@ func FuzzIdentify(f *testing.F) {
 
 // FuzzIVT drives all that a table leads to.
 func FuzzIVT(f *testing.F) {
-	small := ivtImage{version: 0x40, self: 0x177ff400, before: 0x400, entry: 0x100, dcd: someDCD, program: pattern(40), csf: makeCSF(0x177ff400, 0x2000)}.bytes()
+	small := firmwaretest.IVT{Version: 0x40, Self: 0x177ff400, Before: 0x400, Entry: 0x100, DCD: firmwaretest.SomeDCD, Program: pattern(40), CSF: firmwaretest.CSF(0x177ff400, 0x2000)}.Bytes()
 	f.Add(small, 0)
 	f.Add(append(make([]byte, 64), small...), 3)
-	f.Add(ivtImage{version: 0x41, self: 0x7e0400, before: 0x400, entry: 0x40, plugin: 2, program: pattern(30)}.bytes(), 0)
-	f.Add(ivtImage{version: 0x40, self: 0x907400, before: 0x400, entry: 0x2c, plugin: 1, program: small}.bytes(), 0)
+	f.Add(firmwaretest.IVT{Version: 0x41, Self: 0x7e0400, Before: 0x400, Entry: 0x40, Plugin: 2, Program: pattern(30)}.Bytes(), 0)
+	f.Add(firmwaretest.IVT{Version: 0x40, Self: 0x907400, Before: 0x400, Entry: 0x2c, Plugin: 1, Program: small}.Bytes(), 0)
 	f.Fuzz(func(t *testing.T, b []byte, from int) {
 		v, err := FindIVT(b, from)
 		if err != nil {
@@ -96,9 +98,9 @@ func FuzzIVT(f *testing.F) {
 }
 
 func FuzzDCD(f *testing.F) {
-	f.Add(someDCD)
-	f.Add(makeDCD())
-	f.Add(makeFlashHeader(0, nil, [3]uint32{4, 1, 2})[28:60])
+	f.Add(firmwaretest.SomeDCD)
+	f.Add(firmwaretest.DCD())
+	f.Add(firmwaretest.FlashHeader(0, nil, [3]uint32{4, 1, 2})[28:60])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if cmds, err := ParseDCD(b); len(cmds) > MaxDCDSize/4 {
 			t.Errorf("%d commands, %v", len(cmds), err)
@@ -110,8 +112,8 @@ func FuzzDCD(f *testing.F) {
 }
 
 func FuzzCSF(f *testing.F) {
-	f.Add(makeCSF(0x177ff400, 0x2000))
-	f.Add(makeCSF())
+	f.Add(firmwaretest.CSF(0x177ff400, 0x2000))
+	f.Add(firmwaretest.CSF())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if cmds, err := ParseCSF(b); len(cmds) > maxCSFCommands {
 			t.Errorf("%d commands, %v", len(cmds), err)
@@ -120,7 +122,7 @@ func FuzzCSF(f *testing.F) {
 }
 
 func FuzzFlashHeader(f *testing.F) {
-	f.Add(makeFlashHeader(0x977ff000, pattern(100), [3]uint32{4, 0x73fa88a0, 0x200}))
+	f.Add(firmwaretest.FlashHeader(0x977ff000, pattern(100), [3]uint32{4, 0x73fa88a0, 0x200}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if h, err := FindFlashHeader(b, 0); err == nil {
 			h.Image(b)
@@ -129,9 +131,9 @@ func FuzzFlashHeader(f *testing.F) {
 }
 
 func FuzzContainers(f *testing.F) {
-	f.Add(someSet())
-	f.Add(makeSet(containerSpec{version: 2, tag: 0x87, images: []imageSpec{{0x400, pattern(9), 0, 3, nil}}}))
-	f.Add(append(make([]byte, 0x1000), makeSet(containerSpec{tag: 0x87})...))
+	f.Add(firmwaretest.SomeSet())
+	f.Add(firmwaretest.ContainerSet(firmwaretest.Container{Version: 2, Tag: 0x87, Images: []firmwaretest.Image{{At: 0x400, Data: pattern(9), Flags: 3}}}))
+	f.Add(append(make([]byte, 0x1000), firmwaretest.ContainerSet(firmwaretest.Container{Tag: 0x87})...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, _ := FindContainers(b)
 		if s != nil && (s.Offset+s.Size > len(b) || s.Offset+s.Next > len(b) || s.Size < 0 || s.Next < s.Size || len(s.Containers) == 0) {
@@ -143,10 +145,10 @@ func FuzzContainers(f *testing.F) {
 }
 
 func FuzzBootStream(f *testing.F) {
-	small := []sbCommand{{tag: 2, addr: 0x1000, count: 20, data: pattern(20)}, {tag: 5, flags: 1, addr: 0x8000}}
-	f.Add(makeBootStream(nil, small...))
-	f.Add(makeBootStream(pattern(16), small...))
-	f.Add(makeBootStream(nil)[:96])
+	small := []firmwaretest.StreamCommand{{Tag: 2, Address: 0x1000, Count: 20, Data: pattern(20)}, {Tag: 5, Flags: 1, Address: 0x8000}}
+	f.Add(firmwaretest.BootStream(nil, small...))
+	f.Add(firmwaretest.BootStream(pattern(16), small...))
+	f.Add(firmwaretest.BootStream(nil)[:96])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := ParseBootStream(b)
 		if err == nil && s.Size > len(b) {

@@ -9,12 +9,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"snag/firmware/firmwaretest"
 )
 
-var plainIVT = ivtImage{version: 0x40, self: 0x177ff400, before: 0x400, entry: 0xc00, dcd: someDCD, program: pattern(5000), csf: makeCSF(0x177ff400, 0x2000)}
+var plainIVT = firmwaretest.IVT{Version: 0x40, Self: 0x177ff400, Before: 0x400, Entry: 0xc00, DCD: firmwaretest.SomeDCD, Program: pattern(5000), CSF: firmwaretest.CSF(0x177ff400, 0x2000)}
 
 func TestFindIVT(t *testing.T) {
-	img := plainIVT.bytes()
+	img := plainIVT.Bytes()
 	data := append(append(pattern(0x400), img...), "behind"...)
 	v, err := FindIVT(data, 0)
 	if err != nil {
@@ -27,11 +29,11 @@ func TestFindIVT(t *testing.T) {
 	if got, addr, err := v.Image(data); err != nil || addr != 0x177ff400 || !bytes.Equal(got, img) {
 		t.Errorf("image of %d bytes for %#x, %v; want %d", len(got), addr, err, len(img))
 	}
-	if dcd, err := v.DCDBytes(data); err != nil || !bytes.Equal(dcd, someDCD) {
+	if dcd, err := v.DCDBytes(data); err != nil || !bytes.Equal(dcd, firmwaretest.SomeDCD) {
 		t.Errorf("DCD: % x, %v", dcd, err)
 	}
 	csf, err := v.CSFBytes(data)
-	if err != nil || !bytes.Equal(csf, plainIVT.csf) {
+	if err != nil || !bytes.Equal(csf, plainIVT.CSF) {
 		t.Errorf("CSF: % x, %v", csf, err)
 	}
 	cmds, err := ParseCSF(csf)
@@ -47,8 +49,8 @@ func TestFindIVT(t *testing.T) {
 func TestFindIVTVersions(t *testing.T) {
 	for version := range 256 {
 		i := plainIVT
-		i.version = byte(version)
-		v, err := FindIVT(i.bytes(), 0)
+		i.Version = byte(version)
+		v, err := FindIVT(i.Bytes(), 0)
 		if want := version >= 0x40 && version <= 0x43; (err == nil) != want {
 			t.Errorf("version %#x: %+v, %v", version, v, err)
 		}
@@ -58,12 +60,12 @@ func TestFindIVTVersions(t *testing.T) {
 // TestFindIVTHDMI has the layout of an i.MX8MQ flash.bin: a KiB of zeros, HDMI firmware, SPL with its own table, a table
 // for the authentication of U-Boot.
 func TestFindIVTHDMI(t *testing.T) {
-	hdmi := ivtImage{version: 0x41, self: 0x7e0400, before: 0x400, entry: 0x40, plugin: 2, program: pattern(3000)}.bytes()
-	spl := ivtImage{version: 0x41, self: 0x7e0fc0, before: 0x400, entry: 0x40, program: pattern(2000)}.bytes()
-	auth := ivtImage{version: 0x41, self: 0x40201000, entry: 0x40, noBootData: true}.bytes()
+	hdmi := firmwaretest.IVT{Version: 0x41, Self: 0x7e0400, Before: 0x400, Entry: 0x40, Plugin: 2, Program: pattern(3000)}.Bytes()
+	spl := firmwaretest.IVT{Version: 0x41, Self: 0x7e0fc0, Before: 0x400, Entry: 0x40, Program: pattern(2000)}.Bytes()
+	auth := firmwaretest.IVT{Version: 0x41, Self: 0x40201000, Entry: 0x40, NoBootData: true}.Bytes()
 	data := append(make([]byte, 0x400), hdmi...)
 	at := (len(data) + 0xfff) &^ 0xfff
-	data = append(append(pad(data, at), spl...), pad(auth, 64)...)
+	data = append(append(firmwaretest.Pad(data, at), spl...), firmwaretest.Pad(auth, 64)...)
 	v, err := FindIVT(data, 0)
 	if err != nil || v.Offset != at || len(v.Skipped) != 1 || !v.Skipped[0].HDMI || v.Skipped[0].Offset != 0x400 {
 		t.Fatalf("%+v, %v", v, err)
@@ -75,14 +77,14 @@ func TestFindIVTHDMI(t *testing.T) {
 		t.Errorf("HDMI firmware alone: %v", err)
 	}
 	spl[3] = 0x40 // other than 8M's tables have no such flag
-	if v, err := FindIVT(append(pad(hdmi, at), spl...), 0); err != nil || v.Offset != at {
+	if v, err := FindIVT(append(firmwaretest.Pad(hdmi, at), spl...), 0); err != nil || v.Offset != at {
 		t.Errorf("%+v, %v", v, err)
 	}
 }
 
 func TestFindIVTPlugin(t *testing.T) {
-	plugin := ivtImage{version: 0x40, self: 0x907400, before: 0x400, entry: 0x2c, plugin: 1, program: pattern(1000), lengthBeyond: 0xf000}.bytes()
-	second := ivtImage{version: 0x40, self: 0x17800400, before: 0x400, entry: 0x1000, program: pattern(4000)}.bytes()
+	plugin := firmwaretest.IVT{Version: 0x40, Self: 0x907400, Before: 0x400, Entry: 0x2c, Plugin: 1, Program: pattern(1000), Beyond: 0xf000}.Bytes()
+	second := firmwaretest.IVT{Version: 0x40, Self: 0x17800400, Before: 0x400, Entry: 0x1000, Program: pattern(4000)}.Bytes()
 	data := append(bytes.Clone(plugin), second...)
 	v, err := FindIVT(data, 0)
 	if err != nil || !v.IsPlugin() {
@@ -95,7 +97,7 @@ func TestFindIVTPlugin(t *testing.T) {
 
 func TestFindIVTRefuses(t *testing.T) {
 	le := binary.LittleEndian
-	img := plainIVT.bytes()
+	img := plainIVT.Bytes()
 	with := func(off int, v uint32) []byte {
 		b := bytes.Clone(img)
 		le.PutUint32(b[off:], v)
@@ -156,8 +158,8 @@ func TestFindIVTRefuses(t *testing.T) {
 		t.Errorf("a short file: %d bytes of %d, %v", len(got), v.Announced(), err)
 	}
 	if got := plainIVT; true {
-		got.dcd, got.csf = nil, nil
-		b := got.bytes()
+		got.DCD, got.CSF = nil, nil
+		b := got.Bytes()
 		v, err := FindIVT(b, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -183,7 +185,7 @@ func TestFindIVTWork(t *testing.T) {
 }
 
 func TestParseDCD(t *testing.T) {
-	cmds, err := ParseDCD(append(bytes.Clone(someDCD), 1, 2, 3))
+	cmds, err := ParseDCD(append(bytes.Clone(firmwaretest.SomeDCD), 1, 2, 3))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,20 +211,20 @@ func TestParseDCD(t *testing.T) {
 		"empty":        {nil, 0, "tag d2"},
 		"version":      {[]byte{0xd2, 0, 4, 0x50}, 0, "version 0x50"},
 		"short":        {[]byte{0xd2, 0, 3, 0x40}, 0, "its header alone has 4"},
-		"truncated":    {someDCD[:60], 0, "truncated"},
-		"too long":     {makeDCD(make([]byte, 1765)), 0, "take at most 1768"},
-		"rest":         {makeDCD(dcdCmd(0xc0, 0), []byte{0xc0, 0}), 1, "2 bytes after the last"},
-		"length 0":     {makeDCD(dcdCmd(0xc0, 0), []byte{0xc0, 0, 0, 0}), 1, "announces 0 bytes"},
-		"beyond":       {makeDCD(dcdCmd(0xc0, 0), []byte{0xcc, 0, 12, 4}), 1, "announces 12 bytes of the 4"},
-		"unknown tag":  {makeDCD(dcdCmd(0xcd, 4)), 0, "unknown tag 0xcd"},
-		"width 3":      {makeDCD(dcdCmd(0xcc, 3, 1, 2)), 0, "access of 3 bytes"},
-		"half a pair":  {makeDCD(dcdCmd(0xcc, 4, 1, 2, 3)), 0, "no whole pairs"},
-		"check of 8":   {makeDCD(dcdCmd(0xcf, 4, 1)), 0, "a check of 8 bytes"},
-		"check of 20":  {makeDCD(dcdCmd(0xcf, 4, 1, 2, 3, 4)), 0, "a check of 20 bytes"},
-		"NOP of 8":     {makeDCD(dcdCmd(0xc0, 0, 1)), 0, "a NOP of 8 bytes"},
-		"longest":      {makeDCD(dcdCmd(0xcc, 4, make([]uint32, 440)...)), 220, ""},
-		"just longer":  {makeDCD(dcdCmd(0xcc, 4, make([]uint32, 440)...), dcdCmd(0xc0, 0)), 0, "has 1772 bytes"},
-		"empty is one": {makeDCD(), 0, ""},
+		"truncated":    {firmwaretest.SomeDCD[:60], 0, "truncated"},
+		"too long":     {firmwaretest.DCD(make([]byte, 1765)), 0, "take at most 1768"},
+		"rest":         {firmwaretest.DCD(firmwaretest.DCDCommand(0xc0, 0), []byte{0xc0, 0}), 1, "2 bytes after the last"},
+		"length 0":     {firmwaretest.DCD(firmwaretest.DCDCommand(0xc0, 0), []byte{0xc0, 0, 0, 0}), 1, "announces 0 bytes"},
+		"beyond":       {firmwaretest.DCD(firmwaretest.DCDCommand(0xc0, 0), []byte{0xcc, 0, 12, 4}), 1, "announces 12 bytes of the 4"},
+		"unknown tag":  {firmwaretest.DCD(firmwaretest.DCDCommand(0xcd, 4)), 0, "unknown tag 0xcd"},
+		"width 3":      {firmwaretest.DCD(firmwaretest.DCDCommand(0xcc, 3, 1, 2)), 0, "access of 3 bytes"},
+		"half a pair":  {firmwaretest.DCD(firmwaretest.DCDCommand(0xcc, 4, 1, 2, 3)), 0, "no whole pairs"},
+		"check of 8":   {firmwaretest.DCD(firmwaretest.DCDCommand(0xcf, 4, 1)), 0, "a check of 8 bytes"},
+		"check of 20":  {firmwaretest.DCD(firmwaretest.DCDCommand(0xcf, 4, 1, 2, 3, 4)), 0, "a check of 20 bytes"},
+		"NOP of 8":     {firmwaretest.DCD(firmwaretest.DCDCommand(0xc0, 0, 1)), 0, "a NOP of 8 bytes"},
+		"longest":      {firmwaretest.DCD(firmwaretest.DCDCommand(0xcc, 4, make([]uint32, 440)...)), 220, ""},
+		"just longer":  {firmwaretest.DCD(firmwaretest.DCDCommand(0xcc, 4, make([]uint32, 440)...), firmwaretest.DCDCommand(0xc0, 0)), 0, "has 1772 bytes"},
+		"empty is one": {firmwaretest.DCD(), 0, ""},
 	} {
 		cmds, err := ParseDCD(tt.b)
 		if len(cmds) != tt.n || (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
@@ -260,7 +262,7 @@ func TestDCDCondition(t *testing.T) {
 }
 
 func TestFlashHeader(t *testing.T) {
-	img := makeFlashHeader(0x977ff000, pattern(3000), [3]uint32{4, 0x73fa88a0, 0x200}, [3]uint32{2, 0x73fa850c, 0x20c5}, [3]uint32{1, 0x73fa8510, 0x20})
+	img := firmwaretest.FlashHeader(0x977ff000, pattern(3000), [3]uint32{4, 0x73fa88a0, 0x200}, [3]uint32{2, 0x73fa850c, 0x20c5}, [3]uint32{1, 0x73fa8510, 0x20})
 	data := append(append(pattern(0x400), img...), "behind"...)
 	h, err := FindFlashHeader(data, 0)
 	if err != nil {
@@ -293,7 +295,7 @@ func TestFlashHeader(t *testing.T) {
 		"order":     {set(24, 0x98000000), "not in this order"},
 		"DCD":       {set(20, 0x98000000), "truncated"},
 		"no DCD":    {set(28, 0), "e9 19 72 b1"},
-		"entries":   {makeFlashHeader(0x977ff000, nil, many[:]...), "61 entries"},
+		"entries":   {firmwaretest.FlashHeader(0x977ff000, nil, many[:]...), "61 entries"},
 		"length":    {set(32, 13), "no whole entries"},
 		"width":     {set(36, 3), "access of 3 bytes"},
 		"truncated": {img[:60], "truncated"},
@@ -302,7 +304,7 @@ func TestFlashHeader(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, tt.want)
 		}
 	}
-	h, err = FindFlashHeader(makeFlashHeader(0x977ff000, pattern(9), many[:60]...), 0)
+	h, err = FindFlashHeader(firmwaretest.FlashHeader(0x977ff000, pattern(9), many[:60]...), 0)
 	if err != nil || len(h.Instructions) != 60 {
 		t.Errorf("the longest: %v", err)
 	}
@@ -316,7 +318,7 @@ func TestFlashHeader(t *testing.T) {
 }
 
 func TestParseContainers(t *testing.T) {
-	data := someSet()
+	data := firmwaretest.SomeSet()
 	s, err := ParseContainers(data, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -351,20 +353,20 @@ func TestParseContainers(t *testing.T) {
 
 // TestContainerSetSize has a row for each branch of uuu's GetContainerActualSize.
 func TestContainerSetSize(t *testing.T) {
-	one := containerSpec{tag: 0x87, images: []imageSpec{{0x2000, pattern(100), 0, 6, nil}}}
-	v2 := func(s containerSpec) containerSpec { s.version = 2; return s }
-	scu := containerSpec{at: 0x400, tag: 0x87, images: []imageSpec{{0x3000, pattern(1024), 0, 3, nil}, {0x3800, pattern(1025), 0, 3, nil}}}
-	v2x := containerSpec{at: 0x400, tag: 0x87, images: []imageSpec{{0x2400, pattern(300), 0, 0x9b, nil}, {0x2800, pattern(300), 0, 0xac, nil}}}
-	third := containerSpec{at: 0x800, tag: 0x87, images: scu.images}
+	one := firmwaretest.Container{Tag: 0x87, Images: []firmwaretest.Image{{At: 0x2000, Data: pattern(100), Flags: 6}}}
+	v2 := func(s firmwaretest.Container) firmwaretest.Container { s.Version = 2; return s }
+	scu := firmwaretest.Container{At: 0x400, Tag: 0x87, Images: []firmwaretest.Image{{At: 0x3000, Data: pattern(1024), Flags: 3}, {At: 0x3800, Data: pattern(1025), Flags: 3}}}
+	v2x := firmwaretest.Container{At: 0x400, Tag: 0x87, Images: []firmwaretest.Image{{At: 0x2400, Data: pattern(300), Flags: 0x9b}, {At: 0x2800, Data: pattern(300), Flags: 0xac}}}
+	third := firmwaretest.Container{At: 0x800, Tag: 0x87, Images: scu.Images}
 	fcb := scu
-	fcb.images = append(fcb.images[:2:2], imageSpec{0x4000, pattern(512), 0, 8, nil})
+	fcb.Images = append(fcb.Images[:2:2], firmwaretest.Image{At: 0x4000, Data: pattern(512), Flags: 8})
 	onlyFCB := scu
-	onlyFCB.images = []imageSpec{{0x4000, pattern(512), 0, 8, nil}}
-	noImages := containerSpec{at: 0x400, tag: 0x87}
-	far := func(s containerSpec, at int) containerSpec { // another place; the images behind all headers of version 2
-		s.at, s.images = at, slices.Clone(s.images)
-		for i := range s.images {
-			s.images[i].at += 0xa000
+	onlyFCB.Images = []firmwaretest.Image{{At: 0x4000, Data: pattern(512), Flags: 8}}
+	noImages := firmwaretest.Container{At: 0x400, Tag: 0x87}
+	far := func(s firmwaretest.Container, at int) firmwaretest.Container { // another place; the images behind all headers of version 2
+		s.At, s.Images = at, slices.Clone(s.Images)
+		for i := range s.Images {
+			s.Images[i].At += 0xa000
 		}
 		return s
 	}
@@ -375,20 +377,20 @@ func TestContainerSetSize(t *testing.T) {
 		size, next int
 		whole      bool
 	}{
-		{"one container", makeSet(one), 1, 0, 0, true},
-		{"two", makeSet(one, scu), 2, 0x3c00 + 0x400, 0x4000, false},
-		{"V2X", makeSet(one, v2x, third), 3, 0x4000, 0x4000, false},
-		{"V2X without a third", makeSet(one, v2x), 1, 0, 0, true},
-		{"FCB", makeSet(one, fcb), 2, 0x4000, 0x4200 + 0x200, false},
-		{"nothing but FCB", makeSet(one, onlyFCB), 2, 0x4400, 0x4400, false},
-		{"no images", makeSet(one, noImages), 2, 0, 0, false},
-		{"version 2", makeSet(v2(one), v2(far(scu, 0x4000))), 2, 0xe000, 0xe000, false},
-		{"version 2 with V2X", makeSet(v2(one), v2(containerSpec{at: 0x4000, tag: 0x82, images: far(v2x, 0).images}), v2(far(scu, 0x8000))), 3, 0xe000, 0xe000, false},
-		{"version 2 is not spaced as 0", makeSet(v2(one), v2(scu)), 1, 0, 0, true},
-		{"0x82 in version 0", makeSet(one, containerSpec{at: 0x400, tag: 0x82, images: v2x.images}), 1, 0, 0, true},
+		{"one container", firmwaretest.ContainerSet(one), 1, 0, 0, true},
+		{"two", firmwaretest.ContainerSet(one, scu), 2, 0x3c00 + 0x400, 0x4000, false},
+		{"V2X", firmwaretest.ContainerSet(one, v2x, third), 3, 0x4000, 0x4000, false},
+		{"V2X without a third", firmwaretest.ContainerSet(one, v2x), 1, 0, 0, true},
+		{"FCB", firmwaretest.ContainerSet(one, fcb), 2, 0x4000, 0x4200 + 0x200, false},
+		{"nothing but FCB", firmwaretest.ContainerSet(one, onlyFCB), 2, 0x4400, 0x4400, false},
+		{"no images", firmwaretest.ContainerSet(one, noImages), 2, 0, 0, false},
+		{"version 2", firmwaretest.ContainerSet(v2(one), v2(far(scu, 0x4000))), 2, 0xe000, 0xe000, false},
+		{"version 2 with V2X", firmwaretest.ContainerSet(v2(one), v2(firmwaretest.Container{At: 0x4000, Tag: 0x82, Images: far(v2x, 0).Images}), v2(far(scu, 0x8000))), 3, 0xe000, 0xe000, false},
+		{"version 2 is not spaced as 0", firmwaretest.ContainerSet(v2(one), v2(scu)), 1, 0, 0, true},
+		{"0x82 in version 0", firmwaretest.ContainerSet(one, firmwaretest.Container{At: 0x400, Tag: 0x82, Images: v2x.Images}), 1, 0, 0, true},
 	} {
 		data := append(make([]byte, 0x8000), tt.set...) // an SD card
-		data = append(pad(data, 0x8000+0xf000), "behind"...)
+		data = append(firmwaretest.Pad(data, 0x8000+0xf000), "behind"...)
 		rest := len(data) - 0x8000
 		if tt.size == 0 {
 			tt.size, tt.next = rest, rest
@@ -423,7 +425,7 @@ func TestContainerHashes(t *testing.T) {
 		{"encrypted, version 2", 2, 0x1003, pattern(64), false, "encrypted"},
 		{"shake, version 2", 2, 0x903, pattern(64), false, "unknown hash algorithm"},
 	} {
-		s, err := ParseContainers(makeSet(containerSpec{tag: 0x87, version: tt.version, images: []imageSpec{{0x400, pattern(99), 0, tt.flags, tt.hash}}}), 0)
+		s, err := ParseContainers(firmwaretest.ContainerSet(firmwaretest.Container{Tag: 0x87, Version: tt.version, Images: []firmwaretest.Image{{At: 0x400, Data: pattern(99), Flags: tt.flags, Hash: tt.hash}}}), 0)
 		if err != nil {
 			t.Errorf("%s: %v", tt.name, err)
 			continue
@@ -432,11 +434,11 @@ func TestContainerHashes(t *testing.T) {
 			t.Errorf("%s: %+v", tt.name, i)
 		}
 	}
-	var overlap []imageSpec
+	var overlap []firmwaretest.Image
 	for range 32 {
-		overlap = append(overlap, imageSpec{0x2000, pattern(100000), 0, 3, nil})
+		overlap = append(overlap, firmwaretest.Image{At: 0x2000, Data: pattern(100000), Flags: 3})
 	}
-	if _, err := ParseContainers(makeSet(containerSpec{tag: 0x87, images: overlap}), 0); err == nil || !strings.Contains(err.Error(), "overlap too much") {
+	if _, err := ParseContainers(firmwaretest.ContainerSet(firmwaretest.Container{Tag: 0x87, Images: overlap}), 0); err == nil || !strings.Contains(err.Error(), "overlap too much") {
 		t.Errorf("images that overlap: %v", err)
 	}
 }
@@ -446,7 +448,7 @@ func TestFlexSPIHeader(t *testing.T) {
 		for _, magic := range []string{"FCFB", "\x01\xee\xff\xc0"} {
 			b := make([]byte, 0x1000)
 			copy(b[at:], magic)
-			b = append(b, plainIVT.bytes()...)
+			b = append(b, plainIVT.Bytes()...)
 			if off, ok := FlexSPIHeader(b, 0); !ok || off != at {
 				t.Errorf("%q at %#x: %#x, %v", magic, at, off, ok)
 			}
@@ -459,13 +461,13 @@ func TestFlexSPIHeader(t *testing.T) {
 		t.Errorf("one at %#x", off)
 	}
 	FlexSPIHeader(nil, 3)
-	if s, err := FindContainers(append(make([]byte, 0x1000), someSet()...)); err != nil || s.Offset != 0x1000 {
+	if s, err := FindContainers(append(make([]byte, 0x1000), firmwaretest.SomeSet()...)); err != nil || s.Offset != 0x1000 {
 		t.Errorf("%+v, %v", s, err)
 	}
 }
 
 func TestFindBurnTag(t *testing.T) {
-	img := someSet()
+	img := firmwaretest.SomeSet()
 	card := append(make([]byte, 0x8000), img...)
 	copy(card[510:], "\x55\xaa")
 	tagged := append(bytes.Clone(card), fmt.Sprintf("UUUBURNXXOEUZX7+A-XY5601QQWWZ%dEND and more", len(img))...)
@@ -485,7 +487,7 @@ func TestFindBurnTag(t *testing.T) {
 
 func TestParseBootStream(t *testing.T) {
 	for name, key := range map[string][]byte{"plain": nil, "zero": make([]byte, 16), "random": pattern(16)} {
-		b := someStream(key)
+		b := firmwaretest.SomeStream(key)
 		s, err := ParseBootStream(append(bytes.Clone(b), "behind"...))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -515,7 +517,7 @@ func TestParseBootStream(t *testing.T) {
 		}
 	}
 	// A stream for a device with a key of its own: nothing to see, nothing wrong.
-	b := someStream(pattern(16))
+	b := firmwaretest.SomeStream(pattern(16))
 	b[7*16] ^= 1
 	if s, err := ParseBootStream(b); err != nil || s.Opened || len(s.Sections) != 1 || s.Sections[0].Commands != nil {
 		t.Errorf("%+v, %v", s, err)
@@ -529,11 +531,11 @@ func TestParseBootStream(t *testing.T) {
 
 func TestIdentifyIMX(t *testing.T) {
 	spl := makeSPL(0x908000, "U-Boot SPL 2025.01 (x)", 9000)
-	img := ivtImage{version: 0x40, self: 0x907400, before: 0x400, entry: 0xc00, program: spl}
+	img := firmwaretest.IVT{Version: 0x40, Self: 0x907400, Before: 0x400, Entry: 0xc00, Program: spl}
 	plugin, hdmi := img, img
-	plugin.plugin = 1
-	hdmi.version, hdmi.plugin = 0x41, 2
-	card := append(make([]byte, 0x400), img.bytes()...)
+	plugin.Plugin = 1
+	hdmi.Version, hdmi.Plugin = 0x41, 2
+	card := append(make([]byte, 0x400), img.Bytes()...)
 	copy(card[510:], "\x55\xaa")
 	keystone := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, 1000), 0x0c100000)
 	for _, tt := range []struct {
@@ -541,16 +543,16 @@ func TestIdentifyIMX(t *testing.T) {
 		kind Kind
 		want string
 	}{
-		{img.bytes(), KindIVT, "an NXP i.MX image (IVT), U-Boot SPL 2025.01"},
-		{plugin.bytes(), KindIVT, "an NXP i.MX image (IVT of a plugin), U-Boot SPL 2025.01"},
-		{hdmi.bytes(), KindIVT, "an NXP i.MX image (IVT of HDMI firmware), U-Boot SPL 2025.01"},
-		{append(make([]byte, 0x8400), img.bytes()...), KindIVT, "an NXP i.MX image (IVT at 0x8400), U-Boot SPL 2025.01"},
+		{img.Bytes(), KindIVT, "an NXP i.MX image (IVT), U-Boot SPL 2025.01"},
+		{plugin.Bytes(), KindIVT, "an NXP i.MX image (IVT of a plugin), U-Boot SPL 2025.01"},
+		{hdmi.Bytes(), KindIVT, "an NXP i.MX image (IVT of HDMI firmware), U-Boot SPL 2025.01"},
+		{append(make([]byte, 0x8400), img.Bytes()...), KindIVT, "an NXP i.MX image (IVT at 0x8400), U-Boot SPL 2025.01"},
 		{card, KindIVT, "an image of a disk with an NXP i.MX image (IVT at 0x400), U-Boot SPL 2025.01"},
-		{makeFlashHeader(0x977ff000, pattern(999)), KindFlashHeader, "an NXP i.MX image (flash header of i.MX25 to i.MX51)"},
-		{someSet(), KindContainer, "an NXP i.MX8 or i.MX9 image (container)"},
-		{makeSet(containerSpec{version: 2, tag: 0x87}), KindContainer, "an NXP i.MX8 or i.MX9 image (container, version 2)"},
-		{append(make([]byte, 0x8000), someSet()...), KindContainer, "an NXP i.MX8 or i.MX9 image (container at 0x8000)"},
-		{someStream(nil), KindBootStream, "a boot stream (.sb) of i.MX23 or i.MX28"},
+		{firmwaretest.FlashHeader(0x977ff000, pattern(999)), KindFlashHeader, "an NXP i.MX image (flash header of i.MX25 to i.MX51)"},
+		{firmwaretest.SomeSet(), KindContainer, "an NXP i.MX8 or i.MX9 image (container)"},
+		{firmwaretest.ContainerSet(firmwaretest.Container{Version: 2, Tag: 0x87}), KindContainer, "an NXP i.MX8 or i.MX9 image (container, version 2)"},
+		{append(make([]byte, 0x8000), firmwaretest.SomeSet()...), KindContainer, "an NXP i.MX8 or i.MX9 image (container at 0x8000)"},
+		{firmwaretest.SomeStream(nil), KindBootStream, "a boot stream (.sb) of i.MX23 or i.MX28"},
 		{append(keystone, pattern(1000)...), KindOtherSoC, "a TI Keystone first stage (GP header)"},
 	} {
 		if got := Identify(tt.b); got.Kind != tt.kind || got.Text != tt.want {
