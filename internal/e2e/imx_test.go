@@ -6,8 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
-	"syscall"
+	"sync"
 	"testing"
 	"time"
 
@@ -44,25 +45,35 @@ func TestIMX(t *testing.T) {
 // peerBoard is a board that a peer works on.
 type peerBoard struct {
 	*imx.Board
-	dir, first, second string // files
-	port               usb.Port
-	images             imx.Images
+	dir    string // with first.bin and second.bin
+	port   usb.Port
+	images imx.Images
 }
+
+var (
+	imxPorts   sync.Mutex
+	imxTaken   []*vhci.Port
+	imxAtATime = make(chan struct{}, 6) // boards; the machine is slow
+)
 
 // powerIMX plugs a board in.
 func powerIMX(t *testing.T, cfg imx.Config, images imx.Images) *peerBoard {
 	t.Helper()
+	imxAtATime <- struct{}{}
 	b := &peerBoard{dir: t.TempDir(), images: images}
-	b.first, b.second = filepath.Join(b.dir, "first.bin"), filepath.Join(b.dir, "second.bin")
-	for name, data := range map[string][]byte{b.first: images.First, b.second: images.Second} {
-		if err := os.WriteFile(name, data, 0o644); err != nil {
+	for name, data := range map[string][]byte{"first.bin": images.First, "second.bin": images.Second} {
+		if err := os.WriteFile(filepath.Join(b.dir, name), data, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	port, err := vhci.Open("")
+	imxPorts.Lock()
+	port, err := vhci.Open("", imxTaken...)
 	if err != nil {
+		imxPorts.Unlock()
 		t.Fatal(err)
 	}
+	imxTaken = append(imxTaken, port)
+	imxPorts.Unlock()
 	b.port = port.Name()
 	if b.Board, err = imx.New(cfg); err != nil {
 		t.Fatal(err)
@@ -75,31 +86,48 @@ func powerIMX(t *testing.T, cfg imx.Config, images imx.Images) *peerBoard {
 		if err := <-ended; err != nil {
 			t.Errorf("board on %s: %v", port.Name(), err)
 		}
+		imxPorts.Lock()
+		imxTaken = slices.DeleteFunc(imxTaken, func(p *vhci.Port) bool { return p == port })
+		imxPorts.Unlock()
+		<-imxAtATime
 	})
 	return b
 }
 
-// peer runs a program on the board and returns what it wrote.
-func (b *peerBoard) peer(t *testing.T, name string, args ...string) string {
+// attribute is a file of the board's directory in sysfs, once the device there has the ID.
+func (b *peerBoard) attribute(t *testing.T, id usb.ID, name string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
+	dir := "/sys/bus/usb/devices/" + string(b.port)
+	var text string
+	soon(t, 20*time.Second, func() error {
+		product, err := os.ReadFile(dir + "/idProduct")
+		if err != nil || strings.TrimSpace(string(product)) != fmt.Sprintf("%04x", id.Product) {
+			return fmt.Errorf("no %s on %s: %v", id, b.port, err)
+		}
+		value, err := os.ReadFile(filepath.Join(dir, name))
+		text = strings.TrimSpace(string(value))
+		return err
+	})
+	return text
+}
+
+// peer runs a program on the board.
+func (b *peerBoard) peer(t *testing.T, name string, args ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = b.dir
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = time.Second
 	begun := time.Now()
 	out, err := cmd.CombinedOutput()
-	t.Logf("%s %s: %s, %v", name, strings.Join(args, " "), time.Since(begun).Round(10*time.Millisecond), err)
+	t.Logf("%s %s: %s", name, strings.Join(args, " "), time.Since(begun).Round(10*time.Millisecond))
 	if err != nil {
-		t.Errorf("%s: %v\n%s", name, err, tailOf(string(out)))
+		t.Errorf("%s: %v\n%s", name, err, out[max(0, len(out)-3000):])
 	}
-	return string(out)
 }
 
-func tailOf(s string) string { return s[max(0, len(s)-3000):] }
-
-// uuu runs uuu with a script.
+// uuu runs uuu on the board with a script.
 func (b *peerBoard) uuu(t *testing.T, lines ...string) {
 	t.Helper()
 	script := filepath.Join(b.dir, "script.lst")
@@ -108,7 +136,14 @@ func (b *peerBoard) uuu(t *testing.T, lines ...string) {
 	if err := os.WriteFile(script, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	b.peer(t, "uuu", "-v", script)
+	b.peer(t, "uuu", "-v", "-m", strings.ReplaceAll(string(b.port), "-", ":"), script)
+}
+
+// imxUSB runs imx_usb on the board's device of an ID.
+func (b *peerBoard) imxUSB(t *testing.T, id usb.ID, args ...string) {
+	t.Helper()
+	bus, device := b.attribute(t, id, "busnum"), b.attribute(t, id, "devnum")
+	b.peer(t, "imx_usb", append([]string{"-b", bus, "-D", device}, args...)...)
 }
 
 // booted waits for the end and checks it.
@@ -126,51 +161,12 @@ func (b *peerBoard) booted(t *testing.T) imx.Report {
 		t.Errorf("the board saw %d times: %s", v.N, v.Text)
 	}
 	if t.Failed() {
-		t.Logf("%s", r.Effects())
+		t.Log(r.Effects())
 		for _, s := range r.Stages {
 			for _, c := range s.Commands {
-				t.Logf("%s: %s %#x %d bytes value %#x type %#x, %d times: %s", s.Name, c.Name, c.Addr, c.Bytes, c.Value, c.Type, c.N, c.Answer)
+				t.Logf("%s: %+v", s.Name, c)
 			}
 		}
 	}
 	return r
-}
-
-func mustModel(t *testing.T, name string) imx.Model {
-	t.Helper()
-	m, err := imx.FindModel(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
-
-func TestWithIMXHID(t *testing.T) {
-	lab.Inside(t)
-	for _, name := range []string{"imx6q"} {
-		t.Run(name, func(t *testing.T) {
-			cfg := imx.Config{Model: mustModel(t, name)}
-			images, err := imx.Generate(cfg, 300_000, 1)
-			if err != nil {
-				t.Fatal(err)
-			}
-			effects := map[string]string{}
-			t.Run("uuu", func(t *testing.T) {
-				b := powerIMX(t, cfg, images)
-				b.uuu(t, "SDP: boot -f FIRST", "SDP: done")
-				r := b.booted(t)
-				effects["uuu"] = r.Effects()
-			})
-			t.Run("imx_usb", func(t *testing.T) {
-				b := powerIMX(t, cfg, images)
-				b.peer(t, "imx_usb", "first.bin")
-				r := b.booted(t)
-				effects["imx_usb"] = r.Effects()
-			})
-			if effects["uuu"] != effects["imx_usb"] {
-				t.Errorf("the peers differ:\n%s\n%s", effects["uuu"], effects["imx_usb"])
-			}
-			fmt.Println(effects["uuu"])
-		})
-	}
 }

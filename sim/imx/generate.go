@@ -368,8 +368,11 @@ func generateMX8M(m Model, size int, seed uint64) []byte {
 		offset = 0x58000 // binman's place for 8MN and 8MP
 	}
 	if m.Name == "imx8mq" {
-		b = IVTImage{Self: 0x8000, Version: 0x41, Size: 0x9000, Seed: seed + 7, Flags: 2}.Generate()
-		b = append(b, make([]byte, 0x1_0000-len(b))...)
+		// 1 KiB of zeros, then HDMI firmware, whose boot data count those zeros; imx_usb looks for SPL 4 KiB plus that
+		// length into the file.
+		const length = 0x9400
+		b = append(make([]byte, 0x400), IVTImage{Self: 0x8400, Before: 0x400, Version: 0x41, Size: length - 0x400 - codeOffset, Seed: seed + 7, Flags: 2}.Generate()...)
+		b = append(b, make([]byte, 0x1000+length-len(b))...)
 	}
 	b = append(b, IVTImage{Self: 0x007e_0fc0 &^ 0x3ff, Version: 0x41, Size: min(size/3, 0x28000), Seed: seed}.Generate()...)
 	b = append(b, make([]byte, max(0, offset-len(b)))...)
