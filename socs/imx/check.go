@@ -98,11 +98,11 @@ func check(model socs.Model, fw socs.Firmware) (*checker, *plan, error) {
 		return nil, nil, err
 	}
 	c := &checker{chip: chip, sent: make(socs.Firmware)}
-	c.slots(fw)
+	refused := c.slots(fw)
 	p := &plan{}
 	for _, slot := range []string{slotWithDCD, slotSPL, slotFlash, slotUBoot} {
 		img, ok := fw[slot]
-		if !ok {
+		if !ok || slices.Contains(refused, slot) {
 			continue
 		}
 		data, err := c.slot(p, slot, img)
@@ -120,8 +120,8 @@ func check(model socs.Model, fw socs.Firmware) (*checker, *plan, error) {
 	return c, p, errors.Join(c.errs...)
 }
 
-// slots looks at which files there are.
-func (c *checker) slots(fw socs.Firmware) {
+// slots looks at which files there are, and returns those that the chip takes none of.
+func (c *checker) slots(fw socs.Firmware) (refused []string) {
 	fail := func(slot, hint, format string, args ...any) {
 		c.errs = append(c.errs, &socs.FirmwareError{Slot: slot, Path: fw[slot].Path, Err: fmt.Errorf(format, args...), Hint: hint})
 	}
@@ -155,8 +155,10 @@ func (c *checker) slots(fw socs.Firmware) {
 			fail(slot, hint, "it does not go together with %s", strings.Join(way, " and "))
 		default:
 			fail(slot, hint, "%s takes no such file", c.chip.name)
+			refused = append(refused, slot)
 		}
 	}
+	return refused
 }
 
 // slot looks at one file, adds to the plan what its stages get, and returns the part of it that is used.
@@ -164,16 +166,15 @@ func (c *checker) slot(p *plan, slot string, img socs.Image) ([]byte, error) {
 	switch {
 	case len(img.Data) == 0:
 		return nil, refuse(again, "the file is empty")
-	case slot == slotUBoot && c.spl:
-		second, err := c.uboot(img)
-		p.second = second
-		return img.Data, err
 	case slot == slotUBoot:
-		return img.Data, nil // refused already
-	case c.proto == stream && slot == slotFlash:
-		return c.streamed(p, img)
+		second, err := c.uboot(img)
+		if err != nil {
+			return nil, err
+		}
+		p.second = second
+		return second.data, nil
 	case c.proto == stream:
-		return img.Data, nil
+		return c.streamed(p, img)
 	case c.flashHeader:
 		return c.oldImage(p, slot, img)
 	}

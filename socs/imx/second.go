@@ -34,8 +34,7 @@ func (c *checker) uboot(img socs.Image) (*payload, error) {
 	case !within(c.dram, uint64(addr)):
 		return nil, refuse("give u-boot.img or u-boot.imx; an SPL belongs under "+slotSPL, "its image loads to %#x, where %s has no DRAM%s", addr, c.chip.name, fitting(addr))
 	}
-	if findings := c.findings; v.Offset > 0 {
-		c.findings = findings
+	if v.Offset > 0 {
 		c.note(slotUBoot, "the image begins at %#x of the file: what stands before it is not sent", v.Offset)
 	}
 	return &payload{path: img.Path, data: data, addr: addr}, nil
@@ -47,7 +46,6 @@ func (c *checker) secondStage(path string, data []byte) (*payload, error) {
 	if c.arm64 {
 		arch = "arm64"
 	}
-	want := "give u-boot.img of a build for a board with " + c.chip.name
 	switch secondKind(data) {
 	case kindUImage:
 		u, err := firmware.ParseUImage(data)
@@ -55,9 +53,9 @@ func (c *checker) secondStage(path string, data []byte) (*payload, error) {
 		case err != nil:
 			return nil, refuse(again, "%w", err)
 		case u.Arch != arch:
-			return nil, refuse(want, "it is a uImage for %s; %s is %s", u.Arch, c.chip.name, arch)
+			return nil, refuse(c.other(), "it is a uImage for %s; %s is %s", u.Arch, c.chip.name, arch)
 		case !within(c.dram, uint64(u.Load)):
-			return nil, refuse(want, "it is a uImage that loads to %#x, where %s has no DRAM%s", u.Load, c.chip.name, fitting(u.Load))
+			return nil, refuse(c.other(), "it is a uImage that loads to %#x, where %s has no DRAM%s", u.Load, c.chip.name, fitting(u.Load))
 		}
 		// SPL does not move a legacy image: its data must lie at the load address, the header before that. At address 0
 		// (where uuu would put it) it does so only if CONFIG_SDP_LOADADDR happens to be right. imx_usb does as is done here.
@@ -70,7 +68,7 @@ func (c *checker) secondStage(path string, data []byte) (*payload, error) {
 		}
 		for _, i := range f.Images {
 			if i.Arch != "" && i.Arch != arch && i.Type != "flat_dt" {
-				return nil, refuse(want, "the image %q of its FIT is for %s; %s is %s", i.Name, i.Arch, c.chip.name, arch)
+				return nil, refuse(c.other(), "the image %q of its FIT is for %s; %s is %s", i.Name, i.Arch, c.chip.name, arch)
 			}
 		}
 		for _, text := range f.Unverified() {

@@ -1,6 +1,7 @@
 package imx
 
 import (
+	"bytes"
 	"errors"
 	"slices"
 	"strings"
@@ -50,8 +51,8 @@ func (c *checker) vectored(p *plan, slot string, img socs.Image) ([]byte, error)
 		p.second = second
 		return img.Data[first.Offset:], err
 	case slotWithDCD:
-		if off, ok := findSecond(img.Data, last.End(), last.End()); ok && c.spl {
-			return nil, refuse("give the file as "+slotFlash, "behind the image, at %#x, stands %s: this is an SPL with U-Boot in one file", off, firmware.Identify(img.Data[off:]))
+		if c.spl && bytes.Contains(p.images[len(p.images)-1].data, []byte("U-Boot SPL ")) {
+			return nil, refuse("give it as "+slotSPL+", and U-Boot as "+slotUBoot+"; or, if U-Boot is in the same file, as "+slotFlash, "it is U-Boot's SPL, which needs U-Boot after it")
 		}
 	}
 	return img.Data[first.Offset:min(last.End(), len(img.Data))], nil
@@ -106,7 +107,24 @@ func (c *checker) image(slot string, img socs.Image, v *firmware.IVT) (image, er
 	if one.dcd, one.rawDCD, err = c.findDCD(slot, img.Data, v); err != nil {
 		return one, err
 	}
+	if err := cut(img.Data, v); err != nil {
+		return one, err
+	}
 	return one, c.signature(slot, img.Data, v)
+}
+
+// cut compares the length of an image with what it announces. mkimage fills its files up to that, but for the room for
+// a signature; before 2013 it rounded up to 4 KiB, as barebox does.
+func cut(data []byte, v *firmware.IVT) error {
+	end := int64(v.End())
+	if v.CSF > v.Self {
+		end = min(end, int64(v.Offset)+int64(v.CSF)-int64(v.Self))
+	}
+	const rounding = 0x1000
+	if missing := end - int64(len(data)); missing >= rounding {
+		return refuse(again, "the file is cut: %d of the %d bytes that its boot data announce are missing", missing, end)
+	}
+	return nil
 }
 
 func (c *checker) other() string {
