@@ -57,10 +57,12 @@ func (r *Report) ivtImage(v *firmware.IVT, end int) *Part {
 		r.problem(fmt.Errorf("IVT at %#x: %w", v.Offset, err))
 	} else if b != nil {
 		cmds, err := firmware.ParseDCD(b)
+		part := dcd(cmds, at(v.DCD), len(b), addr(v.DCD))
 		if err != nil {
-			r.problem(err)
+			r.problem(fmt.Errorf("IVT at %#x: %w", v.Offset, err))
+			part.Text += ", damaged"
 		}
-		p.Parts = append(p.Parts, dcd(cmds, at(v.DCD), len(b), addr(v.DCD)))
+		p.Parts = append(p.Parts, part)
 	}
 	b, err := v.CSFBytes(r.data)
 	switch {
@@ -102,12 +104,23 @@ func dcd(cmds []firmware.DCDCommand, off, size int, load *uint64) *Part {
 	var counts [firmware.DCDUnlock + 1]int
 	for _, c := range cmds {
 		counts[c.Op]++
-		p.Commands = append(p.Commands, Command{off + c.Offset, c.Op.String(), c.Address, c.Value, c.Width, dcdText(c)})
+		cmd := Command{Offset: off + c.Offset, Op: c.Op.String(), Address: c.Address, Value: c.Value, Width: c.Width, Text: dcdText(c)}
+		if c.Op == firmware.DCDCheck {
+			cmd.Condition = c.Condition.String()
+		}
+		if c.HasCount {
+			cmd.Count = &c.Count
+		}
+		p.Commands = append(p.Commands, cmd)
 	}
 	var words []string
 	for op, n := range counts {
 		if n > 0 {
-			words = append(words, fmt.Sprintf("%d %s", n, plural(firmware.DCDOp(op), n)))
+			word := strings.TrimSuffix(firmware.DCDOp(op).String(), " bits")
+			if n > 1 {
+				word += "s"
+			}
+			words = append(words, fmt.Sprintf("%d %s", n, word))
 		}
 	}
 	p.Text = "DCD: " + strings.Join(words, ", ")
@@ -115,17 +128,6 @@ func dcd(cmds []firmware.DCDCommand, off, size int, load *uint64) *Part {
 		p.Text = "DCD: empty"
 	}
 	return p
-}
-
-func plural(op firmware.DCDOp, n int) string {
-	s := op.String()
-	if n == 1 {
-		return s
-	}
-	if first, _, ok := strings.Cut(s, " bits"); ok {
-		return first + "s of bits"
-	}
-	return s + "s"
 }
 
 func dcdText(c firmware.DCDCommand) string {
@@ -241,13 +243,20 @@ func (r *Report) bootStream() int {
 		p.Checks[0].Result = Unverified
 	}
 	for _, sec := range s.Sections {
-		text := fmt.Sprintf("section %d: %d commands", sec.ID, len(sec.Commands))
+		text := fmt.Sprintf("section %d", sec.ID)
 		if sec.Bootable {
 			text += ", bootable"
 		}
+		if s.Opened {
+			text += fmt.Sprintf(": %d commands", len(sec.Commands))
+		}
 		part := &Part{Kind: kindSection, Text: text, Offset: sec.Offset, Size: sec.Size}
 		for _, c := range sec.Commands {
-			part.Commands = append(part.Commands, Command{Offset: c.Offset, Op: c.Name, Address: c.Address, Value: c.Arg, Text: streamText(c)})
+			cmd := Command{Offset: c.Offset, Op: c.Name, Address: c.Address, Value: c.Arg, Text: streamText(c)}
+			if c.Name == "load" || c.Name == "fill" {
+				cmd.Count = &c.Count
+			}
+			part.Commands = append(part.Commands, cmd)
 		}
 		p.Parts = append(p.Parts, part)
 	}

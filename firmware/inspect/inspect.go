@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"snag/firmware"
@@ -61,12 +62,14 @@ const (
 
 // Command is one instruction of a DCD, a CSF or a boot stream.
 type Command struct {
-	Offset  int    `json:"offset"` // in the file
-	Op      string `json:"op"`
-	Address uint32 `json:"address"`
-	Value   uint32 `json:"value"`
-	Width   int    `json:"width,omitempty"` // of an access, in bytes
-	Text    string `json:"text"`
+	Offset    int     `json:"offset"` // in the file
+	Op        string  `json:"op"`
+	Address   uint32  `json:"address"`
+	Value     uint32  `json:"value"`
+	Width     int     `json:"width,omitempty"`     // of an access, in bytes
+	Condition string  `json:"condition,omitempty"` // of a check
+	Count     *uint32 `json:"count,omitempty"`     // of a check: how often; of a load or fill: bytes
+	Text      string  `json:"text"`
 }
 
 // Part kinds.
@@ -154,8 +157,9 @@ func Data(name string, data []byte) *Report {
 		r.rest(end)
 	}
 	if len(r.Parts) == 0 && len(data) > 0 {
-		r.add(r.plain(info, 0, data))
+		r.add(plain(info, data))
 	}
+	slices.SortStableFunc(r.Parts, func(a, b *Part) int { return a.Offset - b.Offset })
 	return r
 }
 
@@ -192,8 +196,8 @@ func addr[T uint32 | uint64](a T) *uint64 {
 }
 
 // plain is the part for what has no parts.
-func (r *Report) plain(info firmware.Info, off int, data []byte) *Part {
-	p := &Part{Kind: kindData, Text: info.Text, Offset: off, Size: len(data)}
+func plain(info firmware.Info, data []byte) *Part {
+	p := &Part{Kind: kindData, Text: info.Text, Size: len(data)}
 	switch info.Kind {
 	case firmware.KindARM, firmware.KindARM64:
 		p.Kind = kindProgram

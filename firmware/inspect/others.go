@@ -43,7 +43,7 @@ func (r *Report) fit(off int) int {
 	}
 	end := t.Size
 	p := &Part{Kind: kindFIT, Text: fmt.Sprintf("FIT %q", f.Description), Offset: off}
-	p.Parts = []*Part{{Kind: kindHeader, Text: fmt.Sprintf("tree of %d images and %d configurations", len(f.Images), len(f.Configs)), Offset: off, Size: t.Size}}
+	p.Parts = []*Part{{Kind: kindHeader, Text: fmt.Sprintf("tree, images: %d, configurations: %d", len(f.Images), len(f.Configs)), Offset: off, Size: t.Size}}
 	for _, i := range f.Images {
 		words := []string{fmt.Sprintf("image %q", i.Name)}
 		for _, w := range []string{i.Type, i.Arch, i.OS, i.Description} {
