@@ -221,9 +221,7 @@ func (r *recovery) serveBulk(ctx context.Context, stage *socs.Stage) error {
 		return err
 	}
 	r.images++
-	r.board.Emit(stageROM, event.StageDone{Summary: event.StageSummary{
-		Stage: stageROM, File: img.path, Bytes: int64(len(data)), Duration: time.Since(stage.Since),
-	}})
+	r.done(stage, stageROM, img.path, len(data))
 	return nil
 }
 

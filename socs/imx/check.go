@@ -166,6 +166,10 @@ func (c *checker) slot(p *plan, slot string, img socs.Image) ([]byte, error) {
 	switch {
 	case len(img.Data) == 0:
 		return nil, refuse(again, "the file is empty")
+	case slot != slotUBoot:
+		img.Data = c.boot(slot, img.Data)
+	}
+	switch {
 	case slot == slotUBoot:
 		second, err := c.uboot(img)
 		if err != nil {

@@ -45,7 +45,7 @@ func TestFaults(t *testing.T) {
 		{model: q, fault: "hang:rom:jump", code: 6, says: "JUMP_ADDRESS 0x107ff400: no answer (report 3)", most: 10 * time.Second},
 		{model: q, fault: "hab:rom:jump", code: 6, says: "JUMP_ADDRESS 0x107ff400: HAB state", most: 10 * time.Second},
 		{model: q, fault: "reset:rom:jump", says: "left port", most: 20 * time.Second},
-		{model: q, fault: "reset:rom:1000 reset:rom:2000 reset:rom:3000", code: 6, says: "the boot ROM is back after it was sent the first stage 3 times", most: 60 * time.Second},
+		{model: q, fault: "reset:rom:1000 reset:rom:2000 reset:rom:3000", code: 6, says: "the boot ROM is back after the first stage was begun 3 times", most: 60 * time.Second},
 		{model: "imx6ull", fault: "status:rom:skip-dcd", code: 6, says: "SKIP_DCD_HEADER: expected 09 d0 0d 90, got 11 22 33 44", most: 5 * time.Second},
 		{model: q, spl: imx.SDPU, fault: "hang:spl:100000", code: 6, says: "WRITE_FILE", most: 25 * time.Second},
 		{model: q, spl: imx.SDPU, fault: "stall:spl:100000", code: 6, says: "WRITE_FILE", most: 25 * time.Second},

@@ -171,7 +171,7 @@ func (r *recovery) countRun(stage *socs.Stage) error {
 		return nil // behind a plugin
 	}
 	if r.runs++; r.runs > maxRuns {
-		return &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("the boot ROM is back after it was sent the first stage %d times", maxRuns),
+		return &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("the boot ROM is back after the first stage was begun %d times", maxRuns),
 			Hint: "the first stage does not run on this board: check that it was built for this board and SoC, and that power and cable are good; a closed part starts signed images only"}
 	}
 	if r.runs > 1 {

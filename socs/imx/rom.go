@@ -51,7 +51,6 @@ func (r *recovery) serveHID(ctx context.Context, stage *socs.Stage) error {
 
 // loadImage writes one image and starts it.
 func (r *recovery) loadImage(ctx context.Context, s *sdp, stage *socs.Stage, img image) error {
-	since := stage.Since
 	data := img.data
 	r.board.Emit(stageROM, event.StageBegun{File: img.path, Bytes: int64(len(data))})
 	if img.rawDCD != nil {
@@ -85,10 +84,15 @@ func (r *recovery) loadImage(ctx context.Context, s *sdp, stage *socs.Stage, img
 	if err := s.jump(ctx, img.addr); err != nil {
 		return err
 	}
-	r.board.Emit(stageROM, event.StageDone{Summary: event.StageSummary{
-		Stage: stageROM, File: img.path, Bytes: int64(len(data)), Duration: time.Since(since),
-	}})
+	if !img.plugin { // which is but a part of the stage
+		r.done(stage, stageROM, img.path, len(data))
+	}
 	return nil
+}
+
+// done tells that a stage has its file.
+func (r *recovery) done(stage *socs.Stage, name, path string, n int) {
+	r.board.Emit(name, event.StageDone{Summary: event.StageSummary{Stage: name, File: path, Bytes: int64(n), Duration: time.Since(stage.Since)}})
 }
 
 // clearDCD returns a copy of an image whose IVT knows no DCD.

@@ -15,7 +15,7 @@ const fixedSecond = 0x57c00
 
 // uboot plans SPL's part where it is a file of its own.
 func (c *checker) uboot(img socs.Image) (*payload, error) {
-	p, err := c.secondStage(img.Path, img.Data)
+	p, err := c.secondStage(slotUBoot, img.Path, img.Data)
 	if p != nil || err != nil {
 		return p, err
 	}
@@ -41,7 +41,7 @@ func (c *checker) uboot(img socs.Image) (*payload, error) {
 }
 
 // secondStage plans what begins with a format that SPL knows; nil if it does not.
-func (c *checker) secondStage(path string, data []byte) (*payload, error) {
+func (c *checker) secondStage(slot, path string, data []byte) (*payload, error) {
 	arch := "arm"
 	if c.arm64 {
 		arch = "arm64"
@@ -72,7 +72,7 @@ func (c *checker) secondStage(path string, data []byte) (*payload, error) {
 			}
 		}
 		for _, text := range f.Unverified() {
-			c.note(slotUBoot, "%s", text)
+			c.note(slot, "%s", text)
 		}
 		return &payload{path: path, data: data}, nil
 	case kindContainer:
@@ -84,23 +84,23 @@ func (c *checker) secondStage(path string, data []byte) (*payload, error) {
 	return nil, nil
 }
 
-// behind plans SPL's part where it follows the first stage in one file. The first stage ends at end by what it says
-// of itself, and begins at start.
-func (c *checker) behind(slot string, img socs.Image, start, end int) (*payload, error) {
+// behind plans SPL's part where it follows the first stage in one file, which begins at base. The first stage ends at end by what
+// it says of itself, and begins at start.
+func (c *checker) behind(slot string, img socs.Image, base, start, end int) (*payload, error) {
 	off, ok := findSecond(img.Data, start, end)
-	if !ok {
-		switch {
-		case c.mx8m && len(img.Data) > fixedSecond && fixedSecond >= min(end, len(img.Data)):
-			c.warn(slot, "no U-Boot is recognised behind the first stage, which ends at %#x: sending what stands at %#x, where imx-mkimage puts it", end, fixedSecond)
-			return &payload{path: img.Path, data: img.Data[fixedSecond:], search: true}, nil
-		case end < len(img.Data):
-			c.warn(slot, "no U-Boot is recognised behind the first stage, which ends at %#x: SPL has to search for it", end)
-			return &payload{path: img.Path, data: img.Data[end:], search: true}, nil
-		}
-		return nil, refuse("give "+c.flashName()+", which has both; an SPL alone goes under "+slotSPL, "there is no U-Boot in it: the first stage takes all of its %d bytes", len(img.Data))
+	fixed := base + fixedSecond
+	switch {
+	case ok:
+		c.note(slot, "the second stage stands at %#x: %s", off, firmware.Identify(img.Data[off:]))
+		return c.secondStage(slot, img.Path, img.Data[off:])
+	case c.mx8m && end <= fixed && fixed < len(img.Data):
+		c.warn(slot, "no U-Boot is recognised behind the first stage, which ends at %#x: sending what stands at %#x, where imx-mkimage puts it", end, fixed)
+		return &payload{path: img.Path, data: img.Data[fixed:], search: true}, nil
+	case end < len(img.Data):
+		c.warn(slot, "no U-Boot is recognised behind the first stage, which ends at %#x: SPL has to search for it", end)
+		return &payload{path: img.Path, data: img.Data[end:], search: true}, nil
 	}
-	c.note(slot, "the second stage stands at %#x: %s", off, firmware.Identify(img.Data[off:]))
-	return c.secondStage(img.Path, img.Data[off:])
+	return nil, refuse("give "+c.flashName()+", which has both; an SPL alone goes under "+slotSPL, "there is no U-Boot in it: the first stage takes all of its %d bytes", len(img.Data))
 }
 
 // second stages, by what SPL looks for.

@@ -3,7 +3,6 @@ package imx
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"snag/event"
 	"snag/socs"
@@ -42,8 +41,6 @@ func (r *recovery) serveSPL(ctx context.Context, stage *socs.Stage) error {
 	if err := s.jump(ctx, second.addr); err != nil {
 		return err
 	}
-	r.board.Emit(stageSPL, event.StageDone{Summary: event.StageSummary{
-		Stage: stageSPL, File: second.path, Bytes: int64(len(second.data)), Duration: time.Since(stage.Since),
-	}})
+	r.done(stage, stageSPL, second.path, len(second.data))
 	return nil
 }

@@ -16,10 +16,6 @@ import (
 
 // streamed plans a stream: all of the file, or the container set that the ROM takes, and what is left for SPL.
 func (c *checker) streamed(p *plan, img socs.Image) ([]byte, error) {
-	if start, size, ok := firmware.FindBurnTag(img.Data); ok {
-		c.note(slotFlash, "the file is an image of a whole card: only the boot image in it is sent, %d bytes at %#x", size, start)
-		img.Data = img.Data[start:][:size]
-	}
 	switch {
 	case c.sb:
 		return c.bootStream(p, img)
@@ -46,7 +42,7 @@ func (c *checker) streamed(p *plan, img socs.Image) ([]byte, error) {
 		c.warn(slotFlash, "U-Boot stands at %#x: SPL looks for it in the first %#x bytes after itself", off, most)
 	default:
 		c.note(slotFlash, "the second stage stands at %#x: %s; SPL asks the ROM for it in the same stream", v.Offset+off, firmware.Identify(data[off:]))
-		if _, err := c.secondStage(img.Path, data[off:]); err != nil {
+		if _, err := c.secondStage(slotFlash, img.Path, data[off:]); err != nil {
 			return nil, err
 		}
 	}
@@ -93,8 +89,14 @@ func (c *checker) containers(p *plan, img socs.Image) ([]byte, error) {
 	data := img.Data[set.Offset:]
 	if c.whole {
 		p.stream = &payload{path: img.Path, data: data}
-		if _, ok := findSecond(data, firmware.IVTSize, set.Next); !ok {
-			c.warn(slotFlash, "no second stage is recognised behind the first, which ends at %#x", set.Offset+set.Next)
+		off, ok := findSecond(data, set.Next, set.Next)
+		if !ok {
+			c.warn(slotFlash, "no second stage is recognised behind the first, which ends at %#x: SPL will ask the ROM for it in vain", set.Offset+set.Next)
+			return data, nil
+		}
+		c.note(slotFlash, "the second stage stands at %#x: %s; SPL asks the ROM for it in the same stream", set.Offset+off, firmware.Identify(data[off:]))
+		if _, err := c.secondStage(slotFlash, img.Path, data[off:]); err != nil {
+			return nil, err
 		}
 		return data, nil
 	}
@@ -103,7 +105,7 @@ func (c *checker) containers(p *plan, img socs.Image) ([]byte, error) {
 		c.warn(slotFlash, "nothing stands behind the first stage: if that is an SPL there is no U-Boot for it")
 		return data, nil
 	}
-	p.second, err = c.behind(slotFlash, socs.Image{Path: img.Path, Data: data}, set.Next, set.Next)
+	p.second, err = c.behind(slotFlash, socs.Image{Path: img.Path, Data: data}, 0, set.Next, set.Next)
 	return data, err
 }
 
@@ -160,9 +162,7 @@ func (r *recovery) serveStream(ctx context.Context, stage *socs.Stage) error {
 		return fmt.Errorf("after %d of %d bytes of the stream: %w", n, len(file.data), err)
 	}
 	progress.done()
-	r.board.Emit(stageROM, event.StageDone{Summary: event.StageSummary{
-		Stage: stageROM, File: file.path, Bytes: int64(len(file.data)), Duration: time.Since(stage.Since),
-	}})
+	r.done(stage, stageROM, file.path, len(file.data))
 	return nil
 }
 

@@ -47,9 +47,14 @@ func (c *checker) vectored(p *plan, slot string, img socs.Image) ([]byte, error)
 	last := p.images[len(p.images)-1].ivt
 	switch slot {
 	case slotFlash:
-		second, err := c.behind(slot, img, last.Offset+firmware.IVTSize, last.End())
+		// What stands behind has its place from the beginning of flash.bin, which on i.MX8MQ has the HDMI firmware in front.
+		base := first.Offset
+		if hdmi(first) {
+			base = 0
+		}
+		second, err := c.behind(slot, img, base, last.Offset+firmware.IVTSize, last.End())
 		p.second = second
-		return img.Data[first.Offset:], err
+		return img.Data[base:], err
 	case slotWithDCD:
 		if c.spl && bytes.Contains(p.images[len(p.images)-1].data, []byte("U-Boot SPL ")) {
 			return nil, refuse("give it as "+slotSPL+", and U-Boot as "+slotUBoot+"; or, if U-Boot is in the same file, as "+slotFlash, "it is U-Boot's SPL, which needs U-Boot after it")
@@ -66,14 +71,17 @@ func (c *chip) flashName() string {
 	return "u-boot-with-spl.imx"
 }
 
+// hdmi tells whether HDMI firmware stands in front of an image.
+func hdmi(v *firmware.IVT) bool {
+	return slices.ContainsFunc(v.Skipped, func(s firmware.SkippedIVT) bool { return s.HDMI })
+}
+
 // front tells what in front of the image is not sent.
 func (c *checker) front(slot string, v *firmware.IVT) {
-	for _, s := range v.Skipped {
-		if s.HDMI {
-			c.note(slot, "the HDMI firmware at %#x is not sent: the ROM takes it from storage only", s.Offset)
-		}
-	}
-	if v.Offset > 0 {
+	switch {
+	case hdmi(v):
+		c.note(slot, "the HDMI firmware in front of the image at %#x is not sent: the ROM takes it from storage only", v.Offset)
+	case v.Offset > 0:
 		c.note(slot, "the image begins at %#x of the file (as in one for a card): what stands before it is not sent", v.Offset)
 	}
 }
@@ -93,10 +101,8 @@ func (c *checker) image(slot string, img socs.Image, v *firmware.IVT) (image, er
 	case v.Version != 0x40 && v.Version != 0x41:
 		c.warn(slot, "its IVT is of version %#02x, expected 0x40: some ROMs of i.MX RT know it", v.Version)
 	}
-	for _, s := range v.Skipped {
-		if s.HDMI && !c.hdmi {
-			return one, refuse(c.other(), "at %#x stands HDMI firmware, as in images for i.MX8MQ only", s.Offset)
-		}
+	if hdmi(v) && !c.hdmi {
+		return one, refuse(c.other(), "HDMI firmware stands in front of it, as in images for i.MX8MQ only")
 	}
 	if err := c.place(addr, len(data)); err != nil {
 		return one, err
