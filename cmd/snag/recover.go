@@ -18,6 +18,7 @@ import (
 	"snag/recovery"
 	"snag/socs"
 	"snag/usb"
+	"snag/usb/usbfs"
 )
 
 // recoverFlags are the flags of snag recover as they were typed.
@@ -91,7 +92,7 @@ func (f *recoverFlags) run(cmd *cobra.Command) error {
 
 // options turns the flags into what the engine takes, and reads the firmware.
 func (f *recoverFlags) options() (recovery.Options, error) {
-	opt := recovery.Options{UART: f.uart, Baud: f.baud, NetNS: f.netns, Timeout: f.timeout, OnWait: f.onWait}
+	opt := recovery.Options{UART: f.uart, Baud: f.baud, NetNS: f.netns, Timeout: f.timeout, OnWait: f.onWait, USB: usbfs.Host{}}
 	if f.soc == "" {
 		return opt, &recovery.UsageError{Err: errors.New("which SoC? --soc is missing"), Hint: "snag list socs shows the models; a family's name will do, for instance --soc am335x"}
 	}
