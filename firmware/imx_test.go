@@ -154,6 +154,12 @@ func TestFindIVTRefuses(t *testing.T) {
 	if _, _, err := v.Image(img[:0xc00]); !errors.Is(err, ErrTruncated) {
 		t.Errorf("the file ends before the entry point: %v", err)
 	}
+	before := with(4, 0x177ff3fc)
+	if v, err := FindIVT(before, 0); err != nil {
+		t.Error(err)
+	} else if _, _, err := v.Image(before); err == nil || !strings.Contains(err.Error(), "lies before the table") {
+		t.Errorf("the entry point before the table: %v", err)
+	}
 	if got, _, err := v.Image(img[:0xc04]); err != nil || len(got) != 0xc04 || v.Announced() != len(img) {
 		t.Errorf("a short file: %d bytes of %d, %v", len(got), v.Announced(), err)
 	}
@@ -174,13 +180,18 @@ func TestFindIVTRefuses(t *testing.T) {
 
 // TestFindIVTWork: many tables that are none cost no more than the file's length.
 func TestFindIVTWork(t *testing.T) {
-	data := bytes.Repeat([]byte("\xd1\x00\x20\x40"), 1<<20)
-	start := time.Now()
-	if v, err := FindIVT(data, 0); err == nil {
-		t.Errorf("%+v", v)
-	}
-	if d := time.Since(start); d > 5*time.Second {
-		t.Errorf("4 MiB took %s", d)
+	for _, word := range []string{"\xd1\x00\x20\x40", "\xb1\x00\x00\x00"} {
+		data := bytes.Repeat([]byte(word), 1<<20)
+		start := time.Now()
+		if v, err := FindIVT(data, 0); err == nil {
+			t.Errorf("%+v", v)
+		}
+		if h, err := FindFlashHeader(data, 0); err == nil {
+			t.Errorf("%+v", h)
+		}
+		if d := time.Since(start); d > 5*time.Second {
+			t.Errorf("4 MiB of % x took %s", word, d)
+		}
 	}
 }
 
@@ -510,6 +521,12 @@ func TestParseBootStream(t *testing.T) {
 		for at, want := range map[int]string{30: "SHA-1 of the header", len(b) - 20: "SHA-1 of the image", len(b) / 2: "the CRC of the load"} {
 			if _, err := ParseBootStream(damage(b, at)); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s, damaged at %d: %v, want %q", name, at, err, want)
+			}
+		}
+		if key == nil {
+			at := s.Sections[0].Commands[3].Offset + 4
+			if _, err := ParseBootStream(damage(b, at)); err == nil || !strings.Contains(err.Error(), "has checksum") {
+				t.Errorf("%s, a damaged command: %v", name, err)
 			}
 		}
 		if _, err := ParseBootStream(b[:len(b)-16]); !errors.Is(err, ErrTruncated) {

@@ -68,7 +68,10 @@ type SkippedIVT struct {
 	Reason string // why it was not taken
 }
 
-const maxSkipped = 16
+const (
+	maxSkipped = 16
+	maxRefused = 1024 // first words of tables in files of other formats, before a search is given up
+)
 
 // FindIVT finds the first image at or after from that a ROM could start. It looks at every fourth byte, as
 // uuu does (libuuu/sdp.cpp), and passes over the tables of the HDMI firmware, tables without boot data
@@ -78,6 +81,7 @@ const maxSkipped = 16
 func FindIVT(data []byte, from int) (*IVT, error) {
 	var skipped []SkippedIVT
 	var refused error
+	tries := 0
 	for off := max(from, 0); off <= len(data)-IVTSize; off += 4 {
 		if !isIVT(data[off:]) {
 			continue
@@ -94,6 +98,9 @@ func FindIVT(data []byte, from int) (*IVT, error) {
 			if refused == nil {
 				refused = err
 			}
+		}
+		if tries++; tries == maxRefused {
+			break
 		}
 	}
 	switch {
@@ -176,7 +183,10 @@ func (v *IVT) Image(data []byte) (image []byte, addr uint32, err error) {
 		return nil, 0, fmt.Errorf("IVT at %#x: %w: the file has %#x bytes", v.Offset, ErrTruncated, len(data))
 	}
 	image = data[v.Offset:min(v.End(), len(data))]
-	if v.Entry >= v.Self && int64(v.Entry)-int64(v.Self) >= int64(len(image)) {
+	switch in := int64(v.Entry) - int64(v.Self); {
+	case in < 0:
+		return nil, 0, fmt.Errorf("IVT at %#x: the entry point %#x lies before the table at %#x, from which on the image is sent", v.Offset, v.Entry, v.Self)
+	case in >= int64(len(image)):
 		return nil, 0, fmt.Errorf("IVT at %#x: %w: the entry point %#x lies behind the file's last byte (%#x)", v.Offset, ErrTruncated,
 			v.Entry, int64(v.Self)+int64(len(image))-1)
 	}

@@ -249,7 +249,7 @@ func (r *Report) rest(from int) {
 }
 
 // maxTries bounds how many places that look like something are tried.
-const maxTries = 256
+const maxTries = 64
 
 // next finds the next image from a place on: at any fourth byte, as U-Boot's SPL looks for it.
 func (r *Report) next(from int) (at int, take func(int) int) {
