@@ -61,7 +61,7 @@ func (t *T) streamer(ep uint8) (*Device, usb.Handle) {
 func stream(t *T, ep uint8, size, count int) {
 	dev, h := t.streamer(ep)
 	got := t.collect(dev, ep, size, count, func(i int) []byte { return pattern(size, uint32(i)) })
-	n, err := h.Stream(t.ctx, ep, patience, transfers(size, count))
+	n, err := h.Stream(t.ctx, ep, t.lab.patience, transfers(size, count))
 	if n != int64(size*count) || err != nil {
 		t.errorf("stream: %d bytes, %v; expected %d", n, err, size*count)
 	}
@@ -77,7 +77,7 @@ func streamSizes(t *T) {
 	sizes := []int{1, 513, 0, 40_000, 511, 600_001, 0, 0, 3, 100_001}
 	got := t.collect(dev, bulkOut, 1<<20, len(sizes), func(i int) []byte { return pattern(sizes[i], uint32(i)) })
 	total := 0
-	n, err := h.Stream(t.ctx, bulkOut, patience, func(yield func([]byte) bool) {
+	n, err := h.Stream(t.ctx, bulkOut, t.lab.patience, func(yield func([]byte) bool) {
 		for i, size := range sizes {
 			total += size
 			if !yield(pattern(size, uint32(i))) {
@@ -91,7 +91,7 @@ func streamSizes(t *T) {
 	if r := wait(t, "the device's end", got); r.n != len(sizes) || r.err != nil {
 		t.errorf("the device got %d transfers as they were sent, then one of %d bytes, %v", r.n, len(r.data), r.err)
 	}
-	if n, err := h.Stream(t.ctx, bulkOut, patience, func(func([]byte) bool) {}); n != 0 || err != nil {
+	if n, err := h.Stream(t.ctx, bulkOut, t.lab.patience, func(func([]byte) bool) {}); n != 0 || err != nil {
 		t.errorf("a stream of nothing: %d, %w", n, err)
 	}
 }
@@ -102,7 +102,7 @@ func streamInFlight(t *T) {
 	dev, h := t.streamer(wideOut)
 	asked := make(chan struct{}, count)
 	result := start(func() (int, error) {
-		n, err := h.Stream(t.ctx, wideOut, patience, func(yield func([]byte) bool) {
+		n, err := h.Stream(t.ctx, wideOut, t.lab.patience, func(yield func([]byte) bool) {
 			for b := range transfers(size, count) {
 				asked <- struct{}{}
 				if !yield(b) {
@@ -130,11 +130,11 @@ func streamInFlight(t *T) {
 
 // streamIdle has a device that takes some transfers slowly, but each in time, and then no more.
 func streamIdle(t *T) {
-	const size, count, idle = 1025, 3, time.Second
+	const size, count, pause, idle = 1025, 4, 500 * time.Millisecond, 1500 * time.Millisecond
 	dev, h := t.streamer(wideOut)
 	go func() {
 		for range count {
-			time.Sleep(idle / 2)
+			time.Sleep(pause)
 			dev.OutPipe(wideOut).Read(t.ctx, make([]byte, size))
 		}
 	}()
@@ -142,8 +142,8 @@ func streamIdle(t *T) {
 	n, err := h.Stream(t.ctx, wideOut, idle, transfers(size, 100))
 	t.is("stream", err, context.DeadlineExceeded)
 	t.described(err, h, wideOut)
-	if took := time.Since(begin); n != size*count || took < count*idle/2+idle {
-		t.errorf("stream: %d bytes, %v; expected %d, and at least %v", n, took, size*count, count*idle/2+idle)
+	if took := time.Since(begin); n != size*count || took < count*pause+idle {
+		t.errorf("stream: %d bytes, %v; expected %d, and at least %v", n, took, size*count, count*pause+idle)
 	}
 	t.send(dev, h, wideOut, size, []byte{1})
 }
@@ -160,7 +160,7 @@ func streamError(t *T) {
 			t.errorf("the device got %d transfers as they were sent, %v", r.n, r.err)
 		}
 	}()
-	n, err := h.Stream(t.ctx, wideOut, patience, transfers(size, 100_000))
+	n, err := h.Stream(t.ctx, wideOut, t.lab.patience, transfers(size, 100_000))
 	t.is("stream", err, usb.ErrStall)
 	if n != size*count {
 		t.errorf("stream: %d bytes, expected %d", n, size*count)
@@ -176,7 +176,7 @@ func streamCancel(t *T) {
 	defer cancel()
 	got := t.collect(dev, wideOut, size, count, func(i int) []byte { return pattern(size, uint32(i)) })
 	result := start(func() (int, error) {
-		n, err := h.Stream(ctx, wideOut, patience, transfers(size, 100_000))
+		n, err := h.Stream(ctx, wideOut, t.lab.patience, transfers(size, 100_000))
 		return int(n), err
 	})
 	wait(t, "the device's end", got)
@@ -190,7 +190,7 @@ func streamCancel(t *T) {
 	t.send(dev, h, wideOut, size, []byte{1})
 	// The caller may also end it, by ending the sequence.
 	got = t.collect(dev, wideOut, size, 3, func(i int) []byte { return pattern(size, uint32(i)) })
-	n, err := h.Stream(t.ctx, wideOut, patience, slices.Values([][]byte{pattern(size, 0), pattern(size, 1), pattern(size, 2)}))
+	n, err := h.Stream(t.ctx, wideOut, t.lab.patience, slices.Values([][]byte{pattern(size, 0), pattern(size, 1), pattern(size, 2)}))
 	if n != 3*size || err != nil || wait(t, "the device's end", got).n != 3 {
 		t.errorf("after the cancelled stream: %d bytes, %w", n, err)
 	}
@@ -201,7 +201,7 @@ func streamUnplug(t *T) {
 	dev, h := t.streamer(wideOut)
 	got := t.collect(dev, wideOut, size, count, func(i int) []byte { return pattern(size, uint32(i)) })
 	result := start(func() (int, error) {
-		n, err := h.Stream(t.ctx, wideOut, patience, transfers(size, 100_000))
+		n, err := h.Stream(t.ctx, wideOut, t.lab.patience, transfers(size, 100_000))
 		return int(n), err
 	})
 	wait(t, "the device's end", got)

@@ -38,6 +38,9 @@ type Lab struct {
 	// Ports[0]. Without it, or if the Host is no [usb.Peerer], nothing is said of companion buses.
 	Super usbdev.Port
 
+	// patience bounds a step that ends quickly everywhere.
+	patience time.Duration
+
 	// Cannot names the tests that this host cannot pass, each with the reason. One that it does pass fails.
 	Cannot map[string]string
 }
@@ -45,8 +48,8 @@ type Lab struct {
 // limit bounds a test. It is far beyond what an emulated machine needs.
 const limit = 3 * time.Minute
 
-// patience bounds a step that ends quickly everywhere.
-const patience = 30 * time.Second
+// defaultPatience is far beyond that, too.
+const defaultPatience = 30 * time.Second
 
 // cases are all tests.
 var cases = []struct {
@@ -100,13 +103,9 @@ func Run(t *testing.T, lab Lab) {
 	if len(lab.Ports) < 5 {
 		t.Fatalf("%d ports, the suite needs five", len(lab.Ports))
 	}
+	lab.patience = defaultPatience
 	for name := range lab.Cannot {
-		if !slices.ContainsFunc(cases, func(c struct {
-			name string
-			f    func(*T)
-		}) bool {
-			return c.name == name
-		}) {
+		if find(name) == nil {
 			t.Errorf("there is no test %q", name)
 		}
 	}
@@ -115,19 +114,39 @@ func Run(t *testing.T, lab Lab) {
 			begin := time.Now()
 			skip, err := perform(t, &lab, c.f)
 			reason, listed := lab.Cannot[c.name]
-			switch {
-			case skip != "":
-				t.Skip(skip)
-			case listed && err == nil:
-				t.Errorf("this host can do it, although it is said not to: %s", reason)
-			case listed:
-				t.Skipf("%s: %v", reason, err)
-			case err != nil:
-				t.Error(err)
-			default:
-				t.Logf("%.1f s", time.Since(begin).Seconds())
+			if skip == "" {
+				skip, err = judge(reason, listed, err)
 			}
+			if err != nil {
+				t.Error(err)
+			}
+			if skip != "" {
+				t.Skip(skip)
+			}
+			t.Logf("%.1f s", time.Since(begin).Seconds())
 		})
+	}
+}
+
+// find finds a test's function; nil if there is none.
+func find(name string) func(*T) {
+	for _, c := range cases {
+		if c.name == name {
+			return c.f
+		}
+	}
+	return nil
+}
+
+// judge says what a test's result means for a host that has the test on its list, or has not.
+func judge(reason string, listed bool, err error) (skip string, fail error) {
+	switch {
+	case listed && err == nil:
+		return "", fmt.Errorf("this host can do it, although it is said not to: %s", reason)
+	case listed:
+		return fmt.Sprintf("%s: %v", reason, err), nil
+	default:
+		return "", err
 	}
 }
 
@@ -159,12 +178,12 @@ func perform(t *testing.T, lab *Lab, f func(*T)) (skip string, err error) {
 	}()
 	select {
 	case <-done:
-	case <-time.After(limit + 2*patience):
+	case <-time.After(limit + 2*defaultPatience):
 		stacks := make([]byte, 1<<20)
 		t.Fatalf("hangs\n%s", stacks[:runtime.Stack(stacks, true)])
 	}
 	cancel()
-	if n := leaked(before); n > 0 {
+	if n := leaked(before, lab.patience); n > 0 {
 		stacks := make([]byte, 1<<20)
 		test.errorf("%d goroutines are left\n%s", n, stacks[:runtime.Stack(stacks, true)])
 	}
@@ -192,7 +211,7 @@ func (t *T) guard(f func()) {
 }
 
 // leaked waits until there are no more goroutines than before, and returns how many more there are.
-func leaked(before int) int {
+func leaked(before int, patience time.Duration) int {
 	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		n := runtime.NumGoroutine() - before
 		if n <= 0 || time.Now().After(end) {
@@ -235,7 +254,7 @@ func (t *T) is(what string, err, want error) {
 
 // step is the context of something that ends quickly.
 func (t *T) step() context.Context {
-	ctx, cancel := context.WithTimeout(t.ctx, patience)
+	ctx, cancel := context.WithTimeout(t.ctx, t.lab.patience)
 	context.AfterFunc(t.ctx, cancel) // at the latest
 	return ctx
 }
@@ -245,14 +264,14 @@ func wait[V any](t *T, what string, ch <-chan V) (v V) {
 	select {
 	case v = <-ch:
 	case <-t.step().Done():
-		t.fatalf("%s: nothing after %v", what, patience)
+		t.fatalf("%s: nothing after %v", what, t.lab.patience)
 	}
 	return v
 }
 
 // until waits until something holds of what the host lists.
 func (t *T) until(what string, holds func([]usb.Device) bool) {
-	ctx, stop := context.WithTimeout(t.ctx, patience)
+	ctx, stop := context.WithTimeout(t.ctx, t.lab.patience)
 	defer stop()
 	changes, err := t.lab.Host.Watch(ctx)
 	t.must(err)
@@ -267,7 +286,7 @@ func (t *T) until(what string, holds func([]usb.Device) bool) {
 			return
 		}
 		if ctx.Err() != nil {
-			t.fatalf("%s: not after %v; there are %+v", what, patience, list)
+			t.fatalf("%s: not after %v; there are %+v", what, t.lab.patience, list)
 		}
 	}
 }
@@ -281,8 +300,7 @@ func on(list []usb.Device, port usb.Port) (usb.Device, bool) {
 	return list[i], true
 }
 
-// plug plugs a device in and waits until it is configured, and until a driver has its HID interface. A device that was
-// on the port before is unplugged.
+// plug plugs a device in and waits until it is configured.
 func (t *T) plug(i int, dev *Device) usb.Device {
 	return t.plugAs(t.lab.Ports[i], t.lab.Ports[i].Name(), dev)
 }
@@ -290,9 +308,10 @@ func (t *T) plug(i int, dev *Device) usb.Device {
 func (t *T) plugAs(port usbdev.Port, name usb.Port, dev *Device) (d usb.Device) {
 	t.must(port.Attach(t.step(), dev))
 	t.after(func() { t.unplug(port, name, dev) })
+	count := len(dev.Descriptors().Configs[0].Interfaces) - 1 // interface 0 has two settings
 	t.until("enumeration on port "+string(name), func(list []usb.Device) (ok bool) {
 		d, ok = on(list, name)
-		return ok && d.Config != 0 && d.ID == dev.Descriptors().ID && len(d.Interfaces) > 0
+		return ok && d.Config != 0 && d.ID == dev.Descriptors().ID && len(d.Interfaces) == count
 	})
 	return d
 }
@@ -303,13 +322,13 @@ func (t *T) unplug(port usbdev.Port, name usb.Port, dev *Device) {
 		t.errorf("unplug port %s: %w", name, err)
 	}
 	dev.Close()
-	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(t.lab.patience); ; time.Sleep(5 * time.Millisecond) {
 		list, err := t.lab.Host.Devices()
 		if _, there := on(list, name); err == nil && !there {
 			return
 		}
 		if time.Now().After(end) {
-			t.errorf("unplug port %s: the device is listed %v later (%v)", name, patience, err)
+			t.errorf("unplug port %s: the device is listed %v later (%v)", name, t.lab.patience, err)
 			return
 		}
 	}

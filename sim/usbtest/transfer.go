@@ -326,8 +326,8 @@ func deadline(t *T) {
 	dev, h := t.board()
 	for name, f := range pending(h) {
 		const d = 100 * time.Millisecond
-		ctx, cancel := context.WithTimeout(t.step(), d)
 		begin := time.Now()
+		ctx, cancel := context.WithTimeout(t.step(), d)
 		_, err := f(ctx)
 		cancel()
 		t.is(name, err, context.DeadlineExceeded)
