@@ -24,6 +24,7 @@ type Handle struct {
 	file  *os.File
 	conn  syscall.RawConn
 	chunk int // the longest URB
+	depth int // URBs in flight on an OUT endpoint
 
 	endpoints  [32]chan struct{} // held by the transfer that is under way, by endpoint number and direction
 	interfaces chan struct{}     // held by a request of interface.go
@@ -61,7 +62,7 @@ func newHandle(dev usb.Device, sysfs usb.Sysfs, file *os.File) (*Handle, error) 
 		return nil, err
 	}
 	h := &Handle{
-		dev: dev, desc: desc, sysfs: sysfs, file: file, conn: conn, chunk: chunkContiguous,
+		dev: dev, desc: desc, sysfs: sysfs, file: file, conn: conn, chunk: chunkContiguous, depth: depth,
 		interfaces: make(chan struct{}, 1),
 		gone:       make(chan struct{}),
 		closed:     make(chan struct{}),

@@ -17,11 +17,15 @@ type Host struct {
 
 var (
 	_ usb.Host   = Host{}
+	_ usb.Peerer = Host{}
 	_ usb.Handle = (*Handle)(nil)
 )
 
 // Devices implements [usb.Host].
 func (h Host) Devices() ([]usb.Device, error) { return h.Sysfs.Devices() }
+
+// Peer implements [usb.Peerer].
+func (h Host) Peer(p usb.Port) (usb.Port, error) { return h.Sysfs.Peer(p) }
 
 // lookInterval is how often Watch looks by itself: where no uevent arrives, as in a user namespace, and where one was lost.
 const lookInterval = 500 * time.Millisecond

@@ -15,10 +15,10 @@ import (
 )
 
 const (
-	depth = 4 // URBs in flight on an OUT endpoint
+	depth = 8 // URBs in flight on an OUT endpoint
 
 	// The longest URB, where the kernel's copy may be in pieces and where it must be contiguous.
-	chunkScattered  = 128 << 10
+	chunkScattered  = 64 << 10
 	chunkContiguous = 16 << 10
 
 	// memoryPause is the time after which memory is asked for again that other handles have, which nobody announces.
@@ -221,7 +221,7 @@ func (w *window) send(ctx context.Context, data []byte) error {
 	for first := true; first || len(data) > 0; first = false {
 		n := 0
 		for {
-			if len(w.flights) == depth {
+			if len(w.flights) == w.h.depth {
 				if err := w.wait(ctx); err != nil {
 					return err
 				}
