@@ -77,9 +77,7 @@ type device struct {
 
 	mu         sync.Mutex
 	hasFetched bool
-	stalled    int                                // SET_REPORTs still to be refused
-	halted     map[uint8]bool                     // endpoints
-	transfers  map[uint8]*context.CancelCauseFunc // pending on an endpoint
+	stalled    int // SET_REPORTs still to be refused
 }
 
 // newDevice makes a device. For HID out tells whether there is an interrupt OUT endpoint, and data the size
@@ -88,7 +86,6 @@ func newDevice(d usbdev.Descriptors, hid, out bool, inPacket, data int, violatio
 	v := &device{
 		hid: hid, max: 1 + data, violation: violation,
 		reports: make(chan report), configured: make(chan struct{}, 1), fetched: make(chan struct{}), resume: make(chan struct{}, 1),
-		halted: make(map[uint8]bool), transfers: make(map[uint8]*context.CancelCauseFunc),
 	}
 	iface := usbdev.Interface{Class: 0xff}
 	if hid {
@@ -254,72 +251,12 @@ func (v *device) send(ctx context.Context, b []byte) error {
 	return nil
 }
 
-// halt stalls every endpoint, and the next SET_REPORT.
+// halt stalls every endpoint until the host clears that, and the next SET_REPORT.
 func (v *device) halt() {
 	v.mu.Lock()
-	defer v.mu.Unlock()
 	v.stalled++
-	for _, ep := range []uint8{epOut, epIn, epBulkIn} {
-		v.halted[ep] = true
-		if cancel := v.transfers[ep]; cancel != nil {
-			(*cancel)(usbdev.ErrStall)
-		}
-	}
-}
-
-// begin notes a transfer on an endpoint, which halt ends.
-func (v *device) begin(ctx context.Context, ep uint8) (context.Context, func(error) error, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.halted[ep] {
-		return nil, nil, usbdev.ErrStall
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	v.transfers[ep] = &cancel
-	return ctx, func(err error) error {
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		if v.transfers[ep] == &cancel {
-			delete(v.transfers, ep)
-		}
-		if err != nil && context.Cause(ctx) == usbdev.ErrStall {
-			err = usbdev.ErrStall
-		}
-		cancel(nil)
-		return err
-	}, nil
-}
-
-// In implements [usbdev.Device].
-func (v *device) In(ctx context.Context, ep uint8, buf []byte) (int, error) {
-	ctx, end, err := v.begin(ctx, ep)
-	if err != nil {
-		return 0, err
-	}
-	n, err := v.Gadget.In(ctx, ep, buf)
-	return n, end(err)
-}
-
-// Out implements [usbdev.Device].
-func (v *device) Out(ctx context.Context, ep uint8, data []byte) (int, error) {
-	ctx, end, err := v.begin(ctx, ep)
-	if err != nil {
-		return 0, err
-	}
-	n, err := v.Gadget.Out(ctx, ep, data)
-	return n, end(err)
-}
-
-// Control implements [usbdev.Device]: the end of a halt, then as the gadget has it.
-func (v *device) Control(ctx context.Context, s usbdev.Setup, data []byte) (int, error) {
-	const clearFeature, setConfiguration = 1, 9
-	v.mu.Lock()
-	switch {
-	case s.Type == 0x02 && s.Request == clearFeature && s.Value == 0:
-		delete(v.halted, uint8(s.Index))
-	case s.Type == 0x00 && s.Request == setConfiguration:
-		clear(v.halted)
-	}
 	v.mu.Unlock()
-	return v.Gadget.Control(ctx, s, data)
+	for _, ep := range []uint8{epOut, epIn, epBulkIn} {
+		v.Halt(ep)
+	}
 }

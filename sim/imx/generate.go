@@ -64,9 +64,9 @@ func (i IVTImage) Generate() []byte {
 	return b
 }
 
-// GenerateDCD makes a DCD of n writes, one of each kind that U-Boot's mkimage knows, and a check for bits that
-// hardware sets.
-func GenerateDCD(n int) []byte {
+// GenerateDCD makes a DCD of n writes, and, if it is not to be plain, of one command more of each kind that U-Boot's
+// mkimage knows: bits set, bits cleared, a check for bits that hardware sets.
+func GenerateDCD(n int, plain bool) []byte {
 	be := binary.BigEndian
 	b := []byte{0xd2, 0, 0, 0x40}
 	write := func(param byte, pairs int, base uint32) {
@@ -78,11 +78,13 @@ func GenerateDCD(n int) []byte {
 		}
 	}
 	write(0x04, n, 0x020e_0500)
-	write(0x1c, 1, 0x020c_4068) // set bits
-	write(0x0c, 1, 0x020c_4068) // clear bits
-	b = append(b, 0xcf, 0, 12, 0x14)
-	b = be.AppendUint32(b, 0x020c_8000) // no DRAM controller, whose address would tell the SoC
-	b = be.AppendUint32(b, 0x0000_0002)
+	if !plain {
+		write(0x1c, 1, 0x020c_4068) // set bits
+		write(0x0c, 1, 0x020c_4068) // clear bits
+		b = append(b, 0xcf, 0, 12, 0x14)
+		b = be.AppendUint32(b, 0x020c_8000) // no DRAM controller, whose address would tell the SoC
+		b = be.AppendUint32(b, 0x0000_0002)
+	}
 	be.PutUint16(b[1:], uint16(len(b)))
 	return b
 }
@@ -339,7 +341,8 @@ func Generate(cfg Config, size int, seed uint64) (Images, error) {
 	case m.UID: // i.MX8M
 		return Images{First: generateMX8M(m, size, seed)}, nil
 	}
-	image := IVTImage{Self: m.DRAM + 0x7ff400, Before: 0x400, DCD: GenerateDCD(20), Size: size, Seed: seed, Signed: c.Closed}
+	// Of a bulk ROM the host carries out the DCD; imx_usb refuses to set or clear bits there.
+	image := IVTImage{Self: m.DRAM + 0x7ff400, Before: 0x400, DCD: GenerateDCD(20, m.Protocol == Bulk), Size: size, Seed: seed, Signed: c.Closed}
 	if c.Closed {
 		image.DCD = nil // the signature covers the IVT: NXP signs images whose DCD is not pointed to
 	}

@@ -51,6 +51,10 @@ type Model struct {
 	CBW    bool // a stream begins with a command block
 	SPL    SPLKind
 	Header string // what the first image is: "ivt", "container" (several), "sb"
+
+	// ProvenBy are the peers, tools that nobody here wrote, that have recovered the virtual board, as a test has
+	// it. Empty: none; the model is what the sources say and no more.
+	ProvenBy string
 }
 
 const (
@@ -138,7 +142,40 @@ func Models() []Model {
 	add(api, "imx95", id(nxp, 0x015d), "SE Blank 95").Also = []usb.ID{id(nxp, 0x015c)}
 	add(api, "imx943", id(nxp, 0x0027), "SE Blank 943")
 	add(api, "imx952", id(nxp, 0x0028), "SE Blank 952")
+	for i := range all {
+		all[i].ProvenBy = provenBy[all[i].Name]
+	}
 	return all
+}
+
+// provenBy is what internal/e2e's TestIMX finds with Debian's uuu 1.4.193 and imx_usb (2020-05-17). "(ROM)" is
+// for a peer that does the ROM's stage and cannot go on with that board's SPL.
+var provenBy = map[string]string{
+	"imx28":     "uuu",
+	"imx50":     "imx_usb",
+	"imx51":     "imx_usb",
+	"imx53":     "imx_usb",
+	"vf610":     "imx_usb",
+	"imx6q":     "imx_usb, uuu",
+	"imx6d":     "imx_usb, uuu",
+	"imx6sl":    "imx_usb, uuu",
+	"imx6sx":    "imx_usb, uuu",
+	"imx6ul":    "imx_usb, uuu",
+	"imx6ull":   "imx_usb, uuu",
+	"imx6sll":   "imx_usb, uuu",
+	"imx7d":     "imx_usb, uuu",
+	"imx7ulp":   "imx_usb, uuu",
+	"imxrt106x": "uuu",
+	"imx8mq":    "imx_usb (ROM), uuu",
+	"imx8mm":    "imx_usb (ROM), uuu",
+	"imx8qm":    "uuu",
+	"imx8qxp":   "uuu",
+	"imx8dxl":   "uuu",
+	"imx8mn":    "imx_usb (ROM), uuu",
+	"imx8mp":    "uuu",
+	"imx8ulp":   "uuu",
+	"imx91":     "uuu",
+	"imx93":     "uuu",
 }
 
 // FindModel returns the model of a name.

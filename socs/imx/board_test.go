@@ -90,6 +90,9 @@ func (tr *trial) complete(t *testing.T) {
 	if tr.cfg.Machine == nil && m.Protocol == imx.Bulk {
 		tr.cfg.Machine = &imx.Memory{Reads: ready()}
 	}
+	if tr.firmware == nil && tr.model == "imx53" { // with all that a DCD can have
+		tr.firmware = firmwareOf(map[string][]byte{"u-boot-with-dcd": imx.IVTImage{Self: 0x777ff400, Before: 0x400, DCD: imx.GenerateDCD(20, false), Size: sized, Seed: 1}.Generate()})
+	}
 	if tr.firmware == nil {
 		kind := tr.cfg.SPL
 		if kind == "" {

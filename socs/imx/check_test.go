@@ -36,7 +36,7 @@ func card(offset int, boot []byte) []byte {
 }
 
 func TestCheck(t *testing.T) {
-	direct := imx.IVTImage{Self: 0x177ff400, Before: 0x400, DCD: imx.GenerateDCD(5), Size: 20_000, Seed: 4}
+	direct := imx.IVTImage{Self: 0x177ff400, Before: 0x400, DCD: imx.GenerateDCD(5, false), Size: 20_000, Seed: 4}
 	with := func(change func(*imx.IVTImage)) []byte {
 		i := direct
 		change(&i)
@@ -93,7 +93,7 @@ func TestCheck(t *testing.T) {
 		{name: "signed with a DCD", model: "imx6q", files: one(dcd, with(func(i *imx.IVTImage) { i.Signed = true })), says: "spoils the signature"},
 		{name: "signed with a DCD that is skipped", model: "imx6ull", files: one(dcd, with(func(i *imx.IVTImage) { i.Self, i.Signed = 0x877ff400, true })), says: "it is signed"},
 		{name: "DCD outside", model: "imx6q", files: one(dcd, edit(direct.Generate(), 12, 0x20000000)), slot: dcd, says: "DCD"},
-		{name: "DCD too long", model: "imx6q", files: one(dcd, with(func(i *imx.IVTImage) { i.DCD = imx.GenerateDCD(220) })), slot: dcd, says: "at most 1768"},
+		{name: "DCD too long", model: "imx6q", files: one(dcd, with(func(i *imx.IVTImage) { i.DCD = imx.GenerateDCD(220, false) })), slot: dcd, says: "at most 1768"},
 		{name: "DCD of another SoC", model: "imx6q", files: one(dcd, with(func(i *imx.IVTImage) {
 			i.DCD = []byte{0xd2, 0, 16, 0x40, 0xcc, 0, 12, 4, 0x30, 0x7a, 0, 0, 0, 0, 0, 1}
 		})), slot: dcd, says: "the memory controller of imx7d, imx7s"},
@@ -181,7 +181,7 @@ func FuzzCheck(f *testing.F) {
 	for i, model := range []string{"imx6q", "imx8mq", "imx93", "imx28", "imx51", "imx8qxp"} {
 		f.Add(i, generated(f, model)[:3000])
 	}
-	f.Add(0, card(0x400, imx.IVTImage{Self: 0x177ff400, DCD: imx.GenerateDCD(5), Size: 300}.Generate())[:4000])
+	f.Add(0, card(0x400, imx.IVTImage{Self: 0x177ff400, DCD: imx.GenerateDCD(5, false), Size: 300}.Generate())[:4000])
 	var models []socs.Model
 	for _, m := range socs.Models() {
 		if m.Family == "imx" {

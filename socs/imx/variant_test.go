@@ -42,13 +42,13 @@ func TestVariants(t *testing.T) {
 	spl := imx.IVTImage{Self: 0x00907400, Before: 0x400, Size: 40_000, Seed: 1}.Generate()
 	legacy := imx.GenerateLegacy(0x17800000, 200_000, 2)
 	fit := imx.GenerateFIT(3, 150_000, 0, 20_000)
-	direct := imx.IVTImage{Self: 0x177ff400, Before: 0x400, DCD: imx.GenerateDCD(5), Size: 200_000, Seed: 4}
+	direct := imx.IVTImage{Self: 0x177ff400, Before: 0x400, DCD: imx.GenerateDCD(5, false), Size: 200_000, Seed: 4}
 	plugin := imx.IVTImage{Self: 0x00907000, Size: 3000, Seed: 5, Flags: 1}.Generate()
 	noDCD := direct
 	noDCD.DCD = nil
 	signed, signedDCD := noDCD, direct
 	signed.Signed, signedDCD.Signed = true, true
-	spent := imx.IVTImage{Self: 0x177ff400, Before: 0x400, DCD: imx.GenerateDCD(5), Size: 5 << 20, Seed: 4} // more than one WRITE_FILE
+	spent := imx.IVTImage{Self: 0x177ff400, Before: 0x400, DCD: imx.GenerateDCD(5, false), Size: 5 << 20, Seed: 4} // more than one WRITE_FILE
 	for _, tc := range []struct {
 		name  string
 		model string
