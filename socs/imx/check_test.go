@@ -63,12 +63,13 @@ func TestCheck(t *testing.T) {
 	}
 	mx93, mp := generated(t, "imx93"), generated(t, "imx8mp")
 	for _, tc := range []struct {
-		name  string
-		model string
-		files map[string][]byte
-		slot  string // with the error; none expected if empty
-		says  string // the error, or else a finding
-		sent  int    // bytes of the first stage's file
+		name   string
+		model  string
+		files  map[string][]byte
+		slot   string // with the error; none expected if empty
+		says   string // the error, or else a finding
+		sent   int    // bytes of the first stage's file, if there is but one
+		second int    // bytes of u-boot
 	}{
 		{name: "as it should be", model: "imx6q", files: one(dcd, direct.Generate()), sent: 22048},
 		{name: "no file", model: "imx6q", slot: dcd, says: "missing: i.MX6Q needs it"},
@@ -80,6 +81,7 @@ func TestCheck(t *testing.T) {
 		{name: "swapped", model: "imx6q", files: two(legacy, spl), slot: "SPL", says: "a legacy uImage"},
 		{name: "text", model: "imx6q", files: one(dcd, []byte("<!doctype html> not found")), slot: dcd, says: "a web page"},
 		{name: "SPL and legacy", model: "imx6q", files: two(spl, legacy)},
+		{name: "legacy with more behind it", model: "imx6q", files: two(spl, cat(legacy, 30_000)), says: "", second: len(legacy)},
 		{name: "SPL and FIT", model: "imx6ull", files: two(spl, fit)},
 		{name: "legacy for 64 bit", model: "imx8mm", files: two(splAt(0x7e1000)[:50_000], legacy), slot: "u-boot", says: "a uImage for arm; i.MX8MM is arm64"},
 		{name: "legacy of another SoC", model: "imx6ull", files: two(spl, legacy), slot: "u-boot", says: "loads to 0x17800000, where i.MX6ULL/ULZ has no DRAM"},
@@ -113,6 +115,8 @@ func TestCheck(t *testing.T) {
 		{name: "Plus, SPL alone", model: "imx8mp", files: one(flash, splAt(0x920000)[:0x58000]), says: "in vain"},
 		{name: "Quad with HDMI", model: "imx8mq", files: one(flash, generated(t, "imx8mq")), says: "HDMI firmware in front of the image at 0xa400 is not sent"},
 		{name: "Quad with HDMI for Mini", model: "imx8mm", files: one(flash, generated(t, "imx8mq")), slot: flash, says: "HDMI firmware stands in front of it"},
+		{name: "Quad, U-Boot not recognised", model: "imx8mq", files: one(flash, cat(generated(t, "imx8mq")[:0x57000], 0x60000)), says: "sending what stands at 0x57c00"},
+		{name: "U-Boot not recognised, of a card", model: "imx8mm", files: one(flash, card(0x8400, cat(splAt(0x7e1000)[:0x57000], 0x60000))), says: "sending what stands at 0x60000"},
 		{name: "U-Boot not recognised", model: "imx8mm", files: one(flash, cat(splAt(0x7e1000)[:0x57000], 0x60000)), says: "sending what stands at 0x57c00"},
 
 		{name: "93", model: "imx93", files: one(flash, set(0, 0x2049a000)), sent: -1},
@@ -153,6 +157,9 @@ func TestCheck(t *testing.T) {
 			}
 			if !strings.Contains(fmt.Sprint(findings), tc.says) {
 				t.Errorf("findings %v, want %q", findings, tc.says)
+			}
+			if n := len(sent["u-boot"].Data); tc.second > 0 && n != tc.second {
+				t.Errorf("%d bytes of u-boot are sent, want %d", n, tc.second)
 			}
 			for slot, img := range sent {
 				if tc.sent > 0 && len(img.Data) != tc.sent {

@@ -105,6 +105,21 @@ func TestVariants(t *testing.T) {
 	}
 }
 
+// A signed image goes to a closed part unchanged, whatever that does to the DRAM: with the DCD's address cleared, as an open part
+// gets it, it would be refused for certain.
+func TestClosedUnchanged(t *testing.T) {
+	img := imx.IVTImage{Self: 0x177ff400, Before: 0x400, DCD: imx.GenerateDCD(5, false), Size: 20_000, Signed: true}
+	synctest.Test(t, func(t *testing.T) {
+		o := trial{model: "imx6q", cfg: imx.Config{Closed: true}, firmware: firmwareOf(map[string][]byte{"u-boot-with-dcd": img.Generate()})}.run(t)
+		if o.err != nil || o.report.Outcome != imx.Booted {
+			t.Errorf("%v; the board is %s: %s", o.err, o.report.Outcome, o.report.Error)
+		}
+		if len(o.report.Violations) != 1 || !strings.Contains(o.report.Violations[0].Text, "runs again at the jump") {
+			t.Errorf("%v; want the second run of the DCD and nothing else", o.report.Violations)
+		}
+	})
+}
+
 // Devices that are no boot ROM, or no SPL, are told from them.
 func TestStrangers(t *testing.T) {
 	rom, spl := usb.ID{Vendor: 0x15a2, Product: 0x0054}, usb.ID{Vendor: 0x0525, Product: 0xb4a4}
