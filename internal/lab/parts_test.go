@@ -141,7 +141,7 @@ func TestUncompress(t *testing.T) {
 		{"broken", func(b []byte) []byte { copy(b[1024:], "\x1f\x8b"); return b }, "gzip"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := uncompress(t.Context(), c.edit(append([]byte(nil), image...)))
+			_, err := (&cache{dir: t.TempDir(), log: quiet}).uncompress(t.Context(), c.edit(append([]byte(nil), image...)))
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want %q", err, c.want)
 			}
