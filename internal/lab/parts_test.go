@@ -149,6 +149,24 @@ func TestUncompress(t *testing.T) {
 	}
 }
 
+// A package that the archive does not have is asked for once a day, not at every run of the demo.
+func TestNone(t *testing.T) {
+	c := &cache{dir: t.TempDir(), log: quiet}
+	if err := os.MkdirAll(c.path("resolved"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := replace(c.answer("one x")+".none", "no x"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.resolved(t.Context(), "one x", 0, func(*apt) ([]deb, error) {
+		t.Error("the archive was asked")
+		return nil, nil
+	}, "x")
+	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "no x") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestLock(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "lock")
 	unlock, err := lock(t.Context(), file)
