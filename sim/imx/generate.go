@@ -82,7 +82,7 @@ func GenerateDCD(n int, plain bool) []byte {
 		write(0x1c, 1, 0x020c_4068) // set bits
 		write(0x0c, 1, 0x020c_4068) // clear bits
 		b = append(b, 0xcf, 0, 12, 0x14)
-		b = be.AppendUint32(b, 0x021b_0018)
+		b = be.AppendUint32(b, 0x020c_8000) // no DRAM controller, whose address would tell the SoC
 		b = be.AppendUint32(b, 0x0000_0002)
 	}
 	be.PutUint16(b[1:], uint16(len(b)))
@@ -151,7 +151,6 @@ func GenerateFIT(seed uint64, sizes ...int) []byte {
 	for i, n := range sizes {
 		t.node(names[i%4])
 		t.str("type", types[i%4])
-		t.str("arch", "arm64")
 		t.str("compression", "none")
 		t.num("load", 0x4020_0000+uint32(at))
 		t.num("data-offset", uint32(at))
@@ -267,22 +266,52 @@ func GenerateContainers(version byte, seed uint64, containers ...[]ContainerImag
 	return b
 }
 
-// GenerateSB makes a boot stream of about size bytes, of which the header alone makes sense.
+// GenerateSB makes a boot stream of about size bytes that is not encrypted: one section, which loads random bytes. A section header
+// has number, offset and size in blocks, flags; a command checksum, tag, flags, address, count, CRC. SHA-1 ends it.
 func GenerateSB(size int, seed uint64) []byte {
-	size = max(size+15, sbHeader+16) &^ 15
-	b := random(size, seed)
-	clear(b[:sbHeader])
+	const first = sbHeader/16 + 1 // block of the section
+	data := random((max(size, 256)-16*first-48)&^15, seed)
 	le := binary.LittleEndian
+	b := make([]byte, 16*(first+1))
 	copy(b[20:], "STMP\x01\x01")
-	le.PutUint32(b[28:], uint32(size/16))
-	le.PutUint32(b[32:], 9)
+	le.PutUint32(b[28:], uint32(first+1+len(data)/16+2))
+	le.PutUint32(b[32:], first)
 	le.PutUint16(b[44:], sbHeader/16)
 	le.PutUint16(b[46:], 1)
 	le.PutUint16(b[48:], 1)
 	copy(b[52:], "sgtl")
 	sum := sha1.Sum(b[20:sbHeader])
 	copy(b, sum[:])
-	return b
+
+	section := b[sbHeader:]
+	le.PutUint32(section[4:], first)
+	le.PutUint32(section[8:], uint32(1+len(data)/16))
+	section[12] = 1 // to boot
+	load := b[16*first:]
+	load[1] = 2
+	le.PutUint32(load[4:], 0x4000_2000)
+	le.PutUint32(load[8:], uint32(len(data)))
+	le.PutUint32(load[12:], sbCRC(data))
+	load[0] = 0x5a
+	for _, c := range load[1:] {
+		load[0] += c
+	}
+	b = append(b, data...)
+	sum = sha1.Sum(b)
+	return append(append(b, sum[:]...), make([]byte, 32-len(sum))...)
+}
+
+// sbCRC is a CRC-32 with the most significant bit first, from all ones, not inverted.
+func sbCRC(b []byte) uint32 {
+	crc := ^uint32(0)
+	for _, c := range b {
+		crc ^= uint32(c) << 24
+		for range 8 {
+			top := crc >> 31
+			crc = crc<<1 ^ 0x04c11db7*top
+		}
+	}
+	return crc
 }
 
 // Images are the files for a board: one for the ROM and, where SPL takes a file of its own, that one. A
@@ -321,6 +350,9 @@ func Generate(cfg Config, size int, seed uint64) (Images, error) {
 		return Images{First: image.Generate()}, nil
 	}
 	image.Self, image.DCD, image.Size = 0x0090_7400, nil, min(size/2, 48<<10)
+	if m.Name == "imx7ulp" {
+		image.Self = 0x2f01_0c00
+	}
 	two := Images{First: image.Generate()}
 	switch c.SPLFinds {
 	case FindNothing:

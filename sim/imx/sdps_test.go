@@ -94,7 +94,7 @@ func TestStreamsRefused(t *testing.T) {
 			for ; len(b) > 0; b = b[min(1024, len(b)):] {
 				c.write(2, b[:min(1024, len(b))])
 			}
-		}, "announced 5024 bytes, the image has 5008", false},
+		}, "announced 5008 bytes, the image has 4992", false},
 		{"SET_REPORT", "imx93", func(c *client) {
 			if err := c.write(2, make([]byte, 1020)); err == nil {
 				c.t.Error("it is served")
