@@ -98,7 +98,7 @@ func TestSettle(t *testing.T) {
 	if status, err := runDCD(t.Context(), &m, GenerateDCD(2, false), &d); err != nil || d.Checks != 1 {
 		t.Errorf("%v %v %+v", status, err, d)
 	}
-	if v, err := readRegister(t.Context(), &m, 0x021b0018, 4); v != 2 || err != nil {
+	if v, err := readRegister(t.Context(), &m, 0x020c8000, 4); v != 2 || err != nil {
 		t.Errorf("the register is %#x, %v", v, err)
 	}
 }
