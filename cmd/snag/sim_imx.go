@@ -89,9 +89,9 @@ pseudo-terminals; which of the two is the console is the firmware's choice.`,
 			return err
 		},
 	}
-	for _, m := range imx.Models() {
-		if m.Name != "imx6q" {
-			cmd.Aliases = append(cmd.Aliases, m.Name)
+	for _, name := range imx.Names() {
+		if name != "imx6q" {
+			cmd.Aliases = append(cmd.Aliases, name)
 		}
 	}
 	b, fl := &s.Board, cmd.Flags()
