@@ -41,15 +41,14 @@ const (
 
 // IVT is an image vector table with its boot data, both of which lie in the file.
 type IVT struct {
-	Offset               int  // of the table in the file
-	Version              byte // 0x40 to 0x43
-	Entry                uint32
-	DCD                  uint32 // address, 0 for none; see [IVT.DCDBytes]
-	BootData             BootData
-	Self                 uint32 // where the table itself, and what follows it in the file, must be written
-	CSF                  uint32 // address, 0 for none; see [IVT.CSFBytes]
-	BootDataAddr         uint32
-	Reserved1, Reserved2 uint32
+	Offset       int  // of the table in the file
+	Version      byte // 0x40 to 0x43
+	Entry        uint32
+	DCD          uint32 // address, 0 for none; see [IVT.DCDBytes]
+	BootData     BootData
+	Self         uint32 // where the table itself, and what follows it in the file, must be written
+	CSF          uint32 // address, 0 for none; see [IVT.CSFBytes]
+	BootDataAddr uint32
 
 	// Skipped are the tables before this one that FindIVT found but did not take, at most 16.
 	Skipped []SkippedIVT
@@ -131,8 +130,7 @@ func ParseIVT(data []byte, off int) (*IVT, error) {
 	}
 	word := func(i int) uint32 { return binary.LittleEndian.Uint32(data[off+i:]) }
 	v := &IVT{
-		Offset: off, Version: data[off+3], Entry: word(4), Reserved1: word(8), DCD: word(12), BootDataAddr: word(16), Self: word(20),
-		CSF: word(24), Reserved2: word(28),
+		Offset: off, Version: data[off+3], Entry: word(4), DCD: word(12), BootDataAddr: word(16), Self: word(20), CSF: word(24),
 	}
 	fail := func(format string, args ...any) (*IVT, error) {
 		return nil, fmt.Errorf("IVT at %#x: "+format, append([]any{off}, args...)...)

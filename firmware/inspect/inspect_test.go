@@ -24,10 +24,18 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
+func unpacked(t *testing.T, pkg string) string {
+	t.Helper()
+	if testing.Short() {
+		t.Skipf("short tests fetch no packages (%s)", pkg)
+	}
+	return lab.Packages(t, pkg)[0]
+}
+
 // debian returns Debian's images for i.MX by their names in the package, and the package's version.
 func debian(t *testing.T) (images map[string][]byte, version string) {
 	t.Helper()
-	dir := lab.Packages(t, "u-boot-imx:armhf")[0]
+	dir := unpacked(t, "u-boot-imx:armhf")
 	root := filepath.Join(dir, "usr/lib/u-boot")
 	images = make(map[string][]byte)
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
@@ -162,7 +170,7 @@ func inside(t *testing.T, name string, size int, parts []*Part) {
 
 // TestUses asks the AM335x backend about Debian's files for the BeagleBone Black.
 func TestUses(t *testing.T) {
-	dir := filepath.Join(lab.Packages(t, "u-boot-omap:armhf")[0], "usr/lib/u-boot/am335x_boneblack")
+	dir := filepath.Join(unpacked(t, "u-boot-omap:armhf"), "usr/lib/u-boot/am335x_boneblack")
 	model, err := socs.Lookup("am335x")
 	if err != nil {
 		t.Fatal(err)

@@ -22,6 +22,13 @@ const fileApplication = 0xaa
 func (s *session) bulk(ctx context.Context) error {
 	r := rom{session: s, last: okStatus}
 	file := false // a file was written since the last ERROR_STATUS
+	if config, changed := s.dev.configuration(); config == 0 {
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	for {
 		err := s.due(ctx, "")
 		var b [commandSize]byte
@@ -92,17 +99,11 @@ func (s *session) bulk(ctx context.Context) error {
 
 // readBulk fills b from the OUT endpoint.
 func (s *session) readBulk(ctx context.Context, b []byte) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	read := make(chan struct{})
-	defer close(read)
-	go func() {
-		select {
-		case <-s.dev.configured:
-			cancel(errConfigured)
-		case <-read:
-		}
-	}()
+	ctx, stop, err := s.dev.watch(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	for n := 0; n < len(b); {
 		m, err := s.dev.OutPipe(epOut).Read(ctx, b[n:])
 		if err != nil && ctx.Err() != nil {

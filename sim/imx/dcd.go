@@ -95,6 +95,7 @@ func check(ctx context.Context, m Machine, addr, mask uint32, width int, flags u
 	if count == 0 {
 		return nil
 	}
+	mask &= 1<<(8*width) - 1
 	holds := func(v uint32) bool {
 		switch v &= mask; flags {
 		case 0:
@@ -107,7 +108,8 @@ func check(ctx context.Context, m Machine, addr, mask uint32, width int, flags u
 		return v != 0
 	}
 	until := time.Now().Add(pollMax)
-	for n := 0; count < 0 || n < count; n++ {
+	settled := false
+	for n := 0; count < 0 || n < count || settled; n++ {
 		v, err := readRegister(ctx, m, addr, width)
 		if err != nil {
 			return err
@@ -115,18 +117,17 @@ func check(ctx context.Context, m Machine, addr, mask uint32, width int, flags u
 		if holds(v) {
 			return nil
 		}
-		if p, ok := m.(Poller); ok {
+		p, ok := m.(Poller)
+		if settled || !ok && time.Now().After(until) {
+			break
+		}
+		if settled = ok; ok {
 			var want uint32
 			if flags&2 != 0 {
 				want = mask
 			}
 			p.Settle(addr, mask, want)
-			continue
-		}
-		if time.Now().After(until) {
-			break
-		}
-		if err := sleep(ctx, time.Millisecond); err != nil {
+		} else if err := sleep(ctx, time.Millisecond); err != nil {
 			return err
 		}
 	}

@@ -55,6 +55,7 @@ type report struct {
 	id      byte
 	data    []byte
 	control bool // by SET_REPORT
+	config  int  // how often the host had configured the device by then
 }
 
 // errConfigured says that the host selected a configuration: what was going on before is forgotten.
@@ -70,14 +71,19 @@ type device struct {
 	violation  func(format string, args ...any)
 	noControl  bool // SET_REPORT is not served
 
-	reports    chan report
-	configured chan struct{} // holds one: the host selected a configuration
-	fetched    chan struct{} // closed when the host has read the report descriptor
-	resume     chan struct{} // holds one: the OUT endpoint is looked at again
+	reports chan report
+	fetched chan struct{} // closed when the host has read the report descriptor
+	resume  chan struct{} // holds one: the OUT endpoint is looked at again
+
+	// The stage's own.
+	seen  int     // the configuration that it knows of
+	early *report // what came for errConfigured
 
 	mu         sync.Mutex
 	hasFetched bool
-	stalled    int // SET_REPORTs still to be refused
+	stalled    int           // SET_REPORTs still to be refused
+	config     int           // how often the host selected a configuration
+	changed    chan struct{} // closed when it does so again
 }
 
 // newDevice makes a device. For HID out tells whether there is an interrupt OUT endpoint, and data the size
@@ -85,7 +91,7 @@ type device struct {
 func newDevice(d usbdev.Descriptors, hid, out bool, inPacket, data int, violation func(string, ...any)) *device {
 	v := &device{
 		hid: hid, max: 1 + data, violation: violation,
-		reports: make(chan report), configured: make(chan struct{}, 1), fetched: make(chan struct{}), resume: make(chan struct{}, 1),
+		reports: make(chan report), changed: make(chan struct{}), fetched: make(chan struct{}), resume: make(chan struct{}, 1),
 	}
 	iface := usbdev.Interface{Class: 0xff}
 	if hid {
@@ -114,10 +120,36 @@ func (f *function) Configured(value uint8) {
 	if value == 0 {
 		return
 	}
-	select {
-	case f.configured <- struct{}{}:
-	default:
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.config++
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// configuration returns how often the host selected one, and what is closed when it does so again.
+func (v *device) configuration() (int, <-chan struct{}) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.config, v.changed
+}
+
+// watch ends ctx by errConfigured when the host configures the device anew. stop is to be called.
+func (v *device) watch(ctx context.Context) (watched context.Context, stop func(), err error) {
+	config, changed := v.configuration()
+	if config != v.seen {
+		v.seen = config
+		return nil, nil, errConfigured
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-changed:
+			cancel(errConfigured)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }, nil
 }
 
 func (f *function) Selected(uint8, uint8) {}
@@ -144,7 +176,7 @@ func (f *function) Control(ctx context.Context, s usbdev.Setup, data []byte) (in
 
 func (f *function) setReport(ctx context.Context, id byte, data []byte) (int, error) {
 	f.mu.Lock()
-	refuse := f.stalled > 0
+	refuse, config := f.stalled > 0, f.config
 	if refuse {
 		f.stalled--
 	}
@@ -157,7 +189,7 @@ func (f *function) setReport(ctx context.Context, id byte, data []byte) (int, er
 		return 0, usbdev.ErrStall
 	}
 	select {
-	case f.reports <- report{id, append([]byte(nil), data[1:]...), true}:
+	case f.reports <- report{id, append([]byte(nil), data[1:]...), true, config}:
 		return len(data), nil
 	case <-ctx.Done():
 		return 0, ctx.Err()
@@ -189,8 +221,9 @@ func (v *device) pump(ctx context.Context, served func() bool) {
 		if n == 0 {
 			continue
 		}
+		config, _ := v.configuration()
 		select {
-		case v.reports <- report{buf[0], buf[1:n], false}:
+		case v.reports <- report{buf[0], buf[1:n], false, config}:
 		case <-ctx.Done():
 			return
 		}
@@ -207,15 +240,16 @@ func (v *device) serve() {
 
 // receive waits for the host's next report.
 func (v *device) receive(ctx context.Context) (report, error) {
-	select {
-	case <-v.configured:
-		return report{}, errConfigured
-	default:
+	if r := v.early; r != nil {
+		v.early = nil
+		return *r, nil
 	}
 	select {
-	case <-v.configured:
-		return report{}, errConfigured
 	case r := <-v.reports:
+		if r.config != v.seen {
+			v.seen, v.early = r.config, &r
+			return report{}, errConfigured
+		}
 		return r, nil
 	case <-ctx.Done():
 		return report{}, ctx.Err()
@@ -230,19 +264,12 @@ func (v *device) send(ctx context.Context, b []byte) error {
 	if !v.hid {
 		ep = epBulkIn
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	watched := make(chan struct{})
-	defer close(watched)
-	go func() {
-		select {
-		case <-v.configured:
-			cancel(errConfigured)
-		case <-watched:
-		}
-	}()
-	_, err := v.InPipe(ep).Write(ctx, b)
-	if err != nil && ctx.Err() != nil {
+	ctx, stop, err := v.watch(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	if _, err = v.InPipe(ep).Write(ctx, b); err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
