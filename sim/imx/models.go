@@ -149,7 +149,8 @@ func Models() []Model {
 }
 
 // provenBy is what internal/e2e's TestIMX finds with Debian's uuu 1.4.193 and imx_usb (2020-05-17). "(ROM)" is
-// for a peer that does the ROM's stage and cannot go on with that board's SPL.
+// for a peer that does the ROM's stage and cannot go on with that board's SPL; "(by hand)" is for uuu 1.5.243, which the
+// same test runs where SNAG_UUU names one.
 var provenBy = map[string]string{
 	"imx28":     "uuu",
 	"imx50":     "imx_usb",
@@ -176,6 +177,9 @@ var provenBy = map[string]string{
 	"imx8ulp":   "uuu",
 	"imx91":     "uuu",
 	"imx93":     "uuu",
+	"imx95":     "uuu 1.5 (by hand)",
+	"imx943":    "uuu 1.5 (by hand)",
+	"imx952":    "uuu 1.5 (by hand)",
 }
 
 // FindModel returns the model of a name.
