@@ -228,7 +228,9 @@ func (b *Board) stage(ctx context.Context, port usbdev.Port, name string, machin
 	s.edit(func(t *Stage) { t.Plugged = time.Now() })
 	running, stop := context.WithCancel(ctx)
 	var pump sync.WaitGroup
-	pump.Go(func() { s.dev.pump(running, s.served) })
+	if s.dev.hid { // a bulk ROM cannot tell commands from data by their transfers, and reads its endpoint itself
+		pump.Go(func() { s.dev.pump(running, s.served) })
+	}
 	err = run(s, ctx)
 	if err == nil {
 		err = sleep(ctx, b.cfg.JumpDelay)

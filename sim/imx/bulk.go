@@ -20,7 +20,6 @@ const fileApplication = 0xaa
 // word: the security word, or okFile behind a file. An application is started by the next command, whose answer
 // still comes.
 func (s *session) bulk(ctx context.Context) error {
-	s.unserved.Store(true) // no pump: commands and data are not told from each other by their transfers
 	r := rom{session: s, last: okStatus}
 	file := false // a file was written since the last ERROR_STATUS
 	if config, changed := s.dev.configuration(); config == 0 {
