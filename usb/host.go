@@ -78,7 +78,8 @@ type Handle interface {
 	// ClearHalt ends an endpoint's stall, on both sides.
 	ClearHalt(ctx context.Context, ep uint8) error
 
-	// Reset resets the port. A device that comes back as another one, or not at all, is gone: ErrGone.
+	// Reset resets the port. A device that comes back as another one, or not at all, is gone: ErrGone. Claims
+	// survive, alternate settings do not.
 	Reset(ctx context.Context) error
 
 	// Gone is closed when the device has left its port.

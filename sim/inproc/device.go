@@ -3,7 +3,6 @@ package inproc
 import (
 	"context"
 	"errors"
-	"maps"
 	"os"
 	"sync"
 	"time"
@@ -201,11 +200,12 @@ func (d *device) configure(value uint8) error {
 	return nil
 }
 
-// reset makes the host's part of a port reset: the device must still be the same, and is configured as it was.
+// reset makes the host's part of a port reset: the device must still be the same. Its
+// configuration is selected again.
 func (d *device) reset() error {
 	d.mu.Lock()
 	d.abort(errors.Join(usb.ErrProtocol, errors.New("the port was reset")), func(*flight) bool { return true })
-	config, alts, old := d.config, maps.Clone(d.alts), d.desc.Raw
+	config, old := d.config, d.desc.Raw
 	d.mu.Unlock()
 	raw, err := d.describe()
 	if err != nil || string(raw) != string(old) {
@@ -217,14 +217,9 @@ func (d *device) reset() error {
 	if _, err := d.request(usb.Setup{Request: usb.ReqSetConfiguration, Value: uint16(config)}); err != nil {
 		return usb.ErrGone
 	}
-	for iface, alt := range alts {
-		if alt == 0 {
-			continue
-		}
-		if _, err := d.request(usb.Setup{Type: 1, Request: usb.ReqSetInterface, Value: uint16(alt), Index: uint16(iface)}); err != nil {
-			return usb.ErrGone
-		}
-	}
+	d.mu.Lock()
+	clear(d.alts)
+	d.mu.Unlock()
 	return nil
 }
 

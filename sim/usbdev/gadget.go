@@ -78,6 +78,41 @@ func (g *Gadget) Close() {
 // Gone is closed when the gadget is.
 func (g *Gadget) Gone() <-chan struct{} { return g.gone }
 
+// Halt stalls the host's transfers on an endpoint, pending and to come, until the host clears the halt or selects a
+// configuration or a setting of the endpoint's interface (USB 2.0, section 9.4.5). What the model's end of the pipe
+// has begun waits meanwhile.
+func (g *Gadget) Halt(ep uint8) { g.halt(ep, true) }
+
+func (g *Gadget) halt(ep uint8, on bool) {
+	if p := g.pipe(ep); p != nil {
+		p.halt(on)
+	}
+}
+
+// pipe is that of an endpoint; nil if no such endpoint was described.
+func (g *Gadget) pipe(ep uint8) *pipe {
+	if p := g.in[ep]; p != nil {
+		return &p.pipe
+	}
+	if p := g.out[ep]; p != nil {
+		return &p.pipe
+	}
+	return nil
+}
+
+// resume ends the halts of an interface's endpoints, in whatever setting; of all if iface is negative.
+func (g *Gadget) resume(iface int) {
+	for _, c := range g.desc.Configs {
+		for _, i := range c.Interfaces {
+			for _, e := range i.Endpoints {
+				if iface < 0 || iface == int(i.Number) {
+					g.halt(e.Address, false)
+				}
+			}
+		}
+	}
+}
+
 // Descriptors implements [Device].
 func (g *Gadget) Descriptors() *Descriptors { return g.desc }
 
@@ -96,7 +131,7 @@ func (g *Gadget) Out(ctx context.Context, ep uint8, data []byte) (int, error) {
 	if p == nil {
 		return 0, ErrStall
 	}
-	return p.give(ctx, data)
+	return p.give(ctx, data, p.stall())
 }
 
 // Control implements [Device].
@@ -125,6 +160,9 @@ const (
 	reqSetInterface  = 11
 	reqSetSEL        = 48
 	reqSetIsochDelay = 49
+
+	recipientEndpoint = 2 // bits 4-0 of bmRequestType
+	featureHalt       = 0 // ENDPOINT_HALT (USB 2.0, table 9-6)
 )
 
 // standard answers the standard requests. A descriptor of an interface (HID's report descriptor)
@@ -153,6 +191,9 @@ func (g *Gadget) standard(ctx context.Context, s Setup, data []byte) (int, error
 		}
 		return 0, ErrStall
 	case reqGetStatus:
+		if p := g.pipe(uint8(s.Index)); s.Type&0x1f == recipientEndpoint && p != nil && closed(p.stall()) {
+			return reply([]byte{1, 0})
+		}
 		return reply([]byte{0, 0})
 	case reqGetConfig:
 		g.mu.Lock()
@@ -167,6 +208,7 @@ func (g *Gadget) standard(ctx context.Context, s Setup, data []byte) (int, error
 		g.config = value
 		clear(g.alt)
 		g.mu.Unlock()
+		g.resume(-1)
 		g.fn.Configured(value)
 		return 0, nil
 	case reqGetInterface:
@@ -180,9 +222,15 @@ func (g *Gadget) standard(ctx context.Context, s Setup, data []byte) (int, error
 		g.mu.Lock()
 		g.alt[uint8(s.Index)] = uint8(s.Value)
 		g.mu.Unlock()
+		g.resume(int(uint8(s.Index)))
 		g.fn.Selected(uint8(s.Index), uint8(s.Value))
 		return 0, nil
-	case reqSetAddress, reqClearFeature, reqSetFeature, reqSetSEL, reqSetIsochDelay:
+	case reqClearFeature, reqSetFeature:
+		if s.Type&0x1f == recipientEndpoint && s.Value == featureHalt {
+			g.halt(uint8(s.Index), s.Request == reqSetFeature)
+		}
+		return 0, nil
+	case reqSetAddress, reqSetSEL, reqSetIsochDelay:
 		return len(data), nil
 	}
 	return 0, ErrStall

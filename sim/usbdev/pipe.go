@@ -14,6 +14,9 @@ type pipe struct {
 	taken chan int      // taker to giver: how much of the offer was consumed
 
 	mu sync.Mutex // held by the giver: one transfer at a time
+
+	halting sync.Mutex
+	halted  chan struct{} // closed while the endpoint is halted; the host's end of the pipe looks at it
 }
 
 // offer is what is left of a transfer.
@@ -23,18 +26,52 @@ type offer struct {
 }
 
 func newPipe(max int, gone chan struct{}) pipe {
-	return pipe{max: max, gone: gone, offer: make(chan offer), taken: make(chan int)}
+	return pipe{max: max, gone: gone, offer: make(chan offer), taken: make(chan int), halted: make(chan struct{})}
 }
 
-// give offers data until the taker has consumed all of it.
-func (p *pipe) give(ctx context.Context, data []byte) (int, error) {
+// halt stalls the host's transfers, pending and to come, or ends that.
+func (p *pipe) halt(on bool) {
+	p.halting.Lock()
+	defer p.halting.Unlock()
+	switch {
+	case on == closed(p.halted):
+	case on:
+		close(p.halted)
+	default:
+		p.halted = make(chan struct{})
+	}
+}
+
+// stall returns what is closed while the endpoint is halted.
+func (p *pipe) stall() <-chan struct{} {
+	p.halting.Lock()
+	defer p.halting.Unlock()
+	return p.halted
+}
+
+func closed(ch <-chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
+	}
+}
+
+// give offers data until the taker has consumed all of it, or until stall is closed.
+func (p *pipe) give(ctx context.Context, data []byte, stall <-chan struct{}) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	short := len(data)%p.max != 0 || len(data) == 0
 	n := 0
 	for {
+		if closed(stall) {
+			return n, ErrStall
+		}
 		select {
 		case p.offer <- offer{data[n:], short}:
+		case <-stall:
+			return n, ErrStall
 		case <-ctx.Done():
 			return n, ctx.Err()
 		case <-p.gone:
@@ -48,10 +85,13 @@ func (p *pipe) give(ctx context.Context, data []byte) (int, error) {
 }
 
 // take fills buf until a short packet or until it is full.
-// strict refuses a packet that does not fit, as a host controller does.
-func (p *pipe) take(ctx context.Context, buf []byte, strict bool) (int, error) {
+// strict refuses a packet that does not fit, as a host controller does. It ends when stall is closed.
+func (p *pipe) take(ctx context.Context, buf []byte, strict bool, stall <-chan struct{}) (int, error) {
 	n := 0
 	for {
+		if closed(stall) {
+			return n, ErrStall
+		}
 		select {
 		case o := <-p.offer:
 			m := copy(buf[n:], o.data)
@@ -69,6 +109,8 @@ func (p *pipe) take(ctx context.Context, buf []byte, strict bool) (int, error) {
 				p.taken <- m
 				return n, nil
 			}
+		case <-stall:
+			return n, ErrStall
 		case <-ctx.Done():
 			return n, ctx.Err()
 		case <-p.gone:
@@ -88,7 +130,7 @@ type InPipe struct {
 // Write sends one transfer and returns when the host has taken all of it. A transfer that is a
 // multiple of the packet size is not ended by a zero-length packet: send one with an empty data
 // where the class wants that.
-func (p *InPipe) Write(ctx context.Context, data []byte) (int, error) { return p.give(ctx, data) }
+func (p *InPipe) Write(ctx context.Context, data []byte) (int, error) { return p.give(ctx, data, nil) }
 
 // OnPoll sets a function that is told when the host begins to ask for data (true) and when it
 // cancels a transfer (false).
@@ -109,7 +151,7 @@ func (p *InPipe) polled(on bool) {
 
 func (p *InPipe) hostRead(ctx context.Context, buf []byte) (int, error) {
 	p.polled(true)
-	n, err := p.take(ctx, buf, true)
+	n, err := p.take(ctx, buf, true, p.stall())
 	if ctx.Err() != nil {
 		p.polled(false)
 	}
@@ -122,5 +164,5 @@ type OutPipe struct{ pipe }
 // Read receives one transfer: it returns at a short packet, or when buf is full; the rest of a
 // transfer that does not fit is for the next Read.
 func (p *OutPipe) Read(ctx context.Context, buf []byte) (int, error) {
-	return p.take(ctx, buf, false)
+	return p.take(ctx, buf, false, nil)
 }

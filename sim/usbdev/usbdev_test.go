@@ -251,3 +251,72 @@ func FuzzRNDIS(f *testing.F) {
 		}
 	})
 }
+
+// TestHalt stalls both directions, what is pending too, until the host says otherwise.
+func TestHalt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const in, out = 0x81, 0x02
+		g := NewGadget(&Descriptors{Configs: []Config{{Value: 1, Interfaces: []Interface{{Number: 3, Endpoints: []Endpoint{
+			{Address: in, MaxPacket: 64}, {Address: out, MaxPacket: 64}}}}}}}, nothing{})
+		defer g.Close()
+		control := func(s Setup) {
+			t.Helper()
+			if _, err := g.Control(t.Context(), s, nil); err != nil {
+				t.Errorf("%+v: %v", s, err)
+			}
+		}
+		control(Setup{Request: reqSetConfig, Value: 1})
+		for _, resume := range []Setup{
+			{Type: recipientEndpoint, Request: reqClearFeature},
+			{Type: 1, Request: reqSetInterface, Index: 3},
+			{Request: reqSetConfig, Value: 1},
+		} {
+			pending := make(chan error, 2)
+			go func() { _, err := g.In(t.Context(), in, make([]byte, 64)); pending <- err }()
+			go func() { _, err := g.Out(t.Context(), out, make([]byte, 64)); pending <- err }()
+			synctest.Wait()
+			g.Halt(in)
+			control(Setup{Type: recipientEndpoint, Request: reqSetFeature, Index: out})
+			for range 2 {
+				if err := <-pending; err != ErrStall {
+					t.Errorf("pending: %v", err)
+				}
+			}
+			go g.InPipe(in).Write(t.Context(), []byte("in"))
+			go g.OutPipe(out).Read(t.Context(), make([]byte, 64))
+			synctest.Wait()
+			if _, err := g.In(t.Context(), in, make([]byte, 64)); err != ErrStall {
+				t.Errorf("IN: %v", err)
+			}
+			if _, err := g.Out(t.Context(), out, make([]byte, 64)); err != ErrStall {
+				t.Errorf("OUT: %v", err)
+			}
+			status := make([]byte, 2)
+			g.Control(t.Context(), Setup{Type: 0x80 | recipientEndpoint, Index: in, Length: 2}, status)
+			if status[0] != 1 {
+				t.Errorf("status % x", status)
+			}
+			for _, ep := range []uint16{in, out} {
+				if resume.Request == reqClearFeature {
+					resume.Index = ep
+				}
+				control(resume)
+			}
+			if n, err := g.In(t.Context(), in, make([]byte, 64)); n != 2 || err != nil {
+				t.Errorf("IN after %+v: %d, %v", resume, n, err)
+			}
+			if n, err := g.Out(t.Context(), out, make([]byte, 64)); n != 64 || err != nil {
+				t.Errorf("OUT after %+v: %d, %v", resume, n, err)
+			}
+		}
+	})
+}
+
+// nothing is a function that does nothing.
+type nothing struct{}
+
+func (nothing) Configured(uint8)      {}
+func (nothing) Selected(uint8, uint8) {}
+func (nothing) Control(context.Context, Setup, []byte) (int, error) {
+	return 0, ErrStall
+}
