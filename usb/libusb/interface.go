@@ -242,8 +242,9 @@ func (h *Handle) setAlt(iface, alt uint8) error {
 	if err := h.dev.SetAutoDetach(false); err != nil {
 		return err
 	}
+	sent := releaseResets && alt == 0 && h.claims[iface].alt != 0
 	h.letGo(iface, errCancelled)
-	intf, err := h.take(iface, alt, true)
+	intf, err := h.take(iface, alt, !sent)
 	if err != nil {
 		alt = 0
 		intf, _ = h.take(iface, alt, false)

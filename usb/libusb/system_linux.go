@@ -16,6 +16,10 @@ import (
 // lookInterval is how often Watch looks without a uevent: none arrives in a user namespace.
 const lookInterval = 500 * time.Millisecond
 
+// releaseResets says that SET_INTERFACE for setting 0 is sent when an interface with another setting is released
+// (usb_unbind_interface in Linux's drivers/usb/core/driver.c).
+const releaseResets = true
+
 func devices() ([]usb.Device, error) { return usb.Sysfs{}.Devices() }
 
 // hotplug calls f when a device comes or goes.

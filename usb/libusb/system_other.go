@@ -15,6 +15,9 @@ import (
 // lookInterval is how often Watch looks.
 const lookInterval = time.Second
 
+// releaseResets says that SET_INTERFACE for setting 0 is sent when an interface with another setting is released.
+const releaseResets = false
+
 func devices() ([]usb.Device, error) {
 	lib, err := start()
 	if err != nil {

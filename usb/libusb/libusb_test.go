@@ -1,0 +1,214 @@
+package libusb
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/google/gousb"
+
+	"snag/internal/lab"
+	"snag/sim/usbdev"
+	"snag/sim/usbtest"
+	"snag/sim/vhci"
+	"snag/usb"
+)
+
+// cannot is what gousb keeps this transport from.
+var cannot = map[string]string{}
+
+// TestKernelSuite runs the tests that every transport has to pass.
+func TestKernelSuite(t *testing.T) {
+	lab.Inside(t)
+	l := usbtest.Lab{Host: Host{}, Cannot: cannot}
+	var taken []*vhci.Port
+	for range 5 {
+		port, err := vhci.Open("", taken...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken = append(taken, port)
+		l.Ports = append(l.Ports, port)
+	}
+	usbtest.Run(t, l)
+}
+
+// plug plugs a device in and waits until it is configured.
+func plug(t *testing.T, dev *usbtest.Device) usb.Device {
+	t.Helper()
+	port, err := vhci.Open("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := port.Attach(t.Context(), dev); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { port.Detach(); dev.Close() })
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	changes, err := Host{}.Watch(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range changes {
+		d, err := usb.Sysfs{}.Device(port.Name())
+		if err == nil && d.Config != 0 && len(d.Interfaces) > 0 {
+			return d
+		}
+	}
+	t.Fatalf("nothing on port %s", port.Name())
+	panic("unreached")
+}
+
+// TestKernelList compares libusb's list, which is what other systems have, with sysfs's.
+func TestKernelList(t *testing.T) {
+	lab.Inside(t)
+	d := plug(t, usbtest.NewDevice(usbtest.Options{}))
+	lib, err := start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lib.Close()
+	all := list(lib)
+	if len(all) != 1 {
+		t.Fatalf("%d devices, expected one: %+v", len(all), all)
+	}
+	got := all[0]
+	if got.ID != d.ID || got.Release != d.Release || got.Bus != d.Bus || got.Address != d.Address || got.Speed != d.Speed || got.Config != d.Config || len(got.Interfaces) != len(d.Interfaces) {
+		t.Errorf("%+v, sysfs has %+v", got, d)
+	}
+	if want := usb.Port(fmt.Sprintf("%d-%d", d.Bus, d.Address)); got.Port != want {
+		t.Errorf("port %s, expected %s: gousb has port paths? Then doc.go is out of date", got.Port, want)
+	}
+	for i, want := range d.Interfaces {
+		if got := got.Interfaces[i]; got.Number != want.Number || got.Class != want.Class {
+			t.Errorf("interface %+v, sysfs has %+v", got, want)
+		}
+	}
+}
+
+// TestKernelGetDescriptors compares what the device answers with what sysfs has.
+func TestKernelGetDescriptors(t *testing.T) {
+	lab.Inside(t)
+	h, err := Host{}.Open(t.Context(), plug(t, usbtest.NewDevice(usbtest.Options{})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	raw, err := getDescriptors(t.Context(), h)
+	if err != nil || !bytes.Equal(raw, h.Descriptors().Raw) {
+		t.Errorf("% x, %v; sysfs has % x", raw, err, h.Descriptors().Raw)
+	}
+}
+
+// TestKernelOddNumbers claims an interface that is not at the place of its number in its configuration: gousb panics.
+func TestKernelOddNumbers(t *testing.T) {
+	lab.Inside(t)
+	dev := &odd{}
+	dev.Gadget = usbdev.NewGadget(&usbdev.Descriptors{
+		Speed: usbdev.HighSpeed, ID: usb.ID{Vendor: 0x1209, Product: 0x0001},
+		Configs: []usbdev.Config{{Value: 1, Interfaces: []usbdev.Interface{{Number: 4, Class: 0xff}, {Number: 4, Alt: 1, Class: 0xff}}}},
+	}, dev)
+	port, err := vhci.Open("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := port.Attach(t.Context(), dev); err != nil {
+		t.Fatal(err)
+	}
+	defer dev.Close()
+	defer port.Detach()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	changes, err := Host{}.Watch(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range changes {
+		d, err := usb.Sysfs{}.Device(port.Name())
+		if err != nil || len(d.Interfaces) == 0 {
+			continue
+		}
+		h, err := Host{}.Open(t.Context(), d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer h.Close()
+		if err := h.Claim(t.Context(), 4); err != nil {
+			t.Error(err)
+		}
+		if err := h.SetAlt(t.Context(), 4, 1); err != nil || dev.alt != 1 {
+			t.Errorf("setting %d, %v", dev.alt, err)
+		}
+		return
+	}
+	t.Fatal("nothing came")
+}
+
+type odd struct {
+	*usbdev.Gadget
+	alt uint8
+}
+
+func (o *odd) Configured(uint8)          {}
+func (o *odd) Selected(_, setting uint8) { o.alt = setting }
+
+// TestKernelNoLibusb hides the device nodes, without which libusb does not start, and gousb panics.
+func TestKernelNoLibusb(t *testing.T) {
+	lab.Inside(t)
+	d := plug(t, usbtest.NewDevice(usbtest.Options{}))
+	const hidden = "SNAG_TEST_HIDDEN"
+	if os.Getenv(hidden) == "" {
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.CommandContext(t.Context(), "unshare", "-m", "sh", "-ec",
+			`mount -t tmpfs none /dev/bus/usb; exec "$0" -test.run '^TestKernelNoLibusb$' -test.v`, self)
+		cmd.Env = append(os.Environ(), hidden+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS")) {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	if lib, err := start(); err == nil || codeOf(err) == gousb.Success {
+		t.Errorf("%v: libusb starts without nodes", err)
+		lib.Close()
+	}
+	var access *usb.AccessError
+	if _, err := (Host{}).Open(t.Context(), d); !errors.As(err, &access) || !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%v, expected to be told of the missing node", err)
+	}
+}
+
+func TestCause(t *testing.T) {
+	for _, tc := range []struct{ err, want error }{
+		{gousb.ErrorPipe, usb.ErrStall},
+		{gousb.TransferStall, usb.ErrStall},
+		{gousb.ErrorNoDevice, usb.ErrGone},
+		{gousb.TransferOverflow, usb.ErrOverflow},
+		{gousb.ErrorIO, usb.ErrProtocol},
+		{gousb.ErrorTimeout, context.DeadlineExceeded},
+		{fmt.Errorf("failed to claim interface 0 on x: %v", gousb.ErrorBusy), usb.ErrBusy},
+		{fmt.Errorf("libusb: 1 [code -6] and more"), nil},
+		{os.ErrClosed, os.ErrClosed},
+	} {
+		got := cause(tc.err)
+		if tc.want == nil {
+			tc.want = tc.err
+		}
+		if !errors.Is(got, tc.want) || !errors.Is(got, tc.err) {
+			t.Errorf("%v is %v, expected %v", tc.err, got, tc.want)
+		}
+	}
+	for _, status := range []gousb.TransferStatus{gousb.TransferCompleted, gousb.TransferCancelled} {
+		if got := cause(status); got != error(status) {
+			t.Errorf("%v is %v", status, got)
+		}
+	}
+}
