@@ -96,8 +96,6 @@ const (
 	sbLoad = 2
 )
 
-func isBootStream(b []byte) bool { return len(b) >= sbHeaderSize && string(b[20:24]) == "STMP" }
-
 // ParseBootStream reads a boot stream and verifies the SHA-1 of its header; and if it is not encrypted, or with the key of
 // devices that have none of their own, the commands' checksums, the CRC of what they load, and the SHA-1 of the image.
 // The error joins everything that is wrong; what could be read is returned beside it.

@@ -70,7 +70,7 @@ func (t *tree) bytes() []byte {
 	structure := header + reserve
 	strings := structure + len(t.structure)
 	b := make([]byte, structure, strings+len(t.strings))
-	for i, v := range []int{0xd00dfeed, strings + len(t.strings), structure, strings, header, 17, 16, 0, len(t.strings), len(t.structure)} {
+	for i, v := range []uint{0xd00dfeed, uint(strings + len(t.strings)), uint(structure), uint(strings), header, 17, 16, 0, uint(len(t.strings)), uint(len(t.structure))} {
 		binary.BigEndian.PutUint32(b[4*i:], uint32(v))
 	}
 	return append(append(b, t.structure...), t.strings...)

@@ -102,8 +102,8 @@ type ContainerImage struct {
 
 // SignatureBlock is what can be told of a signature that nothing here can verify. The offsets are those in the block.
 type SignatureBlock struct {
-	Offset, Length                   int // Offset is that in the file
-	Cert, SRKTable, Signature, KeyID uint16
+	Offset, Length                  int // Offset is that in the file
+	Cert, SRKTable, Signature, Blob uint16
 }
 
 // SignedBy tells whose keys a container is signed with; empty if it is not signed.

@@ -36,6 +36,7 @@ type FITImage struct {
 
 	External bool   // the data lies after the tree
 	Data     []byte // part of the parsed slice; nil if missing
+	Offset   int    // of the data in the parsed slice
 	Hashes   []FITHash
 	Signed   bool // it bears a signature, which nothing here can verify
 }
@@ -124,6 +125,7 @@ func (p *fitParser) image(n *Node) (FITImage, error) {
 	if img.Data, img.External, err = p.data(n); err != nil {
 		return img, err
 	}
+	img.Offset = cap(p.b) - cap(img.Data) // both reach to the same end
 	var errs []error
 	for _, c := range n.Children {
 		if !strings.HasPrefix(c.Name, "hash") {

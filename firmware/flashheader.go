@@ -38,6 +38,7 @@ type FlashHeader struct {
 // FindFlashHeader finds the first flash header of version 1 at or after from, at a multiple of four, and reads its DCD.
 func FindFlashHeader(data []byte, from int) (*FlashHeader, error) {
 	var refused error
+	tries := 0
 	for off := max(from, 0); off <= len(data)-flashHeaderSize; off += 4 {
 		if binary.LittleEndian.Uint32(data[off+4:]) != flashHeaderBarker {
 			continue
@@ -48,6 +49,9 @@ func FindFlashHeader(data []byte, from int) (*FlashHeader, error) {
 		}
 		if refused == nil {
 			refused = err
+		}
+		if tries++; tries == maxRefused {
+			break
 		}
 	}
 	if refused != nil {

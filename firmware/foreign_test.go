@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"snag/firmware/firmwaretest"
 )
 
 // What mkimage and dtc make is read, and what the tests' builders make is read by dumpimage and dtc:
@@ -156,7 +158,7 @@ func TestMkimageMLO(t *testing.T) {
 	run(t, mkimage, "-T", "omapimage", "-a", "0x402f0400", "-d", in, out)
 	b := read(t, out)
 	m, err := ParseMLO(b)
-	if err != nil || m.Load != 0x402f0400 || !bytes.Equal(m.Data, spl) || strings.Join(m.Items, " ") != "CHSETTINGS" {
+	if err != nil || m.Load != 0x402f0400 || !bytes.Equal(m.Data, spl) || len(m.Items) != 1 || m.Items[0] != (TOCItem{"CHSETTINGS", 0x40, 0xc}) {
 		t.Errorf("%+v, %v", m, err)
 	}
 	if !bytes.Equal(b, makeMLO(0x402f0400, spl)) {
@@ -192,5 +194,163 @@ func TestMkimageOthers(t *testing.T) {
 		if info := Identify(read(t, out)); info.Kind != KindOtherSoC || !strings.Contains(info.Text, tt.want) {
 			t.Errorf("%q: %v", tt.args, info)
 		}
+	}
+}
+
+// mkimageCfg runs mkimage with a configuration file in a directory that holds program.bin, U-Boot's stand-in.
+func mkimageCfg(t *testing.T, cfg string, args ...string) []byte {
+	t.Helper()
+	mkimage := tool(t, "mkimage", "u-boot-tools")
+	dir := t.TempDir()
+	write(t, dir, "program.bin", pattern(20000))
+	write(t, dir, "plugin.bin", pattern(1200))
+	write(t, dir, "image.cfg", []byte(cfg))
+	cmd := exec.Command(mkimage, append(append([]string{"-n", "image.cfg"}, args...), "out")...)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%q: %v\n%s", cmd.Args, err, out)
+	}
+	return read(t, filepath.Join(dir, "out"))
+}
+
+func TestMkimageIMX(t *testing.T) {
+	img := mkimageCfg(t, `IMAGE_VERSION 2
+BOOT_FROM sd
+DATA 4 0x020e05a8 0x30
+CLR_BIT 4 0x020e05a8 0x30
+SET_BIT 4 0x020e05ac 0x1
+CHECK_BITS_SET 4 0x020c8000 0x80000000
+CHECK_BITS_CLR 4 0x020c8000 0x80000000
+DATA 4 0x020e05b0 0x30
+DATA 2 0x020e05b4 0x31
+`, "-T", "imximage", "-e", "0x17800000", "-d", "program.bin")
+	v, err := FindIVT(img, 0)
+	if err != nil || v.Offset != 0 || v.Self != 0x177ff400 || v.BootData.Start != 0x177ff000 || v.Entry != 0x17800000 {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	body, addr, err := v.Image(img)
+	if err != nil || addr != v.Self || len(body) != len(img) || !bytes.Equal(body[0xc00:0xc00+20000], pattern(20000)) {
+		t.Errorf("%d of %d bytes for %#x, %v", len(body), len(img), addr, err)
+	}
+	dcd, err := v.DCDBytes(img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmds, err := ParseDCD(dcd)
+	var got []string
+	for _, c := range cmds {
+		got = append(got, fmt.Sprintf("%s %d %#x %#x %s", c.Op, c.Width, c.Address, c.Value, c.Condition))
+	}
+	want := "write 4 0x20e05a8 0x30 all clear|clear bits 4 0x20e05a8 0x30 all clear|set bits 4 0x20e05ac 0x1 all clear|" +
+		"check 4 0x20c8000 0x80000000 all set|check 4 0x20c8000 0x80000000 all clear|write 4 0x20e05b0 0x30 all clear|write 4 0x20e05b4 0x31 all clear"
+	if err != nil || strings.Join(got, "|") != want { // mkimage makes every width 4
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+func TestMkimageIMXSigned(t *testing.T) {
+	img := mkimageCfg(t, "IMAGE_VERSION 2\nBOOT_FROM sd\nCSF 0x2000\n", "-T", "imximage", "-e", "0x17800000", "-d", "program.bin")
+	v, err := FindIVT(img, 0)
+	if err != nil || v.CSF == 0 || v.DCD != 0 {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	if v.Announced() != len(img)+0x2000 {
+		t.Errorf("%#x bytes announced, the file has %#x: the signature's 0x2000 should be missing", v.Announced(), len(img))
+	}
+	if b, err := v.CSFBytes(img); err == nil {
+		t.Errorf("a CSF of %d bytes in an image that is not signed", len(b))
+	}
+}
+
+func TestMkimageIMXPlugin(t *testing.T) {
+	img := mkimageCfg(t, "IMAGE_VERSION 2\nBOOT_FROM sd\nPLUGIN plugin.bin 0x00907000\n", "-T", "imximage", "-e", "0x17800000", "-d", "program.bin")
+	v, err := FindIVT(img, 0)
+	if err != nil || !v.IsPlugin() || v.Self != 0x907400 || v.Entry != 0x90742c {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	if v, err = FindIVT(img, v.Offset+IVTSize); err != nil || v.IsPlugin() || v.Entry != 0x17800000 {
+		t.Fatalf("second: %+v, %v", v, err)
+	}
+	body, _, err := v.Image(img)
+	if err != nil || !bytes.HasPrefix(body[v.Entry-v.Self:], pattern(20000)) {
+		t.Errorf("second: %d bytes, %v", len(body), err)
+	}
+}
+
+func TestMkimageIMX51(t *testing.T) {
+	img := mkimageCfg(t, "BOOT_FROM sd\nDATA 4 0x73fa88a0 0x200\nDATA 4 0x73fa850c 0x20c5\nDATA 1 0x73fa8510 0x20\n",
+		"-T", "imximage", "-e", "0x97800000", "-d", "program.bin")
+	h, err := FindFlashHeader(img, 0)
+	if err != nil || h.Self != 0x977ff400 || h.Entry != 0x97800000 || h.Start != 0x977ff000 || len(h.Instructions) != 3 || h.Instructions[2].Width != 1 {
+		t.Fatalf("%+v, %v", h, err)
+	}
+	if body, addr, err := h.Image(img); err != nil || addr != h.Self || len(body) != len(img) || int(h.Length) != len(img)+0x400 {
+		t.Errorf("%d of %d bytes for %#x, %v", len(body), len(img), addr, err)
+	}
+}
+
+func TestMkimageIMX8(t *testing.T) {
+	img := mkimageCfg(t, "BOOT_FROM SD 0x400\nSOC_TYPE IMX8QX\nCONTAINER\nIMAGE SCU plugin.bin\nCONTAINER\nIMAGE A35 program.bin 0x80000000\n",
+		"-T", "imx8image", "-d", "program.bin")
+	s, err := ParseContainers(img, 0)
+	if err != nil || len(s.Containers) != 2 || s.Size != len(img) {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	for _, c := range s.Containers {
+		for n, i := range c.Images {
+			if !i.Verified || i.Algo != "sha384" {
+				t.Errorf("image %d of the container at %#x: %+v", n, c.Offset, i)
+			}
+		}
+	}
+	if i := s.Containers[1].Images[0]; i.Load != 0x80000000 || !bytes.HasPrefix(img[i.Offset:], pattern(20000)) {
+		t.Errorf("%+v", i)
+	}
+}
+
+const streamCfg = `SECTION 0x0 BOOTABLE
+ TAG LAST
+ LOAD     0x1000 plugin.bin
+ LOAD  IVT 0x8000 0x1000
+ CALL HAB 0x8000 0x0
+ LOAD     0x40002000 program.bin
+ FILL 0x100 0x0 0x20
+ LOAD  IVT 0x8000 0x40002000
+ CALL HAB 0x8000 0x0
+`
+
+func TestMkimageMXS(t *testing.T) {
+	img := mkimageCfg(t, streamCfg, "-T", "mxsimage", "-d", "image.cfg")
+	s, err := ParseBootStream(img)
+	if err != nil || !s.Opened || s.Size != len(img) || len(s.Sections) != 1 || len(s.Sections[0].Commands) != 7 {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	if c := s.Sections[0].Commands[3]; c.Name != "load" || c.Address != 0x40002000 || c.Count != 20000 {
+		t.Errorf("%+v", c)
+	}
+	if _, err := ParseBootStream(damage(img, len(img)/2)); err == nil {
+		t.Error("a changed byte went unnoticed")
+	}
+}
+
+// TestDumpimageReadsOurStream shows that the tests' builder makes what U-Boot takes for a boot stream.
+func TestDumpimageReadsOurStream(t *testing.T) {
+	dumpimage := tool(t, "dumpimage", "u-boot-tools")
+	for _, key := range [][]byte{make([]byte, 16), pattern(16)} {
+		img := write(t, t.TempDir(), "u-boot.sb", firmwaretest.SomeStream(key))
+		if out := run(t, dumpimage, "-l", img); !strings.Contains(out, "Verification PASSED") {
+			t.Error(out)
+		}
+	}
+}
+
+func TestMkimageKeystone(t *testing.T) {
+	mkimage := tool(t, "mkimage", "u-boot-tools")
+	dir := t.TempDir()
+	in, out := write(t, dir, "in", makeSPL(0x0c100000, "U-Boot SPL 2025.01 (today)", 5000)), filepath.Join(dir, "out")
+	run(t, mkimage, "-T", "gpimage", "-a", "0x0c100000", "-d", in, out)
+	if info := Identify(read(t, out)); info.Kind != KindOtherSoC || !strings.Contains(info.Text, "Keystone") {
+		t.Error(info)
 	}
 }

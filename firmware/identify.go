@@ -27,8 +27,12 @@ const (
 	KindTISigned
 	KindARM
 	KindARM64
-	KindOtherSoC // a first stage, or an image, in another SoC vendor's format
-	KindDisk     // an image of a whole disk or file system
+	KindIVT         // i.MX50 to i.MX8M: an image vector table
+	KindFlashHeader // i.MX25 to i.MX51
+	KindContainer   // i.MX8Q, 8ULP, 9x
+	KindBootStream  // i.MX23, i.MX28
+	KindOtherSoC    // a first stage, or an image, in another SoC vendor's format
+	KindDisk        // an image of a whole disk or file system
 )
 
 // Info is what Identify found.
@@ -89,7 +93,7 @@ var magics = []struct {
 	{0, "LDR ", KindOtherSoC, "a Rockchip loader container"},
 	{0x24, "XNLX", KindOtherSoC, "a Xilinx Zynq or ZynqMP boot image"},
 	{0x24, "XLNX", KindOtherSoC, "a Xilinx Zynq or ZynqMP boot image"},
-	{0x14, "STMP", KindOtherSoC, "an i.MX23/28 boot stream (.sb)"},
+	{0x14, "STMP", KindBootStream, "a boot stream (.sb) of i.MX23 or i.MX28"},
 	{16, "@AML", KindOtherSoC, "an Amlogic boot image"},
 	{0x24, "\x18\x28\x6f\x01", KindARM, "a Linux kernel (zImage)"},
 	{0x38, "ARM\x64", KindARM64, "a Linux kernel for 64-bit ARM or RISC-V (Image)"},
@@ -134,13 +138,19 @@ func identifyTI(b []byte) (Info, bool) {
 		return Info{KindTISwapped, "a TI MLO with swapped bytes, for SPI flash (MLO.byteswap)"}, true
 	case hasTOC(b):
 		items := tocItems(b[:min(len(b), tiConfigSize)])
-		if items[0] != "CHSETTINGS" || len(items) > 1 {
-			return Info{KindTISigned, "a TI boot image with a table of contents (" + strings.Join(items, ", ") + "), as for high-security devices"}, true
+		if items[0].Name != "CHSETTINGS" || len(items) > 1 {
+			var names []string
+			for _, i := range items {
+				names = append(names, i.Name)
+			}
+			return Info{KindTISigned, "a TI boot image with a table of contents (" + strings.Join(names, ", ") + "), as for high-security devices"}, true
 		}
 		if len(b) > tiConfigSize && hasGP(b[tiConfigSize:]) {
 			return Info{KindTIMemory, "a TI MLO for " + TISoC(binary.LittleEndian.Uint32(b[tiConfigSize+4:]))}, true
 		}
 		return Info{KindTIMemory, "the beginning of a TI MLO"}, true
+	case hasKeystoneGP(b):
+		return Info{KindOtherSoC, "a TI Keystone first stage (GP header)"}, true
 	case hasGP(b):
 		return Info{KindTIMemory, "a TI first stage with a GP header for " + TISoC(binary.LittleEndian.Uint32(b[4:]))}, true
 	case bytes.Contains(b[:min(len(b), 4096)], []byte("CERT_ISW")):
@@ -182,21 +192,67 @@ func identifyELF(b []byte) (Info, bool) {
 	return Info{KindELF, "an ELF file for " + machine + " (what the linker made; boards want the .bin or .img made from it)"}, true
 }
 
-// identifyNXP finds an image vector table (tag d1, length 32, version 4x) or a container of i.MX8/9 (tag 87).
+// nxpPlaces are where images for i.MX begin: in files for USB, and in those that were made for, or
+// taken from, a boot medium.
+var nxpPlaces = []int{0, 0x400, FlexSPISize, FlexSPISize + 0x400, ContainersSD, ContainersSD + 0x400}
+
+// identifyNXP finds an image vector table, a flash header or a container of i.MX.
 func identifyNXP(b []byte) (Info, bool) {
-	for _, off := range []int{0, 0x400, 0x1000, 0x8000, 0x8400} {
-		if len(b) < off+32 {
+	for _, off := range nxpPlaces {
+		if off > len(b) {
 			break
 		}
-		h := b[off:]
-		if h[0] == 0xd1 && h[1] == 0 && h[2] == 0x20 && h[3]&0xf0 == 0x40 {
-			return Info{KindOtherSoC, "an NXP i.MX image (IVT header)"}, true
+		kind, text := nxpAt(b, off)
+		if kind == KindUnknown {
+			continue
 		}
-		if size := int(binary.LittleEndian.Uint16(h[1:])); h[3] == 0x87 && (h[0] == 0 || h[0] == 2) && size >= 16 && size%8 == 0 && h[11] <= 32 {
-			return Info{KindOtherSoC, "an NXP i.MX8 or i.MX9 container image"}, true
+		what := "an NXP i.MX image (" + text
+		if kind == KindContainer {
+			what = "an NXP i.MX8 or i.MX9 image (" + text
 		}
+		if off > 0 {
+			what += fmt.Sprintf(" at %#x", off)
+		}
+		what += ")"
+		_, flexspi := FlexSPIHeader(b, 0)
+		switch {
+		case matches(b, 510, "\x55\xaa"):
+			what = "an image of a disk with " + what
+		case flexspi:
+			what += " for NOR flash (FlexSPI)"
+		}
+		if s := banner(b[off:]); s != "" && kind != KindContainer {
+			what += ", " + s
+		}
+		return Info{kind, what}, true
 	}
 	return Info{}, false
+}
+
+func nxpAt(b []byte, off int) (Kind, string) {
+	switch {
+	case isIVT(b[off:]):
+		v, err := ParseIVT(b, off)
+		switch {
+		case err != nil:
+			return KindIVT, "damaged IVT"
+		case v.IsHDMI():
+			return KindIVT, "IVT of HDMI firmware"
+		case v.IsPlugin():
+			return KindIVT, "IVT of a plugin"
+		}
+		return KindIVT, "IVT"
+	case isContainer(b[off:]) && b[off+3] == containerTag && (off == 0 || b[off+11] > 0):
+		if b[off] == 2 {
+			return KindContainer, "container, version 2"
+		}
+		return KindContainer, "container"
+	case off <= 0x400 && len(b) >= off+flashHeaderSize && binary.LittleEndian.Uint32(b[off+4:]) == flashHeaderBarker:
+		if _, err := parseFlashHeader(b, off); err == nil {
+			return KindFlashHeader, "flash header of i.MX25 to i.MX51"
+		}
+	}
+	return KindUnknown, ""
 }
 
 // identifyDER finds TI's K3 images, which begin with an X.509 certificate (SEQUENCE, two bytes of

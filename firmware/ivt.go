@@ -41,15 +41,14 @@ const (
 
 // IVT is an image vector table with its boot data, both of which lie in the file.
 type IVT struct {
-	Offset               int  // of the table in the file
-	Version              byte // 0x40 to 0x43
-	Entry                uint32
-	DCD                  uint32 // address, 0 for none; see [IVT.DCDBytes]
-	BootData             BootData
-	Self                 uint32 // where the table itself, and what follows it in the file, must be written
-	CSF                  uint32 // address, 0 for none; see [IVT.CSFBytes]
-	BootDataAddr         uint32
-	Reserved1, Reserved2 uint32
+	Offset       int  // of the table in the file
+	Version      byte // 0x40 to 0x43
+	Entry        uint32
+	DCD          uint32 // address, 0 for none; see [IVT.DCDBytes]
+	BootData     BootData
+	Self         uint32 // where the table itself, and what follows it in the file, must be written
+	CSF          uint32 // address, 0 for none; see [IVT.CSFBytes]
+	BootDataAddr uint32
 
 	// Skipped are the tables before this one that FindIVT found but did not take, at most 16.
 	Skipped []SkippedIVT
@@ -68,7 +67,10 @@ type SkippedIVT struct {
 	Reason string // why it was not taken
 }
 
-const maxSkipped = 16
+const (
+	maxSkipped = 16
+	maxRefused = 1024 // first words of tables in files of other formats, before a search is given up
+)
 
 // FindIVT finds the first image at or after from that a ROM could start. It looks at every fourth byte, as
 // uuu does (libuuu/sdp.cpp), and passes over the tables of the HDMI firmware, tables without boot data
@@ -78,6 +80,7 @@ const maxSkipped = 16
 func FindIVT(data []byte, from int) (*IVT, error) {
 	var skipped []SkippedIVT
 	var refused error
+	tries := 0
 	for off := max(from, 0); off <= len(data)-IVTSize; off += 4 {
 		if !isIVT(data[off:]) {
 			continue
@@ -94,6 +97,9 @@ func FindIVT(data []byte, from int) (*IVT, error) {
 			if refused == nil {
 				refused = err
 			}
+		}
+		if tries++; tries == maxRefused {
+			break
 		}
 	}
 	switch {
@@ -124,8 +130,7 @@ func ParseIVT(data []byte, off int) (*IVT, error) {
 	}
 	word := func(i int) uint32 { return binary.LittleEndian.Uint32(data[off+i:]) }
 	v := &IVT{
-		Offset: off, Version: data[off+3], Entry: word(4), Reserved1: word(8), DCD: word(12), BootDataAddr: word(16), Self: word(20),
-		CSF: word(24), Reserved2: word(28),
+		Offset: off, Version: data[off+3], Entry: word(4), DCD: word(12), BootDataAddr: word(16), Self: word(20), CSF: word(24),
 	}
 	fail := func(format string, args ...any) (*IVT, error) {
 		return nil, fmt.Errorf("IVT at %#x: "+format, append([]any{off}, args...)...)
@@ -176,7 +181,10 @@ func (v *IVT) Image(data []byte) (image []byte, addr uint32, err error) {
 		return nil, 0, fmt.Errorf("IVT at %#x: %w: the file has %#x bytes", v.Offset, ErrTruncated, len(data))
 	}
 	image = data[v.Offset:min(v.End(), len(data))]
-	if v.Entry >= v.Self && int64(v.Entry)-int64(v.Self) >= int64(len(image)) {
+	switch in := int64(v.Entry) - int64(v.Self); {
+	case in < 0:
+		return nil, 0, fmt.Errorf("IVT at %#x: the entry point %#x lies before the table at %#x, from which on the image is sent", v.Offset, v.Entry, v.Self)
+	case in >= int64(len(image)):
 		return nil, 0, fmt.Errorf("IVT at %#x: %w: the entry point %#x lies behind the file's last byte (%#x)", v.Offset, ErrTruncated,
 			v.Entry, int64(v.Self)+int64(len(image))-1)
 	}

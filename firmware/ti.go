@@ -33,12 +33,18 @@ const (
 	tiInternalHigh = 0x40400000
 )
 
+// TOCItem is an entry of the table of contents.
+type TOCItem struct {
+	Name        string
+	Start, Size uint32 // in the file
+}
+
 // MLO is a first stage with the headers of TI's memory boot.
 type MLO struct {
-	Items []string // names in the table of contents; none if there is but a GP header
-	Size  uint32   // as the GP header has it
-	Load  uint32   // load address: which SoC it is for
-	Data  []byte   // the program without headers; part of the parsed slice
+	Items []TOCItem // the table of contents; none if there is but a GP header
+	Size  uint32    // as the GP header has it
+	Load  uint32    // load address: which SoC it is for
+	Data  []byte    // the program without headers; part of the parsed slice
 }
 
 // ParseMLO takes the headers off. It accepts a GP header without the configuration header before it.
@@ -78,15 +84,15 @@ func hasTOC(b []byte) bool {
 }
 
 // tocItems lists the table's entries that look like such: names of capital letters.
-func tocItems(b []byte) []string {
-	var items []string
+func tocItems(b []byte) []TOCItem {
+	var items []TOCItem
 	for len(b) >= tiEntrySize && len(items) < tiConfigSize/tiEntrySize {
 		start, size := binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:])
 		name := bytes.TrimRight(b[20:tiEntrySize], "\x00")
 		if start > 1<<24 || size > 1<<24 || !tocName(name) {
 			break
 		}
-		items = append(items, string(name))
+		items = append(items, TOCItem{string(name), start, size})
 		b = b[tiEntrySize:]
 	}
 	return items
@@ -107,6 +113,16 @@ func hasGP(b []byte) bool {
 	}
 	size, load := binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:])
 	return size > tiGPSize && size <= tiGPMaxSize && load%4 == 0 && load >= tiInternalLow && load < tiInternalHigh
+}
+
+// hasKeystoneGP recognises the GP header of Keystone 2, which is big-endian and precedes a program for the
+// shared memory at 0x0c000000 (U-Boot's CONFIG_SPL_TEXT_BASE of the k2 boards).
+func hasKeystoneGP(b []byte) bool {
+	if len(b) < tiGPSize+4 {
+		return false
+	}
+	size, load := binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:])
+	return size > tiGPSize && size <= tiGPMaxSize && load%4 == 0 && load >= 0x0c000000 && load < 0x0c600000
 }
 
 // swappedMLO recognises the table of contents with the bytes of every word reversed.

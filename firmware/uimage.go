@@ -29,7 +29,7 @@ const (
 	uImageHeaderSize = 64
 )
 
-// UImage is a legacy U-Boot image whose header and data checksums are right.
+// UImage is a legacy U-Boot image.
 type UImage struct {
 	Name        string
 	Time        time.Time
@@ -41,8 +41,9 @@ type UImage struct {
 	Trailing int    // bytes after it
 }
 
-// ParseUImage reads a legacy image. The error says which of its promises the file breaks; an
-// [ErrTruncated] in it means that bytes are missing at the end.
+// ParseUImage reads a legacy image, and verifies its checksums. The error says which of its promises the file breaks;
+// an [ErrTruncated] in it means that bytes are missing at the end. If it is the data alone that is
+// wrong, what the header says is returned beside the error.
 func ParseUImage(b []byte) (*UImage, error) {
 	if len(b) < 4 || binary.BigEndian.Uint32(b) != uImageMagic {
 		return nil, errors.New("no legacy uImage: it does not begin with 27 05 19 56")
@@ -60,9 +61,7 @@ func ParseUImage(b []byte) (*UImage, error) {
 	}
 	size := binary.BigEndian.Uint32(h[12:])
 	data := b[uImageHeaderSize:]
-	if uint64(size) > uint64(len(data)) {
-		return nil, fmt.Errorf("uImage: %w: the header announces %d bytes of data, the file has %d", ErrTruncated, size, len(data))
-	}
+	data = data[:min(uint64(size), uint64(len(data)))]
 	u := &UImage{
 		Name:        printable(string(bytes.TrimRight(h[32:64], "\x00"))),
 		Time:        time.Unix(int64(binary.BigEndian.Uint32(h[8:])), 0).UTC(),
@@ -72,11 +71,14 @@ func ParseUImage(b []byte) (*UImage, error) {
 		Arch:        nameOf(uImageArch, h[29]),
 		Type:        nameOf(uImageType, h[30]),
 		Compression: nameOf(uImageComp, h[31]),
-		Data:        data[:size],
-		Trailing:    len(data) - int(size),
+		Data:        data,
+		Trailing:    len(b) - uImageHeaderSize - len(data),
+	}
+	if uint64(size) > uint64(len(data)) {
+		return u, fmt.Errorf("uImage: %w: the header announces %d bytes of data, the file has %d", ErrTruncated, size, len(data))
 	}
 	if got, want := crc32.ChecksumIEEE(u.Data), binary.BigEndian.Uint32(h[24:]); got != want {
-		return nil, fmt.Errorf("uImage: data checksum is %08x, the header says %08x", got, want)
+		return u, fmt.Errorf("uImage: data checksum is %08x, the header says %08x", got, want)
 	}
 	return u, nil
 }

@@ -87,6 +87,16 @@ func (b *board) nextDevice(ctx context.Context) (*socs.Stage, error) {
 	}
 }
 
+// device is what is on the board's port now, if anything is.
+func (b *board) device() (usb.Device, bool) {
+	devices, _ := b.opt.USB.Devices()
+	i := slices.IndexFunc(devices, b.here)
+	if i < 0 {
+		return usb.Device{}, false
+	}
+	return devices[i], true
+}
+
 // chooseDevice picks the board among the devices that are there, if it has enumerated since the stage before. The
 // first stage must be known for what it is, since what is sent would mean something else to another device;
 // after it whatever comes on the board's port is the next one.
@@ -189,11 +199,8 @@ const stillThere = "the device of the stage before is still there"
 // noNextDevice explains why no next stage came.
 func (b *board) noNextDevice(ctx context.Context) error {
 	found := "nothing enumerated there"
-	devices, _ := b.opt.USB.Devices()
-	for _, d := range devices {
-		if b.here(d) {
-			found = stillThere
-		}
+	if _, ok := b.device(); ok {
+		found = stillThere
 	}
 	return b.awayError(ctx, found, "the stage that was sent did not start, or has no USB gadget for the next one: watch its serial console")
 }

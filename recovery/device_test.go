@@ -79,9 +79,9 @@ func (nothing) Control(context.Context, usbdev.Setup, []byte) (int, error) {
 	return 0, usbdev.ErrStall
 }
 
-// run recovers a model on a host, while act plays the board. It returns what was done at each stage.
-func run(t *testing.T, host usb.Host, opt Options, model string, act func()) ([]string, error) {
-	opt.Backend, opt.USB, opt.Model = twoStages{}, host, socs.Model{Name: model, Family: "fake"}
+// run recovers model a on a host, while act plays the board. It returns what was done at each stage.
+func run(t *testing.T, host usb.Host, opt Options, act func()) ([]string, error) {
+	opt.Backend, opt.USB, opt.Model = twoStages{}, host, socs.Model{Name: "a", Family: "fake"}
 	opt.Timeout = 30 * time.Second
 	var mu sync.Mutex
 	var stages []string
@@ -106,7 +106,7 @@ func TestDevice(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		opt   Options
-		model string // "a" if empty
+		there []usb.Port // where model a's ROM stands from the beginning
 		act   func(t *testing.T, h *inproc.Host)
 		want  []string
 		code  int
@@ -138,10 +138,7 @@ func TestDevice(t *testing.T) {
 			h.Port("1-3").Detach()
 			plug(t, h.Port("1-3"), splAny, 0, usbdev.HighSpeed)
 		}, want: []string{rom, spl}},
-		{name: "two boards", act: func(t *testing.T, h *inproc.Host) {
-			plug(t, h.Port("1-1"), romA, 2, usbdev.HighSpeed)
-			plug(t, h.Port("1-2"), romA, 2, usbdev.HighSpeed)
-		}, code: ExitUsage, text: "2 boards match: 1-1 (0001:000a), 1-2 (0001:000a)"},
+		{name: "two boards", there: []usb.Port{"1-1", "1-2"}, act: func(*testing.T, *inproc.Host) {}, code: ExitUsage, text: "2 boards match: 1-1 (0001:000a), 1-2 (0001:000a)"},
 		{name: "two boards, port named", opt: Options{Port: "1-2"}, act: func(t *testing.T, h *inproc.Host) {
 			plug(t, h.Port("1-1"), romA, 2, usbdev.HighSpeed)
 			plug(t, h.Port("1-2"), romA, 2, usbdev.HighSpeed)
@@ -178,10 +175,11 @@ func TestDevice(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				host := inproc.New(inproc.Pair{High: 1, Super: 2})
-				if tc.model == "" {
-					tc.model = "a"
+				for _, p := range tc.there {
+					plug(t, host.Port(p), romA, 2, usbdev.HighSpeed)
 				}
-				got, err := run(t, host, tc.opt, tc.model, func() { tc.act(t, host) })
+				synctest.Wait()
+				got, err := run(t, host, tc.opt, func() { tc.act(t, host) })
 				for _, p := range []usb.Port{"1-1", "1-2", "1-3", "1-4", "1-1.4"} {
 					host.Port(p).Detach()
 				}

@@ -20,7 +20,7 @@ func (b *board) openNetwork(ctx context.Context) error {
 			return err
 		}
 	}
-	host := netsetup.Host{NetNS: b.opt.NetNS, Sysfs: b.opt.Sysfs.Sys}
+	host := netsetup.Host{NetNS: b.opt.NetNS}
 	if b.ns, err = netsetup.Open(ctx, netsetup.Options{Log: b.opt.Log, Host: host}); err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func (b *board) nextInterface(ctx context.Context) (*socs.Stage, error) {
 // noNextInterface explains why no next stage came.
 func (b *board) noNextInterface(ctx context.Context) error {
 	found := "nothing enumerated there"
-	if d, err := b.opt.Sysfs.Device(b.port); err == nil {
+	if d, ok := b.device(); ok {
 		found = fmt.Sprintf("there is %s (%s) without a network interface that can be used", d.ID, d.Product)
 		if d.Address == b.address {
 			found = stillThere
@@ -131,7 +131,7 @@ func (b *board) adopt(ctx context.Context, i netsetup.Interface) (*socs.Stage, e
 	b.opt.Log.Info("interface moved", "interface", i.Name, "index", i.Index, "port", i.Port, "id", i.ID,
 		"waited", link.Waited, "moved", link.Moved, "up", link.Up, "carrier", link.Carrier)
 	seen := event.BoardSeen{ID: i.ID.String(), Device: i.Name}
-	if d, err := b.opt.Sysfs.Device(i.Port); err == nil {
+	if d, ok := b.device(); ok {
 		seen.Product = d.Product
 		b.mu.Lock()
 		b.address = d.Address
@@ -144,7 +144,7 @@ func (b *board) adopt(ctx context.Context, i netsetup.Interface) (*socs.Stage, e
 
 // noInterface says of a wait that nothing ended what may explain it.
 func (b *board) noInterface(e *NoBoardError) {
-	devices, _ := b.opt.Sysfs.Devices()
+	devices, _ := b.opt.USB.Devices()
 	for _, d := range devices {
 		if b.matches(d.Port, d.ID) {
 			e.Found = fmt.Sprintf("%s is on port %s but the kernel made no network interface for it", d.ID, d.Port)

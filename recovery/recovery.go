@@ -44,10 +44,9 @@ type Options struct {
 	OnWait  string        // shell command to run when the board is awaited
 	Expect  usb.ID        // after the last stage wait for this device on the port, if not zero
 
-	USB   usb.Host  // opens devices of families that boot over plain USB
-	Sysfs usb.Sysfs // where to look for devices; the zero value is this machine
-	Emit  event.Sink
-	Log   *slog.Logger
+	USB  usb.Host // finds devices, and opens those of families that boot over plain USB
+	Emit event.Sink
+	Log  *slog.Logger
 }
 
 // Run recovers one board. Whatever happens, the last event is a Done or a Failed, and the error is

@@ -6,5 +6,7 @@
 //	am335x    the model of an AM335x board
 //	usbip     USB/IP: transfers to a kernel, over any stream or TCP
 //	vhci      plugs a device into the running kernel (root, module vhci-hcd)
+//	pty       a serial line, as a pseudo-terminal
+//	qemu      what executes firmware: a processor with memory and serial lines
 //	sandbox   shows a network board to a command in private namespaces (no USB, no root)
 package sim

@@ -43,10 +43,14 @@ func (e *AccessError) Hint() string {
 // opening it. The error is an *AccessError. Right after a plug udevd may not have run yet:
 // retry on the device's next uevent.
 func (d Device) Access() error {
-	err := unix.Faccessat(unix.AT_FDCWD, d.Node, unix.R_OK|unix.W_OK, unix.AT_EACCESS)
-	if err == nil {
-		return nil
+	if err := unix.Faccessat(unix.AT_FDCWD, d.Node, unix.R_OK|unix.W_OK, unix.AT_EACCESS); err != nil {
+		return d.Denied(err)
 	}
+	return nil
+}
+
+// Denied is the *AccessError for an error with which the device's node could not be opened.
+func (d Device) Denied(err error) error {
 	e := &AccessError{Port: d.Port, ID: d.ID, Node: d.Node, Err: err}
 	if fi, serr := os.Stat(d.Node); serr == nil {
 		e.Owner = ownerOf(fi)

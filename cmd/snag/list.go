@@ -12,7 +12,7 @@ import (
 	"snag/internal/ui"
 	"snag/recovery"
 	"snag/socs"
-	"snag/usb"
+	"snag/usb/usbfs"
 )
 
 func newList() *cobra.Command {
@@ -44,7 +44,7 @@ func listSoCs(cmd *cobra.Command, _ []string) error {
 }
 
 func listBoards(cmd *cobra.Command, _ []string) error {
-	devices, err := usb.Sysfs{}.Devices()
+	devices, err := usbfs.Host{}.Devices()
 	if err != nil {
 		return err
 	}
@@ -56,16 +56,9 @@ func listBoards(cmd *cobra.Command, _ []string) error {
 	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "PORT\tID\tFAMILY\tMODELS\tSTAGE\tDRIVER\tINTERFACE\tACCESS\tPRODUCT")
 	for _, b := range boards {
-		stage, access := "later", "yes"
-		if b.ROM {
-			stage = "rom"
-		}
+		access := "yes"
 		if b.Access() != nil {
 			access = "no"
-		}
-		models := "all"
-		if b.Models != nil {
-			models = strings.Join(b.Models, ",")
 		}
 		var drivers, nets []string
 		for _, i := range b.Interfaces {
@@ -76,7 +69,11 @@ func listBoards(cmd *cobra.Command, _ []string) error {
 				nets = append(nets, i.Net)
 			}
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", b.Port, b.ID, b.Family.Name, models, stage,
+		models := orDash(b.Models)
+		if b.Family != "" && b.Models == nil {
+			models = "all"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", b.Port, b.ID, orDash(strings.Fields(b.Family)), models, b.Stage,
 			orDash(drivers), orDash(nets), access, ui.Printable(b.Product))
 	}
 	return w.Flush()

@@ -18,6 +18,7 @@ import (
 	"snag/recovery"
 	"snag/socs"
 	"snag/usb"
+	"snag/usb/usbfs"
 )
 
 // recoverFlags are the flags of snag recover as they were typed.
@@ -91,16 +92,13 @@ func (f *recoverFlags) run(cmd *cobra.Command) error {
 
 // options turns the flags into what the engine takes, and reads the firmware.
 func (f *recoverFlags) options() (recovery.Options, error) {
-	opt := recovery.Options{UART: f.uart, Baud: f.baud, NetNS: f.netns, Timeout: f.timeout, OnWait: f.onWait}
+	opt := recovery.Options{UART: f.uart, Baud: f.baud, NetNS: f.netns, Timeout: f.timeout, OnWait: f.onWait, USB: usbfs.Host{}}
 	if f.soc == "" {
 		return opt, &recovery.UsageError{Err: errors.New("which SoC? --soc is missing"), Hint: "snag list socs shows the models; a family's name will do, for instance --soc am335x"}
 	}
 	var err error
-	if opt.Model, err = socs.Lookup(f.soc); err != nil {
+	if opt.Model, opt.Backend, err = lookup(f.soc); err != nil {
 		return opt, err
-	}
-	if opt.Backend = recovery.BackendOf(opt.Model.Family); opt.Backend == nil {
-		return opt, &recovery.UsageError{Err: fmt.Errorf("%s: the family %s is not built yet", opt.Model.Name, opt.Model.Family), Hint: "snag list socs shows which models can be recovered"}
 	}
 	if f.timeout <= 0 {
 		return opt, &recovery.UsageError{Err: fmt.Errorf("--timeout %s: expected more than nothing", f.timeout)}
@@ -154,6 +152,19 @@ func (f *recoverFlags) options() (recovery.Options, error) {
 		return opt, &exitError{code, err}
 	}
 	return opt, err
+}
+
+// lookup finds a model and what recovers it.
+func lookup(soc string) (socs.Model, socs.Backend, error) {
+	model, err := socs.Lookup(soc)
+	if err != nil {
+		return model, nil, err
+	}
+	backend := recovery.BackendOf(model.Family)
+	if backend == nil {
+		return model, nil, &recovery.UsageError{Err: fmt.Errorf("%s: the family %s is not built yet", model.Name, model.Family), Hint: "snag list socs shows which models can be recovered"}
+	}
+	return model, backend, nil
 }
 
 // display says where events go: to a terminal, as plain lines or as JSON, and to the log file. done

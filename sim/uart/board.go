@@ -14,6 +14,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"snag/sim/pty"
 )
 
 // Config says what the board is like. Zero values are those of a real board.
@@ -41,10 +43,9 @@ type Faults struct {
 type Board struct {
 	TTY string // the pseudo-terminal to open
 
-	cfg    Config
-	master *os.File
-	slave  *os.File // held, so that a closing host is no hang-up
-	ended  chan struct{}
+	cfg   Config
+	line  *pty.Line
+	ended chan struct{}
 
 	mu  sync.Mutex
 	err error
@@ -86,16 +87,11 @@ func Start(cfg Config) (*Board, error) {
 	if cfg.Banner == "" {
 		cfg.Banner = defaultBanner
 	}
-	master, tty, err := openPTY()
+	line, err := pty.Open()
 	if err != nil {
 		return nil, fmt.Errorf("virtual UART board: %w", err)
 	}
-	slave, err := openSlave(tty)
-	if err != nil {
-		master.Close()
-		return nil, fmt.Errorf("virtual UART board: %w", err)
-	}
-	b := &Board{TTY: tty, cfg: cfg, master: master, slave: slave, ended: make(chan struct{})}
+	b := &Board{TTY: line.TTY, cfg: cfg, line: line, ended: make(chan struct{})}
 	go func() {
 		defer close(b.ended)
 		err := b.run()
@@ -108,7 +104,7 @@ func Start(cfg Config) (*Board, error) {
 
 // Close ends the board.
 func (b *Board) Close() error {
-	err := errors.Join(b.master.Close(), b.slave.Close())
+	err := b.line.Close()
 	<-b.ended
 	return err
 }
@@ -143,7 +139,7 @@ func (b *Board) run() error {
 		return err
 	}
 	if b.cfg.Faults.SilentSPL {
-		_, err := io.Copy(io.Discard, b.master)
+		_, err := io.Copy(io.Discard, b.line)
 		return err
 	}
 	name, uboot, err := b.spl()

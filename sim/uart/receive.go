@@ -132,7 +132,7 @@ func (b *Board) answer(bytes ...byte) error {
 }
 
 func (b *Board) print(s string) error {
-	_, err := b.master.Write([]byte(s))
+	_, err := b.line.Write([]byte(s))
 	return err
 }
 
@@ -140,11 +140,11 @@ func (b *Board) print(s string) error {
 func (b *Board) readByte(wait time.Duration) (byte, error) {
 	for {
 		for len(b.unread) == 0 {
-			if err := b.master.SetReadDeadline(time.Now().Add(wait)); err != nil {
+			if err := b.line.SetReadDeadline(time.Now().Add(wait)); err != nil {
 				return 0, err
 			}
 			buf := make([]byte, 2048)
-			n, err := b.master.Read(buf)
+			n, err := b.line.Read(buf)
 			if err != nil {
 				return 0, err
 			}

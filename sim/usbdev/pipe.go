@@ -11,7 +11,7 @@ type pipe struct {
 	max   int           // bytes of a full packet
 	gone  chan struct{} // closed with the gadget
 	offer chan offer    // giver to taker
-	taken chan int      // taker to giver: how much of the offer was consumed
+	taken chan int      // taker to giver: how much of the offer was consumed; refused
 
 	mu sync.Mutex // held by the giver: one transfer at a time
 
@@ -24,6 +24,9 @@ type offer struct {
 	data  []byte
 	short bool // the last packet is a short one
 }
+
+// refused is the answer of a taker that was cancelled meanwhile: the offer is for the next one.
+const refused = -1
 
 func newPipe(max int, gone chan struct{}) pipe {
 	return pipe{max: max, gone: gone, offer: make(chan offer), taken: make(chan int), halted: make(chan struct{})}
@@ -77,7 +80,11 @@ func (p *pipe) give(ctx context.Context, data []byte, stall <-chan struct{}) (in
 		case <-p.gone:
 			return n, ErrGone
 		}
-		n += <-p.taken // the taker answers at once
+		m := <-p.taken // the taker answers at once
+		if m == refused {
+			continue
+		}
+		n += m
 		if n == len(data) {
 			return n, nil
 		}
@@ -94,6 +101,10 @@ func (p *pipe) take(ctx context.Context, buf []byte, strict bool, stall <-chan s
 		}
 		select {
 		case o := <-p.offer:
+			if ctx.Err() != nil {
+				p.taken <- refused
+				return n, ctx.Err()
+			}
 			m := copy(buf[n:], o.data)
 			n += m
 			switch {

@@ -320,3 +320,30 @@ func (nothing) Selected(uint8, uint8) {}
 func (nothing) Control(context.Context, Setup, []byte) (int, error) {
 	return 0, ErrStall
 }
+
+// TestCancelledTransfer shows that a transfer the host has cancelled takes nothing any more, not even a
+// packet that is offered before the model of the host controller notices.
+func TestCancelledTransfer(t *testing.T) {
+	for range 20 { // select chooses at random
+		synctest.Test(t, func(t *testing.T) {
+			p := newPipe(64, make(chan struct{}))
+			given := make(chan error)
+			go func() {
+				_, err := p.give(t.Context(), nil, nil)
+				given <- err
+			}()
+			synctest.Wait()
+			cancelled, cancel := context.WithCancel(t.Context())
+			cancel()
+			if n, err := p.take(cancelled, make([]byte, 64), true, nil); n != 0 || err != context.Canceled {
+				t.Fatalf("the cancelled transfer: %d bytes, %v", n, err)
+			}
+			if n, err := p.take(t.Context(), make([]byte, 64), true, nil); n != 0 || err != nil {
+				t.Fatalf("the next one: %d bytes, %v", n, err)
+			}
+			if err := <-given; err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"syscall"
@@ -221,9 +222,23 @@ func TestTCP(t *testing.T) {
 	if b, _ := io.ReadAll(c2); len(b) != 8 || b[7] == 0 {
 		t.Errorf("second import: %x, expected an error", b)
 	}
+	if _, err := Import(ctx, dial(), "1-1"); !errors.Is(err, ErrNotThere) {
+		t.Errorf("third import: %v, expected %v", err, ErrNotThere)
+	}
 	p.Detach()
 	if _, err := io.ReadAll(c); err != nil {
 		t.Errorf("after the detach: %v, expected the end of the connection", err)
+	}
+	if err := p.Attach(ctx, g); err != nil {
+		t.Fatal(err)
+	}
+	c = dial()
+	if speed, err := Import(ctx, c, "1-1"); err != nil || speed != usbdev.HighSpeed {
+		t.Errorf("import by our own client: speed %d, %v", speed, err)
+	}
+	c.Write(submit(1, true, 0, 18, 0, usbdev.Setup{Type: 0x80, Request: 6, Value: 0x0100, Length: 18}, nil))
+	if p := read(t, c, true); len(p.data) != 18 {
+		t.Errorf("device descriptor: %+v", p)
 	}
 	cancel()
 	if err := <-served; err != nil {
@@ -242,6 +257,24 @@ func FuzzRequest(f *testing.F) {
 		}
 		if q.length < 0 || q.length > maxTransfer || q.data != nil && len(q.data) != q.length {
 			t.Errorf("length %d, %d bytes of data", q.length, len(q.data))
+		}
+	})
+}
+
+func FuzzImport(f *testing.F) {
+	f.Add(append(opHeader(opRepImport, 0), make([]byte, deviceRecLen)...))
+	f.Add(opHeader(opRepImport, 1))
+	f.Add(opHeader(opRepDevlist, 0))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		ours, theirs := net.Pipe()
+		defer ours.Close()
+		go func() {
+			defer theirs.Close()
+			io.CopyN(io.Discard, theirs, 8+busIDLen)
+			theirs.Write(b)
+		}()
+		if _, err := Import(t.Context(), ours, "1-1"); err == nil && len(b) < 8+deviceRecLen {
+			t.Errorf("imported by %d bytes", len(b))
 		}
 	})
 }

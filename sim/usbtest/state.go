@@ -38,28 +38,34 @@ func twoInterfaces(t *T) {
 // order has one call after the other on one endpoint while all are pending.
 func order(t *T) {
 	dev, h := t.board()
-	const count = 20
+	const count, size = 8, 1700
 	var all sync.WaitGroup
 	for i := range count {
 		all.Go(func() {
-			if n, err := h.Out(t.step(), bulkOut, pattern(700, uint32(i))); n != 700 || err != nil {
+			if n, err := h.Out(t.step(), bulkOut, pattern(size, uint32(i))); n != size || err != nil {
 				t.errorf("OUT %d: %d, %w", i, n, err)
 			}
 		})
-		time.Sleep(10 * time.Millisecond) // time for the call to be made
+		all.Go(func() { t.read(h, bulkIn, 4096, pattern(size, uint32(i))) })
+		time.Sleep(100 * time.Millisecond) // time for the calls to be made
 	}
-	r := wait(t, "the device's end", t.collect(dev, bulkOut, 4096, count, func(i int) []byte { return pattern(700, uint32(i)) }))
-	all.Wait()
-	if r.n != count {
+	got := t.collect(dev, bulkOut, 4096, count, func(i int) []byte { return pattern(size, uint32(i)) })
+	var transfers [][]byte
+	for i := range uint32(count) {
+		b := pattern(size, i)
+		transfers = append(transfers, b[:1024], b[1024:]) // one transfer all the same: the first part is full packets
+	}
+	t.write(dev, bulkIn, transfers...)
+	if r := wait(t, "the device's end", got); r.n != count {
 		t.errorf("%d transfers are where they belong", r.n)
 	}
+	all.Wait()
 }
 
 func settings(t *T) {
 	dev, h := t.board()
 	dead := func(ep uint8) {
-		ctx, cancel := context.WithTimeout(t.ctx, 100*time.Millisecond)
-		defer cancel()
+		ctx := t.step()
 		var err error
 		if ep&0x80 != 0 {
 			_, err = h.In(ctx, ep, make([]byte, 1024))

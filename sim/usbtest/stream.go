@@ -130,11 +130,11 @@ func streamInFlight(t *T) {
 
 // streamIdle has a device that takes some transfers slowly, but each in time, and then no more.
 func streamIdle(t *T) {
-	const size, count, idle = 1025, 3, time.Second
+	const size, count, pause, idle = 1025, 4, 500 * time.Millisecond, 1500 * time.Millisecond
 	dev, h := t.streamer(wideOut)
 	go func() {
 		for range count {
-			time.Sleep(idle / 2)
+			time.Sleep(pause)
 			dev.OutPipe(wideOut).Read(t.ctx, make([]byte, size))
 		}
 	}()
@@ -142,8 +142,8 @@ func streamIdle(t *T) {
 	n, err := h.Stream(t.ctx, wideOut, idle, transfers(size, 100))
 	t.is("stream", err, context.DeadlineExceeded)
 	t.described(err, h, wideOut)
-	if took := time.Since(begin); n != size*count || took < count*idle/2+idle {
-		t.errorf("stream: %d bytes, %v; expected %d, and at least %v", n, took, size*count, count*idle/2+idle)
+	if took := time.Since(begin); n != size*count || took < count*pause+idle {
+		t.errorf("stream: %d bytes, %v; expected %d, and at least %v", n, took, size*count, count*pause+idle)
 	}
 	t.send(dev, h, wideOut, size, []byte{1})
 }

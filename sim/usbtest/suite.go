@@ -300,8 +300,7 @@ func on(list []usb.Device, port usb.Port) (usb.Device, bool) {
 	return list[i], true
 }
 
-// plug plugs a device in and waits until it is configured, and until a driver has its HID interface. A device that was
-// on the port before is unplugged.
+// plug plugs a device in and waits until it is configured.
 func (t *T) plug(i int, dev *Device) usb.Device {
 	return t.plugAs(t.lab.Ports[i], t.lab.Ports[i].Name(), dev)
 }
@@ -309,9 +308,10 @@ func (t *T) plug(i int, dev *Device) usb.Device {
 func (t *T) plugAs(port usbdev.Port, name usb.Port, dev *Device) (d usb.Device) {
 	t.must(port.Attach(t.step(), dev))
 	t.after(func() { t.unplug(port, name, dev) })
+	count := len(dev.Descriptors().Configs[0].Interfaces) - 1 // interface 0 has two settings
 	t.until("enumeration on port "+string(name), func(list []usb.Device) (ok bool) {
 		d, ok = on(list, name)
-		return ok && d.Config != 0 && d.ID == dev.Descriptors().ID && len(d.Interfaces) > 0
+		return ok && d.Config != 0 && d.ID == dev.Descriptors().ID && len(d.Interfaces) == count
 	})
 	return d
 }

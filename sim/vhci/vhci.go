@@ -161,23 +161,9 @@ func (p *Port) Attach(ctx context.Context, dev usbdev.Device) error {
 		return fmt.Errorf("port %s: socket pair: %w", p.name, err)
 	}
 	defer unix.Close(fds[1]) // the kernel holds its own reference
-	line := fmt.Sprintf("%d %d %d %d", p.number, fds[1], 1<<16|(p.number+1), dev.Descriptors().Speed)
-	ctx, cancel := context.WithTimeout(ctx, attachTimeout)
-	defer cancel()
-	for {
-		if err = os.WriteFile(dir+"/attach", []byte(line), 0); err == nil {
-			break
-		}
-		if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EINVAL) {
-			unix.Close(fds[0])
-			return fmt.Errorf("attach to port %s of the virtual USB host controller: %w", p.name, err)
-		}
-		select {
-		case <-ctx.Done():
-			unix.Close(fds[0])
-			return fmt.Errorf("attach to port %s of the virtual USB host controller: %w", p.name, err)
-		case <-time.After(2 * time.Millisecond):
-		}
+	if err := p.give(ctx, fds[1], dev.Descriptors().Speed); err != nil {
+		unix.Close(fds[0])
+		return err
 	}
 	unix.SetNonblock(fds[0], true)
 	conn := os.NewFile(uintptr(fds[0]), "vhci "+string(p.name))
@@ -188,6 +174,27 @@ func (p *Port) Attach(ctx context.Context, dev usbdev.Device) error {
 		usbip.Serve(serveCtx, conn, dev)
 	}(p.done)
 	return nil
+}
+
+// give hands the kernel a socket that carries a device.
+func (p *Port) give(ctx context.Context, fd int, speed usbdev.Speed) error {
+	line := fmt.Sprintf("%d %d %d %d", p.number, fd, 1<<16|(p.number+1), speed)
+	ctx, cancel := context.WithTimeout(ctx, attachTimeout)
+	defer cancel()
+	for {
+		err := os.WriteFile(dir+"/attach", []byte(line), 0)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("attach to port %s of the virtual USB host controller: %w", p.name, err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("attach to port %s of the virtual USB host controller: %w", p.name, err)
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
 }
 
 // Detach implements [usbdev.Port].

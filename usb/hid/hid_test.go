@@ -206,6 +206,7 @@ func TestReceive(t *testing.T) {
 		{"short", sdp, []byte{3, 0x56, 0x78, 0x78, 0x56}, 3, []byte{0x56, 0x78, 0x78, 0x56}},
 		{"more than a packet", sdp, append([]byte{4}, bytes.Repeat([]byte{7}, 64)...), 4, bytes.Repeat([]byte{7}, 64)},
 		{"no report ID, a whole packet", []byte{0x75, 8, 0x95, 64, 0x81, 2}, bytes.Repeat([]byte{7}, 64), 0, bytes.Repeat([]byte{7}, 64)},
+		{"longer than stated", []byte{0x75, 8, 0x95, 2, 0x81, 2}, []byte("five!"), 0, []byte("five!")},
 		{"no descriptor", nil, append([]byte{4}, bytes.Repeat([]byte{7}, 64)...), 4, bytes.Repeat([]byte{7}, 64)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

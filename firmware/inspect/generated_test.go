@@ -1,0 +1,137 @@
+package inspect
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"snag/firmware/firmwaretest"
+	sim "snag/sim/am335x"
+)
+
+// generated is what no Debian package has: one image for each format and layout, some damaged.
+func generated(t testing.TB) []struct {
+	name string
+	data []byte
+} {
+	t.Helper()
+	fit, err := os.ReadFile("../../socs/am335x/testdata/arm64.itb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ft := firmwaretest.Pattern
+	uImage := sim.GenerateUBoot(3000, 1)
+	spl := firmwaretest.IVT{Version: 0x41, Self: 0x7e0fc0, Before: 0x400, Entry: 0x40, Program: ft(3000)}
+	hdmi := firmwaretest.IVT{Version: 0x41, Self: 0x7e0400, Before: 0x400, Entry: 0x40, Plugin: 2, Program: ft(1000)}
+	plugin := firmwaretest.IVT{Version: 0x40, Self: 0x907400, Before: 0x400, Entry: 0x2c, Plugin: 1, Program: ft(1000)}
+	signed := firmwaretest.IVT{Version: 0x40, Self: 0x177ff400, Before: 0x400, Entry: 0xc00, DCD: firmwaretest.SomeDCD, Program: ft(3000), CSF: firmwaretest.CSF(0x177ff400, 0x2000)}
+	unsigned := signed
+	unsigned.CSF, unsigned.Beyond = nil, 0x2000
+
+	at := func(off int, parts ...[]byte) []byte { // each at the next multiple of off
+		var b []byte
+		for _, p := range parts {
+			b = append(firmwaretest.Pad(b, (len(b)+off-1)/off*off), p...)
+		}
+		return b
+	}
+	mbr := firmwaretest.Pad(append(make([]byte, 510), 0x55, 0xaa), 0x8000)
+	set := firmwaretest.SomeSet()
+	second := firmwaretest.ContainerSet(firmwaretest.Container{Tag: 0x87, Images: []firmwaretest.Image{{At: 0x400, Data: ft(700), Load: 0x80200000, Flags: 0x143}}})
+	v2 := firmwaretest.ContainerSet(
+		firmwaretest.Container{Tag: 0x87, Version: 2, Images: []firmwaretest.Image{{At: 0xc000, Data: ft(100), Flags: 0x6}}},
+		firmwaretest.Container{At: 0x4000, Tag: 0x82, Version: 2, Flags: 1, Images: []firmwaretest.Image{{At: 0xc400, Data: ft(100), Flags: 0x9b}}},
+		firmwaretest.Container{At: 0x8000, Tag: 0x87, Version: 2, Flags: 2, Images: []firmwaretest.Image{
+			{At: 0xc800, Data: ft(500), Load: 0x1ffc0000, Flags: 0x1023}, {At: 0xcc00, Data: ft(512), Flags: 8}}})
+	flip := firmwaretest.Damage
+	return []struct {
+		name string
+		data []byte
+	}{
+		{"8mm/flash.bin", at(0x400, spl.Bytes(), fit)},
+		{"8mq/flash.bin", at(0x400, make([]byte, 1024), hdmi.Bytes(), spl.Bytes(), fit)},
+		{"8mm/flexspi.bin", at(0x1000, append(make([]byte, 0x400), "FCFB"...), spl.Bytes())},
+		{"plugin.imx", append(plugin.Bytes(), spl.Bytes()...)},
+		{"signed.imx", signed.Bytes()},
+		{"unsigned.imx", unsigned.Bytes()},
+		{"dcd-damaged.imx", flip(signed.Bytes(), 49)},
+		{"cut.imx", signed.Bytes()[:3000]},
+		{"51/u-boot.imx", firmwaretest.FlashHeader(0x977ff000, ft(999), [3]uint32{4, 0x73fa88a0, 0x200}, [3]uint32{1, 0x73fa8510, 0x20})},
+		{"8qxp/flash.bin", at(0x400, set[:0x3400], second)},
+		{"8qxp/damaged.bin", flip(set, 0x2810)},
+		{"8qxp/cut.bin", set[:0x2900]},
+		{"95/flash.bin", at(0x400, v2, fit)},
+		{"93/card.wic", append(append(mbr, set...), fmt.Sprintf("UUUBURNXXOEUZX7+A-XY5601QQWWZ%dEND", len(set))...)},
+		{"container.img", second},
+		{"28/u-boot.sb", firmwaretest.SomeStream(make([]byte, 16))},
+		{"28/owner.sb", flip(firmwaretest.SomeStream(ft(16)), 7*16)},
+		{"28/damaged.sb", flip(firmwaretest.SomeStream(nil), 1000)},
+		{"u-boot.img", append(uImage[:len(uImage):len(uImage)], "behind"...)},
+		{"u-boot-damaged.img", flip(uImage, 2000)},
+		{"u-boot-cut.img", uImage[:2000]},
+		{"u-boot-header.img", flip(uImage, 30)},
+		{"u-boot.itb", fit},
+		{"u-boot-damaged.itb", flip(fit, len(fit)-8)},
+		{"spl.bin", sim.GenerateSPL(2000, 1)},
+		{"zero", make([]byte, 99)},
+		{"notes.txt", []byte("no image\n")},
+	}
+}
+
+// TestGenerated holds them against testdata/generated.txt and, for one, testdata/generated.json.
+func TestGenerated(t *testing.T) {
+	var got bytes.Buffer
+	for _, g := range generated(t) {
+		r := Data(g.name, g.data)
+		if err := r.Write(&got, true); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintln(&got)
+		inside(t, g.name, len(g.data), r.Parts)
+		if g.name == "signed.imx" {
+			b, err := json.MarshalIndent(r, "", "\t")
+			if err != nil {
+				t.Fatal(err)
+			}
+			compare(t, "generated.json", append(b, '\n'))
+		}
+	}
+	compare(t, "generated.txt", got.Bytes())
+}
+
+func compare(t *testing.T, name string, got []byte) {
+	t.Helper()
+	golden := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(golden, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("differs from %s (go test -update):\n%s", golden, diff(t, golden, got))
+	}
+}
+
+func FuzzData(f *testing.F) {
+	for _, g := range generated(f) {
+		f.Add(g.data[:min(len(g.data), 4096)])
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := Data("x", b)
+		if len(r.Parts) == 0 && len(b) > 0 || r.Text == "" {
+			t.Errorf("nothing said about %d bytes", len(b))
+		}
+		var text bytes.Buffer
+		if err := r.Write(&text, true); err != nil {
+			t.Error(err)
+		}
+		inside(t, "fuzz", len(b), r.Parts)
+	})
+}

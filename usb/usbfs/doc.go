@@ -1,0 +1,29 @@
+// Package usbfs is the USB transport of Linux: package usb's Host and Handle on sysfs, on uevents and on the device nodes
+// in /dev/bus/usb. It needs neither cgo nor a library.
+//
+// The requests to a node are those of the kernel's Documentation/driver-api/usb/usb.rst and
+// include/uapi/linux/usbdevice_fs.h; what they do beyond that is in drivers/usb/core/devio.c.
+//
+// The pieces:
+//
+//   - host.go lists and watches; open.go opens a node, and waits for its permissions after a plug.
+//   - urb.go hands transfers (URBs) to the kernel and takes them back. One goroutine a handle waits for finished ones in
+//     the runtime's poller: a node is ready for writing when there is one. No thread is blocked by a transfer.
+//   - transfer.go makes the transfers of a Handle from URBs.
+//   - interface.go has what is about interfaces: claims, alternate settings, configurations, and the reset. These requests
+//     are uninterruptible in the kernel, which bounds them to some seconds: when a context ends before, the call returns,
+//     and the next one of its kind, and Close, wait for the rest.
+//
+// # Memory
+//
+// The kernel copies what is to be sent while an URB is submitted, and what was received while it is reaped; nothing is
+// written to memory of the process at any other time. Nevertheless URBs and buffers are pinned from the one to the other.
+// The kernel's copies of all programs together are bounded by the parameter usbfs_memory_mb of its module usbcore,
+// 16 MiB if nobody changed it. A handle uses at most 512 KiB; when the kernel has no more memory, fewer and smaller URBs do.
+//
+// # The end
+//
+// When a process dies, the kernel cancels its transfers and releases its interfaces, but it does not give them back to
+// the drivers that were bound before: replug the device, or write its interface's name (1-2:1.0) to
+// /sys/bus/usb/drivers_probe. Close gives them back.
+package usbfs

@@ -1,0 +1,323 @@
+//go:build linux
+
+package usbfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"snag/usb"
+)
+
+const (
+	depth = 8 // URBs in flight on an OUT endpoint
+
+	// The longest URB, where the kernel's copy may be in pieces and where it must be contiguous.
+	chunkScattered  = 64 << 10
+	chunkContiguous = 16 << 10
+
+	// memoryPause is the time after which memory is asked for again that other handles have, which nobody announces.
+	memoryPause = 10 * time.Millisecond
+)
+
+// bounded gives a context without a deadline the default one.
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, usb.DefaultTimeout, fmt.Errorf("%w: no end within %v", context.DeadlineExceeded, usb.DefaultTimeout))
+}
+
+// Control implements [usb.Handle].
+func (h *Handle) Control(ctx context.Context, s usb.Setup, data []byte) (int, error) {
+	n, err := h.control(ctx, s, data)
+	return n, h.failed("control", int(s.Type&0x80), err)
+}
+
+func (h *Handle) control(ctx context.Context, s usb.Setup, data []byte) (int, error) {
+	if len(data) != int(s.Length) {
+		return 0, fmt.Errorf("%d bytes of data with a setup packet that says %d", len(data), s.Length)
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	unlock, err := h.lock(ctx, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	buf := make([]byte, 8+len(data))
+	setup := s.Bytes()
+	copy(buf, setup[:])
+	if !s.ToHost() {
+		copy(buf[8:], data)
+	}
+	t := newTransfer()
+	for {
+		if err := h.submit(t, urbControl, 0, 0, buf); err == nil {
+			break
+		} else if !errors.Is(err, unix.ENOMEM) {
+			return 0, cause(err)
+		}
+		if err := pause(ctx, h.closed); err != nil {
+			return 0, err
+		}
+	}
+	n, err := h.await(ctx, t)
+	if s.ToHost() {
+		copy(data, buf[8:8+n])
+	}
+	return n, err
+}
+
+// In implements [usb.Handle].
+func (h *Handle) In(ctx context.Context, ep uint8, buf []byte) (int, error) {
+	n, err := h.in(ctx, ep, buf)
+	return n, h.failed("in", int(ep), err)
+}
+
+// in has one URB in flight: data that the device sends behind a short packet must not land in the next one.
+func (h *Handle) in(ctx context.Context, ep uint8, buf []byte) (n int, err error) {
+	if ep&0x80 == 0 {
+		return 0, errors.New("not an endpoint to the host")
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	unlock, err := h.lock(ctx, ep)
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	packet, err := h.packet(ep)
+	if err != nil {
+		return 0, err
+	}
+	chunk := pieces(h.chunk, packet)
+	t := newTransfer()
+	for {
+		piece := buf[n:min(len(buf), n+chunk)]
+		err := h.submit(t, urbBulk, ep, 0, piece)
+		if errors.Is(err, unix.ENOMEM) {
+			if chunk > packet {
+				chunk = pieces(chunk/2, packet)
+			} else if err := pause(ctx, h.closed); err != nil {
+				return n, err
+			}
+			continue
+		}
+		if err != nil {
+			return n, cause(err)
+		}
+		m, err := h.await(ctx, t)
+		n += m
+		if err != nil || m < len(piece) || n == len(buf) {
+			return n, err
+		}
+	}
+}
+
+// await waits for a submitted URB's end, or cancels it when ctx ends.
+func (h *Handle) await(ctx context.Context, t *transfer) (int, error) {
+	select {
+	case <-t.done:
+		return h.result(t)
+	case <-ctx.Done():
+	}
+	h.discard(t)
+	<-t.done
+	n, err := h.result(t)
+	if errors.Is(err, errCancelled) {
+		err = why(ctx)
+	}
+	return n, err
+}
+
+// why is a context's error, with its cause.
+func why(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if errors.Is(cause, err) {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", err, cause)
+}
+
+// pieces is the largest multiple of an endpoint's packets up to n bytes, but one packet at least.
+func pieces(n, packet int) int { return max(n/packet, 1) * packet }
+
+// pause waits until memory may be there again.
+func pause(ctx context.Context, closed <-chan struct{}) error {
+	select {
+	case <-time.After(memoryPause):
+		return nil
+	case <-closed:
+		return nil // the next submission says so
+	case <-ctx.Done():
+		return fmt.Errorf("%w while the kernel has no memory for transfers (parameter usbfs_memory_mb of usbcore)", why(ctx))
+	}
+}
+
+// Out implements [usb.Handle].
+func (h *Handle) Out(ctx context.Context, ep uint8, data []byte) (int, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	n, err := h.out(ctx, ep, 0, func(yield func([]byte) bool) { yield(data) })
+	return int(n), h.failed("out", int(ep), err)
+}
+
+// Stream implements [usb.Handle]. The copy of a transfer is the kernel's, made when it is submitted.
+func (h *Handle) Stream(ctx context.Context, ep uint8, idle time.Duration, transfers iter.Seq[[]byte]) (int64, error) {
+	if idle <= 0 {
+		idle = usb.DefaultTimeout
+	}
+	n, err := h.out(ctx, ep, idle, transfers)
+	return n, h.failed("stream", int(ep), err)
+}
+
+// out performs transfers to an endpoint, each as one URB or several, with up to depth of them in flight.
+func (h *Handle) out(ctx context.Context, ep uint8, idle time.Duration, transfers iter.Seq[[]byte]) (int64, error) {
+	if ep&0x80 != 0 {
+		return 0, errors.New("not an endpoint from the host")
+	}
+	unlock, err := h.lock(ctx, ep)
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	packet, err := h.packet(ep)
+	if err != nil {
+		return 0, err
+	}
+	w := &window{h: h, ep: ep, packet: packet, chunk: pieces(h.chunk, packet), idle: idle}
+	for b := range transfers {
+		if err = w.send(ctx, b); err != nil {
+			break
+		}
+	}
+	for err == nil && len(w.flights) > 0 {
+		err = w.wait(ctx)
+	}
+	w.stop()
+	return w.sent, err
+}
+
+// window is what is in flight on an OUT endpoint.
+type window struct {
+	h             *Handle
+	ep            uint8
+	packet, chunk int
+	idle          time.Duration // 0: the context is enough
+	flights       []*transfer   // the oldest first
+	spare         []*transfer
+	begun         bool  // an URB was submitted
+	sent          int64 // bytes that the device took
+}
+
+// send submits the URBs of one transfer, as soon as there is room for them.
+func (w *window) send(ctx context.Context, data []byte) error {
+	for first := true; first || len(data) > 0; first = false {
+		n := 0
+		for {
+			if len(w.flights) == w.h.depth {
+				if err := w.wait(ctx); err != nil {
+					return err
+				}
+			}
+			n = min(len(data), w.chunk)
+			err := w.submit(data[:n])
+			if err == nil {
+				break
+			}
+			switch {
+			case errors.Is(err, unix.EREMOTEIO) && len(w.flights) > 0:
+				// One before it has failed, and says how when its turn comes.
+				err = w.wait(ctx)
+			case !errors.Is(err, unix.ENOMEM):
+				return cause(err)
+			case len(w.flights) > 0:
+				err = w.wait(ctx)
+			case w.chunk > w.packet:
+				w.chunk, err = pieces(w.chunk/2, w.packet), nil
+			default:
+				err = pause(ctx, w.h.closed)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		data = data[n:]
+	}
+	return nil
+}
+
+func (w *window) submit(piece []byte) error {
+	t := newTransfer()
+	if n := len(w.spare); n > 0 {
+		t, w.spare = w.spare[n-1], w.spare[:n-1]
+	}
+	var flags uint32
+	if w.begun {
+		flags = urbContinuation // what follows an error would leave a hole
+	}
+	if err := w.h.submit(t, urbBulk, w.ep, flags, piece); err != nil {
+		w.spare = append(w.spare, t)
+		return err
+	}
+	w.begun = true
+	w.flights = append(w.flights, t)
+	return nil
+}
+
+// wait waits for the oldest URB. After an error what was in flight has ended, too.
+func (w *window) wait(ctx context.Context) error {
+	t := w.flights[0]
+	var late <-chan time.Time
+	if w.idle > 0 {
+		timer := time.NewTimer(w.idle)
+		defer timer.Stop()
+		late = timer.C
+	}
+	var reason error
+	select {
+	case <-t.done:
+		return w.land(t)
+	case <-ctx.Done():
+		reason = why(ctx)
+	case <-late:
+		reason = fmt.Errorf("%w: nothing was taken for %v", context.DeadlineExceeded, w.idle)
+	}
+	if err := w.stop(); err != nil && !errors.Is(err, errCancelled) {
+		return err
+	}
+	return reason
+}
+
+// land counts the oldest URB, which was reaped.
+func (w *window) land(t *transfer) error {
+	n, err := w.h.result(t)
+	w.sent += int64(n)
+	if err == nil && n < int(t.urb.Length) {
+		err = fmt.Errorf("%d of %d bytes were taken", n, t.urb.Length)
+	}
+	w.flights, w.spare = w.flights[1:], append(w.spare, t)
+	return err
+}
+
+// stop ends what is in flight, the last first, and counts it. It returns the first error.
+func (w *window) stop() error {
+	for i := len(w.flights) - 1; i >= 0; i-- {
+		w.h.discard(w.flights[i])
+	}
+	var first error
+	for len(w.flights) > 0 {
+		t := w.flights[0]
+		<-t.done
+		if err := w.land(t); first == nil {
+			first = err
+		}
+	}
+	return first
+}
