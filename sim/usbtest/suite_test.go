@@ -158,6 +158,9 @@ func (h swaps) Out(ctx context.Context, ep uint8, data []byte) (int, error) {
 	return h.Handle.Out(ctx, ep, data)
 }
 
+// shortly is how long these tests wait for what does not come.
+const shortly = 300 * time.Millisecond
+
 // TestFlaws checks that the suite finds what is wrong with a host.
 func TestFlaws(t *testing.T) {
 	for name, tc := range map[string]struct {
@@ -189,7 +192,7 @@ func TestFlaws(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			host := inproc.New()
-			lab := Lab{Host: flawed{host, tc.open, tc.find}, patience: time.Second}
+			lab := Lab{Host: flawed{host, tc.open, tc.find}, patience: shortly}
 			for _, port := range []usb.Port{"1-1", "1-2", "1-3", "1-4", "1-5"} {
 				lab.Ports = append(lab.Ports, host.Port(port))
 			}
@@ -217,7 +220,7 @@ func TestJudge(t *testing.T) {
 }
 
 func TestPanic(t *testing.T) {
-	_, err := perform(t, &Lab{patience: time.Second}, func(*T) { panic("a bug of the host") })
+	_, err := perform(t, &Lab{patience: shortly}, func(*T) { panic("a bug of the host") })
 	if err == nil {
 		t.Error("a panic is no failure")
 	}
