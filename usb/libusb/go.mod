@@ -4,27 +4,21 @@ go 1.26.0
 
 require (
 	github.com/google/gousb v1.1.1
-	github.com/spf13/cobra v1.10.2
 	snag v0.0.0
 )
 
-replace snag => ../..
-
-// Where golang-github-google-gousb-dev has it, Debian's package of gousb's source.
-replace github.com/google/gousb => /usr/share/gocode/src/github.com/google/gousb
+// What snag needs.
 require (
-	github.com/google/go-cmp v0.7.0
-	github.com/google/nftables v0.3.0
-	github.com/insomniacslk/dhcp v0.0.0-20260901064844-234b97448fae
-	github.com/rogpeppe/go-internal v1.16.0
-	github.com/spf13/cobra v1.10.2
-	github.com/vishvananda/netlink v1.3.1
-	go.bug.st/serial v1.8.0
-	go.yaml.in/yaml/v3 v3.0.6
-	golang.org/x/sys v0.49.0
-	golang.org/x/term v0.47.0
-)
-require (
+	github.com/google/go-cmp v0.7.0 // indirect
+	github.com/google/nftables v0.3.0 // indirect
+	github.com/insomniacslk/dhcp v0.0.0-20260901064844-234b97448fae // indirect
+	github.com/rogpeppe/go-internal v1.16.0 // indirect
+	github.com/spf13/cobra v1.10.2 // indirect
+	github.com/vishvananda/netlink v1.3.1 // indirect
+	go.bug.st/serial v1.8.0 // indirect
+	go.yaml.in/yaml/v3 v3.0.6 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+	golang.org/x/term v0.47.0 // indirect
 	github.com/cpuguy83/go-md2man/v2 v2.0.6 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/josharian/native v1.1.0 // indirect
@@ -39,3 +33,8 @@ require (
 	golang.org/x/sync v0.8.0 // indirect
 	golang.org/x/tools v0.26.0 // indirect
 )
+
+replace snag => ../..
+
+// Where Debian's package golang-github-google-gousb-dev has its source.
+replace github.com/google/gousb => /usr/share/gocode/src/github.com/google/gousb

@@ -162,7 +162,9 @@ func open(ctx context.Context, lib *gousb.Context, d usb.Device) (*Handle, error
 	return h, nil
 }
 
-func idOf(desc *gousb.DeviceDesc) usb.ID { return usb.ID{Vendor: uint16(desc.Vendor), Product: uint16(desc.Product)} }
+func idOf(desc *gousb.DeviceDesc) usb.ID {
+	return usb.ID{Vendor: uint16(desc.Vendor), Product: uint16(desc.Product)}
+}
 
 // list is what libusb lists. It opens no device, so there are no strings, and which configuration is active is not known: it
 // is taken for the first.

@@ -309,18 +309,15 @@ func (h *Handle) find(ep uint8) (uint8, usb.Endpoint, error) {
 	return 0, usb.Endpoint{}, fmt.Errorf("no active interface has endpoint %#02x", ep)
 }
 
-// Reset implements [usb.Handle]. gousb resets no device that has a current configuration: what was claimed is released, and
-// claimed again afterwards.
+// Reset implements [usb.Handle]. Claims survive, alternate settings do not: they are 0 afterwards. gousb resets no device that
+// has a current configuration: what was claimed is released, and claimed again.
 func (h *Handle) Reset(ctx context.Context) error {
 	return h.request(ctx, "reset", -1, func() error {
-		alts := make(map[uint8]uint8)
-		for iface, c := range h.claims {
-			alts[iface] = c.alt
-		}
 		if err := h.dev.SetAutoDetach(false); err != nil {
 			return err
 		}
-		for iface := range alts {
+		ifaces := slices.Sorted(maps.Keys(h.claims))
+		for _, iface := range ifaces {
 			h.letGo(iface, errCancelled)
 		}
 		had := h.config != nil
@@ -328,19 +325,16 @@ func (h *Handle) Reset(ctx context.Context) error {
 			return err
 		}
 		err := h.dev.Reset()
-		if code := codeOf(err); code == gousb.ErrorNotFound || code == gousb.ErrorNoDevice {
+		if codeOf(err) == gousb.ErrorNotFound {
 			return fmt.Errorf("%w: %w", usb.ErrGone, err)
 		}
 		if had {
 			err = errors.Join(err, h.takeConfig(h.value))
 		}
-		if h.config == nil {
-			return err
-		}
-		for iface, alt := range alts {
-			intf, terr := h.take(iface, alt, alt != 0)
+		for _, iface := range ifaces {
+			intf, terr := h.take(iface, 0, false)
 			if terr == nil {
-				h.claimed(iface, alt, intf)
+				h.claimed(iface, 0, intf)
 			}
 			err = errors.Join(err, terr)
 		}

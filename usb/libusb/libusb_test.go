@@ -1,12 +1,14 @@
 package libusb
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"syscall"
 	"testing"
 	"time"
 
@@ -34,6 +36,13 @@ func TestKernelSuite(t *testing.T) {
 		}
 		taken = append(taken, port)
 		l.Ports = append(l.Ports, port)
+	}
+	if peer, err := (Host{}).Peer(taken[0].Name()); err == nil && peer != "" {
+		super, err := vhci.Open(peer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Super = super
 	}
 	usbtest.Run(t, l)
 }
@@ -158,31 +167,84 @@ type odd struct {
 func (o *odd) Configured(uint8)          {}
 func (o *odd) Selected(_, setting uint8) { o.alt = setting }
 
-// TestKernelNoLibusb hides the device nodes, without which libusb does not start, and gousb panics.
-func TestKernelNoLibusb(t *testing.T) {
+// TestKernelNoAccess opens a device as an ordinary user, first in vain, then while permission is given.
+func TestKernelNoAccess(t *testing.T) {
 	lab.Inside(t)
-	d := plug(t, usbtest.NewDevice(usbtest.Options{}))
-	const hidden = "SNAG_TEST_HIDDEN"
-	if os.Getenv(hidden) == "" {
-		self, err := os.Executable()
+	const given = "SNAG_TEST_DEVICE"
+	if port := os.Getenv(given); port != "" {
+		d, err := usb.Sysfs{}.Device(usb.Port(port))
 		if err != nil {
 			t.Fatal(err)
 		}
-		cmd := exec.CommandContext(t.Context(), "unshare", "-m", "sh", "-ec",
-			`mount -t tmpfs none /dev/bus/usb; exec "$0" -test.run '^TestKernelNoLibusb$' -test.v`, self)
-		cmd.Env = append(os.Environ(), hidden+"=1")
-		if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS")) {
-			t.Errorf("%v\n%s", err, out)
+		h, err := Host{}.Open(t.Context(), d)
+		var access *usb.AccessError
+		if !errors.As(err, &access) {
+			t.Fatalf("%v, expected an *usb.AccessError", err)
+		}
+		fmt.Println("refused")
+		for err != nil {
+			if h, err = (Host{}).Open(t.Context(), d); err != nil && !errors.As(err, &access) {
+				t.Fatal(err)
+			}
+		}
+		if err := h.Close(); err != nil {
+			t.Error(err)
 		}
 		return
 	}
-	if lib, err := start(); err == nil || codeOf(err) == gousb.Success {
-		t.Errorf("%v: libusb starts without nodes", err)
+	d := plug(t, usbtest.NewDevice(usbtest.Options{}))
+	cmd := exec.CommandContext(t.Context(), "/lab/test", "-test.run", "^TestKernelNoAccess$", "-test.v")
+	cmd.Env = append(os.Environ(), given+"="+string(d.Port))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1001, Gid: 1001}}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var all bytes.Buffer
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		fmt.Fprintln(&all, lines.Text())
+		if lines.Text() == "refused" {
+			if err := os.Chmod(d.Node, 0o666); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if err := cmd.Wait(); err != nil || !bytes.Contains(all.Bytes(), []byte("--- PASS")) {
+		t.Errorf("%v\n%s", err, all.Bytes())
+	}
+}
+
+// TestKernelCommand lists the device by the command.
+func TestKernelCommand(t *testing.T) {
+	lab.Inside(t)
+	d := plug(t, usbtest.NewDevice(usbtest.Options{}))
+	out, err := exec.CommandContext(t.Context(), "snag-libusb", "list").CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte(string(d.Port)+"   1209:0001")) {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestNoLibusb lets libusb not start, since the process may have no more files: gousb panics.
+func TestNoLibusb(t *testing.T) {
+	var old syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 3, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	lib, err := start()
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err == nil {
 		lib.Close()
 	}
-	var access *usb.AccessError
-	if _, err := (Host{}).Open(t.Context(), d); !errors.As(err, &access) || !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("%v, expected to be told of the missing node", err)
+	if err == nil || codeOf(err) == gousb.Success {
+		t.Errorf("%v, expected libusb's reason", err)
 	}
 }
 

@@ -67,7 +67,7 @@ func list() error {
 	}
 	families := make(map[usb.Port]string)
 	for _, b := range recovery.Boards(devices) {
-		families[b.Port] = b.Family.Name
+		families[b.Port] = b.Family
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "PORT\tID\tMBIT/S\tFAMILY\tPRODUCT")
@@ -84,11 +84,14 @@ func recoverBoard(ctx context.Context, args []string) error {
 	port := flags.String("usb-path", "", "the board's `port`")
 	timeout := flags.Duration("timeout", recovery.DefaultTimeout, "give up after this `time` in all")
 	flags.SetOutput(io.Discard)
-	if err := flags.Parse(args); err != nil || flags.NArg() > 0 || *timeout <= 0 {
-		return &recovery.UsageError{Err: errors.Join(errors.New("flags"), err), Hint: usage}
+	err := flags.Parse(args)
+	if err == nil && (flags.NArg() > 0 || *timeout <= 0) {
+		err = errors.New("expected flags alone, and more than no time")
+	}
+	if err != nil {
+		return &recovery.UsageError{Err: err, Hint: usage}
 	}
 	opt := recovery.Options{USB: libusb.Host{}, Timeout: *timeout}
-	var err error
 	if opt.Model, err = socs.Lookup(*soc); err != nil {
 		return err
 	}

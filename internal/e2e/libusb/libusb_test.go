@@ -1,4 +1,4 @@
-package e2e
+package libusb
 
 import (
 	"os"
@@ -24,7 +24,7 @@ func TestLibusb(t *testing.T) {
 	if _, err := exec.LookPath(compiler); err != nil {
 		t.Skipf("no C compiler: %v", err)
 	}
-	module, err := filepath.Abs("../../usb/libusb")
+	module, err := filepath.Abs("../../../usb/libusb")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func TestLibusb(t *testing.T) {
 		Packages: []string{"libusb-1.0-0"},
 		Dirs:     []string{filepath.Dir(filepath.Dir(module))},
 		Udev:     true,
-		Timeout:  8 * time.Minute,
+		Timeout:  12 * time.Minute,
 	})
 }
 
