@@ -14,7 +14,9 @@
 //     named after the device's bus and address ("1-5"), and a board cannot be followed to its next stage.
 //   - NewContext panics where libusb cannot start. Open makes it an error. Each Handle has a context, and with it an event
 //     loop, of its own, which ends after the device was closed: within 100 ms.
-//   - OpenDevices returns an error beside good devices. It counts only if the device was not opened.
+//   - OpenDevices returns an error beside good devices. It counts only if the device was not opened. It panics at a device
+//     that describes an interface in two places; as long as one is attached, Open has an error for all devices.
+//   - Config cannot select none (0).
 //   - With SetAutoDetach, Config detaches the drivers of all interfaces. Here it is called before; libusb then detaches the
 //     claimed interface's.
 //   - Interface finds the number of alternate settings by taking an interface's number for its place in the list, and panics

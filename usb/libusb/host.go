@@ -133,22 +133,28 @@ func start() (lib *gousb.Context, err error) {
 	return gousb.NewContext(), nil
 }
 
+// find looks at the descriptors of all devices, and opens those that open says. gousb panics at a device that describes an
+// interface in two places; then it is of no use for the others either.
+func find(lib *gousb.Context, open func(*gousb.DeviceDesc) bool) (opened []*gousb.Device, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("gousb does not bear the descriptors of an attached device: %v", r)
+		}
+	}()
+	return lib.OpenDevices(open)
+}
+
 // open opens the device that was listed.
 func open(ctx context.Context, lib *gousb.Context, d usb.Device) (*Handle, error) {
-	found := false
-	opened, err := lib.OpenDevices(func(desc *gousb.DeviceDesc) bool {
-		is := !found && desc.Bus == d.Bus && desc.Address == d.Address && idOf(desc) == d.ID && uint16(desc.Device) == d.Release
-		found = found || is
-		return is
+	opened, err := find(lib, func(desc *gousb.DeviceDesc) bool {
+		return desc.Bus == d.Bus && desc.Address == d.Address && idOf(desc) == d.ID && uint16(desc.Device) == d.Release
 	})
 	switch {
 	case len(opened) > 0: // an error is another device's
-	case err == nil, !present(lib, d), codeOf(err) == gousb.ErrorNoDevice:
+	case err == nil, !present(lib, d):
 		return nil, usb.ErrGone
-	case found:
-		return nil, err
 	default:
-		return nil, fmt.Errorf("libusb cannot read the descriptors of a device: %w", err)
+		return nil, err
 	}
 	dev := opened[0]
 	if !present(lib, d) {
@@ -171,7 +177,7 @@ func idOf(desc *gousb.DeviceDesc) usb.ID {
 func list(lib *gousb.Context) []usb.Device {
 	var all []usb.Device
 	// An error is that of a device whose descriptors cannot be read.
-	_, _ = lib.OpenDevices(func(desc *gousb.DeviceDesc) bool {
+	_, _ = find(lib, func(desc *gousb.DeviceDesc) bool {
 		if desc.Port == 0 {
 			return false // a root hub
 		}

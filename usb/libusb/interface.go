@@ -76,21 +76,24 @@ func (h *Handle) dropConfig() error {
 	return err
 }
 
-// Configure implements [usb.Handle].
+// Configure implements [usb.Handle]. gousb cannot select none (0).
 func (h *Handle) Configure(ctx context.Context, value uint8) error {
 	return h.request(ctx, "configure", -1, func() error {
-		if active, err := h.dev.ActiveConfigNum(); err != nil || active == int(value) && h.config != nil && h.value == value {
+		active, err := h.dev.ActiveConfigNum()
+		if err != nil || active == int(value) && h.config != nil && h.value == value {
 			return err
 		}
 		if n := len(h.claims); n > 0 {
 			return fmt.Errorf("%w: %d interfaces are claimed", usb.ErrBusy, n)
 		}
-		old, had := h.value, h.config != nil
+		if _, ok := h.dev.Desc.Configs[int(value)]; !ok {
+			return fmt.Errorf("the device has no configuration %d", value)
+		}
 		if err := h.dropConfig(); err != nil {
 			return err
 		}
-		if had { // drivers hold the old configuration
-			if err := h.detachAll(old); err != nil {
+		if active != 0 && active != int(value) { // a configuration that drivers hold stays
+			if err := h.detachAll(active); err != nil {
 				return err
 			}
 		}
@@ -99,11 +102,11 @@ func (h *Handle) Configure(ctx context.Context, value uint8) error {
 }
 
 // detachAll detaches the drivers of all interfaces of the active configuration.
-func (h *Handle) detachAll(active uint8) error {
+func (h *Handle) detachAll(active int) error {
 	if err := h.dev.SetAutoDetach(true); err != nil {
 		return err
 	}
-	config, err := h.dev.Config(int(active))
+	config, err := h.dev.Config(active)
 	if err != nil {
 		return err
 	}
