@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -59,7 +60,12 @@ func (c *cache) machine(ctx context.Context, pkgs ...string) (*machine, error) {
 		if err != nil {
 			return nil, err
 		}
-		m.layers = append(m.layers, layers...)
+		for _, l := range layers {
+			// What two packages both need is one layer: overlayfs refuses a directory twice.
+			if !slices.Contains(m.layers, l) {
+				m.layers = append(m.layers, l)
+			}
+		}
 	}
 	m.layers = append(m.layers, m.kernel.dir)
 	return &m, nil

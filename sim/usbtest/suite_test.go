@@ -44,11 +44,14 @@ type (
 	}
 	causeless  struct{ usb.Handle }
 	neverBusy  struct{ usb.Handle }
-	closesOnce struct{ usb.Handle }
-	impatient  struct{ usb.Handle }
-	swallows   struct{ usb.Handle }
-	shortens   struct{ usb.Handle }
-	swaps      struct{ usb.Handle }
+	closesOnce struct {
+		usb.Handle
+		closed bool
+	}
+	impatient struct{ usb.Handle }
+	swallows  struct{ usb.Handle }
+	shortens  struct{ usb.Handle }
+	swaps     struct{ usb.Handle }
 )
 
 func (h zeroLengthPackets) Out(ctx context.Context, ep uint8, data []byte) (int, error) {
@@ -124,12 +127,11 @@ func (h neverBusy) Claim(ctx context.Context, iface uint8) error {
 }
 
 func (h *closesOnce) Close() error {
-	if h.Handle == nil {
+	if h.closed {
 		return errors.New("closed")
 	}
-	err := h.Handle.Close()
-	h.Handle = nil
-	return err
+	h.closed = true
+	return h.Handle.Close()
 }
 
 func (h impatient) In(ctx context.Context, ep uint8, buf []byte) (int, error) {
@@ -178,7 +180,7 @@ func TestFlaws(t *testing.T) {
 		"spares requests":              {open: func(h usb.Handle) usb.Handle { return sparesRequests{h, make(map[uint8]uint8)} }, want: []string{"alternate settings"}},
 		"hides causes":                 {open: func(h usb.Handle) usb.Handle { return causeless{h} }, want: []string{"overflow", "stall and recovery", "cancel", "deadline", "ended context", "unplug", "re-enumeration"}},
 		"is never busy":                {open: func(h usb.Handle) usb.Handle { return neverBusy{h} }, want: []string{"claim conflict"}},
-		"closes once":                  {open: func(h usb.Handle) usb.Handle { return &closesOnce{h} }, want: []string{"close"}},
+		"closes once":                  {open: func(h usb.Handle) usb.Handle { return &closesOnce{Handle: h} }, want: []string{"close"}},
 		"is impatient":                 {open: func(h usb.Handle) usb.Handle { return impatient{h} }, want: []string{"deadline"}},
 		"cuts large transfers":         {open: func(h usb.Handle) usb.Handle { return shortens{h} }, want: []string{"64 KiB", "early end of a large buffer"}},
 		"mixes data up":                {open: func(h usb.Handle) usb.Handle { return swaps{h} }, want: []string{"64 KiB", "five devices"}},

@@ -2,5 +2,9 @@
 
 package usbfs
 
+import "snag/usb"
+
 // SetFlight sets how many URBs are in flight, and how long one is at most.
-func (h *Handle) SetFlight(depth, chunk int) { h.depth, h.chunk = depth, chunk }
+func SetFlight(h usb.Handle, depth, chunk int) {
+	h.(*handle).depth, h.(*handle).chunk = depth, chunk
+}

@@ -16,8 +16,8 @@ import (
 	"snag/usb"
 )
 
-// Handle is an open device. It implements [usb.Handle].
-type Handle struct {
+// handle is an open device. It implements [usb.Handle].
+type handle struct {
 	dev   usb.Device
 	desc  *usb.Descriptors
 	sysfs usb.Sysfs
@@ -51,8 +51,8 @@ type claim struct {
 	detached bool // a kernel driver was bound
 }
 
-// newHandle makes a Handle of an open node. It owns the file then.
-func newHandle(dev usb.Device, sysfs usb.Sysfs, file *os.File) (*Handle, error) {
+// newHandle makes a handle of an open node. It owns the file then.
+func newHandle(dev usb.Device, sysfs usb.Sysfs, file *os.File) (*handle, error) {
 	desc, err := readDescriptors(file)
 	if err != nil {
 		return nil, err
@@ -61,7 +61,7 @@ func newHandle(dev usb.Device, sysfs usb.Sysfs, file *os.File) (*Handle, error) 
 	if err != nil {
 		return nil, err
 	}
-	h := &Handle{
+	h := &handle{
 		dev: dev, desc: desc, sysfs: sysfs, file: file, conn: conn, chunk: chunkContiguous, depth: depth,
 		interfaces: make(chan struct{}, 1),
 		gone:       make(chan struct{}),
@@ -101,16 +101,16 @@ func readDescriptors(file *os.File) (*usb.Descriptors, error) {
 }
 
 // Device implements [usb.Handle].
-func (h *Handle) Device() usb.Device { return h.dev }
+func (h *handle) Device() usb.Device { return h.dev }
 
 // Descriptors implements [usb.Handle].
-func (h *Handle) Descriptors() *usb.Descriptors { return h.desc }
+func (h *handle) Descriptors() *usb.Descriptors { return h.desc }
 
 // Gone implements [usb.Handle].
-func (h *Handle) Gone() <-chan struct{} { return h.gone }
+func (h *handle) Gone() <-chan struct{} { return h.gone }
 
 // failed describes a request that failed; nil if none did.
-func (h *Handle) failed(op string, ep int, err error) error {
+func (h *handle) failed(op string, ep int, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -118,7 +118,7 @@ func (h *Handle) failed(op string, ep int, err error) error {
 }
 
 // lock waits until the transfers on an endpoint that were asked for before are over. It checks that one may begin.
-func (h *Handle) lock(ctx context.Context, ep uint8) (unlock func(), err error) {
+func (h *handle) lock(ctx context.Context, ep uint8) (unlock func(), err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, why(ctx)
 	}
@@ -141,9 +141,12 @@ func (h *Handle) lock(ctx context.Context, ep uint8) (unlock func(), err error) 
 }
 
 // packet is the packet size of an endpoint of a claimed interface.
-func (h *Handle) packet(ep uint8) (int, error) {
+func (h *handle) packet(ep uint8) (int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.closing {
+		return 0, os.ErrClosed
+	}
 	unclaimed := -1
 	for _, c := range h.desc.Configs {
 		if c.Value != h.config {
@@ -170,7 +173,7 @@ func (h *Handle) packet(ep uint8) (int, error) {
 }
 
 // Close implements [usb.Handle]. Requests about interfaces that the kernel is performing are waited for.
-func (h *Handle) Close() error {
+func (h *handle) Close() error {
 	h.mu.Lock()
 	if h.closing {
 		h.mu.Unlock()

@@ -18,7 +18,7 @@ type Host struct {
 var (
 	_ usb.Host   = Host{}
 	_ usb.Peerer = Host{}
-	_ usb.Handle = (*Handle)(nil)
+	_ usb.Handle = (*handle)(nil)
 )
 
 // Devices implements [usb.Host].
@@ -40,17 +40,17 @@ func (h Host) Watch(ctx context.Context) (<-chan struct{}, error) {
 		}
 	}
 	events := make(chan struct{}, 1)
-	err := usb.Hotplug(ctx, func(usb.Uevent) {
+	seen, err := h.Devices()
+	if err != nil {
+		return nil, err
+	}
+	// Where there is no socket for uevents, looking does.
+	_ = usb.Hotplug(ctx, func(usb.Uevent) {
 		select {
 		case events <- struct{}{}:
 		default:
 		}
 	})
-	_ = err // where there is no socket, looking does
-	seen, err := h.Devices()
-	if err != nil {
-		return nil, err
-	}
 	changed()
 	go func() {
 		defer close(changes)

@@ -16,7 +16,7 @@ import (
 )
 
 // request performs f, which may take some seconds in the kernel, when those before it are over. f goes on when ctx ends.
-func (h *Handle) request(ctx context.Context, op string, ep int, f func() error) error {
+func (h *handle) request(ctx context.Context, op string, ep int, f func() error) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	if ctx.Err() != nil {
@@ -51,7 +51,7 @@ func (h *Handle) request(ctx context.Context, op string, ep int, f func() error)
 }
 
 // Claim implements [usb.Handle].
-func (h *Handle) Claim(ctx context.Context, iface uint8) error {
+func (h *handle) Claim(ctx context.Context, iface uint8) error {
 	return h.request(ctx, "claim", -1, func() error {
 		h.mu.Lock()
 		c := h.claims[iface]
@@ -70,7 +70,7 @@ func (h *Handle) Claim(ctx context.Context, iface uint8) error {
 }
 
 // claim takes an interface. It says whether a kernel driver had it.
-func (h *Handle) claim(iface uint8) (detached bool, err error) {
+func (h *handle) claim(iface uint8) (detached bool, err error) {
 	driver, err := h.driver(iface)
 	if err != nil {
 		return false, err
@@ -99,7 +99,7 @@ func (h *Handle) claim(iface uint8) (detached bool, err error) {
 }
 
 // driver is the name of the driver that is bound to an interface; empty if there is none.
-func (h *Handle) driver(iface uint8) (string, error) {
+func (h *handle) driver(iface uint8) (string, error) {
 	gd := getDriver{Interface: uint32(iface)}
 	err := h.ioctl(reqGetDriver, unsafe.Pointer(&gd))
 	if errors.Is(err, unix.ENODATA) {
@@ -110,14 +110,14 @@ func (h *Handle) driver(iface uint8) (string, error) {
 }
 
 // toDriver performs a request for an interface's driver.
-func (h *Handle) toDriver(iface uint8, code uintptr) error {
+func (h *handle) toDriver(iface uint8, code uintptr) error {
 	return h.ioctl(reqDriver, unsafe.Pointer(&driverIoctl{Interface: int32(iface), Code: int32(code)}))
 }
 
 var errNotClaimed = errors.New("the interface is not claimed")
 
 // Release implements [usb.Handle]. The kernel selects alternate setting 0 of the interface.
-func (h *Handle) Release(ctx context.Context, iface uint8) error {
+func (h *handle) Release(ctx context.Context, iface uint8) error {
 	return h.request(ctx, "release", -1, func() error {
 		h.mu.Lock()
 		c := h.claims[iface]
@@ -135,7 +135,7 @@ func (h *Handle) Release(ctx context.Context, iface uint8) error {
 	})
 }
 
-func (h *Handle) release(iface uint8) error {
+func (h *handle) release(iface uint8) error {
 	h.mu.Lock()
 	delete(h.claims, iface)
 	h.mu.Unlock()
@@ -144,7 +144,7 @@ func (h *Handle) release(iface uint8) error {
 }
 
 // rebind has the kernel look for a driver of an interface. Another program may have been faster.
-func (h *Handle) rebind(iface uint8) error {
+func (h *handle) rebind(iface uint8) error {
 	if err := h.toDriver(iface, reqConnect); err != nil && !errors.Is(err, unix.EBUSY) {
 		return err
 	}
@@ -153,7 +153,7 @@ func (h *Handle) rebind(iface uint8) error {
 
 // giveBack releases all interfaces, and only then has drivers bound again: one of them may want several interfaces. An
 // error of a device that is gone, or unconfigured, is none.
-func (h *Handle) giveBack() error {
+func (h *handle) giveBack() error {
 	h.mu.Lock()
 	claims := make(map[uint8]*claim, len(h.claims))
 	for iface, c := range h.claims {
@@ -178,7 +178,7 @@ func (h *Handle) giveBack() error {
 }
 
 // SetAlt implements [usb.Handle].
-func (h *Handle) SetAlt(ctx context.Context, iface, alt uint8) error {
+func (h *handle) SetAlt(ctx context.Context, iface, alt uint8) error {
 	return h.request(ctx, "set alternate setting", -1, func() error {
 		h.mu.Lock()
 		c, exists := h.claims[iface], h.desc.Setting(h.config, iface, alt) != nil
@@ -200,7 +200,7 @@ func (h *Handle) SetAlt(ctx context.Context, iface, alt uint8) error {
 }
 
 // ClearHalt implements [usb.Handle].
-func (h *Handle) ClearHalt(ctx context.Context, ep uint8) error {
+func (h *handle) ClearHalt(ctx context.Context, ep uint8) error {
 	return h.request(ctx, "clear halt", int(ep), func() error {
 		if _, err := h.packet(ep); err != nil {
 			return err
@@ -211,7 +211,7 @@ func (h *Handle) ClearHalt(ctx context.Context, ep uint8) error {
 }
 
 // Configure implements [usb.Handle]. Kernel drivers are detached from the interfaces of the configuration that ends.
-func (h *Handle) Configure(ctx context.Context, value uint8) error {
+func (h *handle) Configure(ctx context.Context, value uint8) error {
 	return h.request(ctx, "configure", -1, func() error {
 		active, err := h.sysfs.Device(h.dev.Port)
 		if err != nil || active.Address != h.dev.Address {
@@ -264,7 +264,7 @@ func (h *Handle) Configure(ctx context.Context, value uint8) error {
 }
 
 // Reset implements [usb.Handle]. Claims survive, alternate settings do not: they are 0 afterwards.
-func (h *Handle) Reset(ctx context.Context) error {
+func (h *handle) Reset(ctx context.Context) error {
 	return h.request(ctx, "reset", -1, func() error {
 		// The kernel would take the interfaces from usbfs, and offer them to its drivers after the reset.
 		h.mu.Lock()

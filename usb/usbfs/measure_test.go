@@ -7,11 +7,12 @@ import (
 	"flag"
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"snag/internal/lab"
+	"snag/sim/usbtest"
+	"snag/usb/usbfs"
 )
 
 var measure = flag.Bool("measure", false, "run TestMeasure")
@@ -21,31 +22,33 @@ func TestMeasure(t *testing.T) {
 	if !*measure {
 		t.Skip("a measurement: run with -measure -v")
 	}
-	lab.GoTest(t, ".", "^TestThroughput$", lab.Job{Script: "modprobe -a vhci-hcd usbhid", Timeout: 10 * time.Minute})
+	lab.GoTest(t, ".", "^TestThroughput$", lab.Job{Script: drivers, Timeout: 10 * time.Minute})
 }
 
 func TestThroughput(t *testing.T) {
 	lab.Inside(t)
-	g, _, h := plug(t)
-	claim(t, h, 0)
+	dev := usbtest.NewDevice(usbtest.Options{NoHID: true})
+	_, d := plug(t, dev)
+	h := open(t, d)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	for _, ep := range []uint8{1, 2} {
+	for _, ep := range []uint8{bulkOut, interruptOut} {
 		go func() {
 			for buf := make([]byte, 1<<20); ; {
-				if _, err := g.OutPipe(ep).Read(ctx, buf); err != nil {
+				if _, err := dev.OutPipe(ep).Read(ctx, buf); err != nil {
 					return
 				}
 			}
 		}()
 	}
+	const rounds = 5
+	depths := []int{1, 2, 4, 8, 16}
 	row := func(name string, ep uint8, chunk int, lengths ...int) {
 		data := make([]byte, slices.Max(lengths))
-		line := fmt.Sprintf("%-34s", name)
-		for _, depth := range []int{1, 2, 4, 8, 16} {
-			h.SetFlight(depth, chunk)
-			var rates []float64
-			for range 3 {
+		best := make([]float64, len(depths))
+		for range rounds { // what else the machine does meanwhile meets all of them
+			for i, depth := range depths {
+				usbfs.SetFlight(h, depth, chunk)
 				begin := time.Now()
 				n, err := h.Stream(ctx, ep, time.Minute, func(yield func([]byte) bool) {
 					for _, l := range lengths {
@@ -57,18 +60,27 @@ func TestThroughput(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				rates = append(rates, float64(n)/1e6/time.Since(begin).Seconds())
+				best[i] = max(best[i], float64(n)/1e6/time.Since(begin).Seconds())
 			}
-			slices.Sort(rates)
-			line += fmt.Sprintf(" %7.2f", rates[1])
+		}
+		line := fmt.Sprintf("%-34s", name)
+		for _, rate := range best {
+			line += fmt.Sprintf(" %7.2f", rate)
 		}
 		t.Log(line)
 	}
-	t.Logf("%-34s %s   MB/s, median of 3", "URBs in flight", strings.Join([]string{"      1", "      2", "      4", "      8", "     16"}, " "))
-	row("interrupt, 600 reports of 1025", 2, 16<<10, slices.Repeat([]int{1025}, 600)...)
-	row("bulk, 600 transfers of 1025", 1, 16<<10, slices.Repeat([]int{1025}, 600)...)
-	row("bulk, 512 transfers of 16 KiB", 1, 16<<10, slices.Repeat([]int{16 << 10}, 512)...)
-	for _, chunk := range []int{16, 32, 64, 128, 256} {
-		row(fmt.Sprintf("bulk, 16 MiB in URBs of %d KiB", chunk), 1, chunk<<10, 16<<20)
+	head := fmt.Sprintf("%-34s", "URBs in flight")
+	for _, depth := range depths {
+		head += fmt.Sprintf(" %7d", depth)
 	}
+	t.Logf("%s  MB/s, best of %d", head, rounds)
+	row("bulk, 600 transfers of 1025", bulkOut, 16<<10, slices.Repeat([]int{1025}, 600)...)
+	row("bulk, 256 transfers of 16 KiB", bulkOut, 16<<10, slices.Repeat([]int{16 << 10}, 256)...)
+	for _, chunk := range []int{16, 32, 64, 128, 256} {
+		row(fmt.Sprintf("bulk, 8 MiB in URBs of %d KiB", chunk), bulkOut, chunk<<10, 8<<20)
+	}
+	if err := h.SetAlt(ctx, 0, 1); err != nil {
+		t.Fatal(err)
+	}
+	row("interrupt, 600 reports of 1025", interruptOut, 16<<10, slices.Repeat([]int{1025}, 600)...)
 }

@@ -17,7 +17,7 @@ import (
 
 // How long permission may be missing after a plug.
 const (
-	udevTakes   = 5 * time.Second        // where udevd runs; then its rules have run, or it hangs
+	udevTakes   = 15 * time.Second       // where udevd runs, but does not say that it is done: it hangs
 	nobodyTakes = time.Second            // where it does not: a script may
 	aclTakes    = 500 * time.Millisecond // from udevd's record of a device to its access list
 	tryInterval = 50 * time.Millisecond  // where no uevent arrives
@@ -28,14 +28,14 @@ func (h Host) Open(ctx context.Context, d usb.Device) (usb.Handle, error) {
 	fail := func(err error) error {
 		return &usb.TransferError{Op: "open", Port: d.Port, ID: d.ID, Endpoint: -1, Err: err}
 	}
-	handle, err := h.open(d)
+	opened, err := h.open(d)
 	if denied(err) {
-		handle, err = h.retry(ctx, d, err)
+		opened, err = h.retry(ctx, d)
 	}
 	var access *usb.AccessError
 	switch {
 	case err == nil:
-		return handle, nil
+		return opened, nil
 	case errors.As(err, &access):
 		return nil, err
 	}
@@ -48,7 +48,7 @@ func denied(err error) bool {
 }
 
 // open opens the node, and makes sure that it is the device that was listed.
-func (h Host) open(d usb.Device) (*Handle, error) {
+func (h Host) open(d usb.Device) (*handle, error) {
 	if _, err := h.present(d); err != nil {
 		return nil, err
 	}
@@ -64,16 +64,16 @@ func (h Host) open(d usb.Device) (*Handle, error) {
 		file.Close()
 		return nil, err
 	}
-	handle, err := newHandle(now, h.Sysfs, file)
+	opened, err := newHandle(now, h.Sysfs, file)
 	if err != nil {
 		file.Close()
 		return nil, err
 	}
-	if handle.desc.ID != d.ID || handle.desc.Release != d.Release {
-		handle.Close()
-		return nil, fmt.Errorf("%w: %s is %s now", usb.ErrGone, d.Node, handle.desc.ID)
+	if opened.desc.ID != d.ID || opened.desc.Release != d.Release {
+		opened.Close()
+		return nil, fmt.Errorf("%w: %s is %s now", usb.ErrGone, d.Node, opened.desc.ID)
 	}
-	return handle, nil
+	return opened, nil
 }
 
 // present returns what is on d's port, if that is d.
@@ -91,7 +91,7 @@ func (h Host) present(d usb.Device) (usb.Device, error) {
 }
 
 // retry opens again whenever udevd may have run for a device.
-func (h Host) retry(ctx context.Context, d usb.Device, refused error) (*Handle, error) {
+func (h Host) retry(ctx context.Context, d usb.Device) (*handle, error) {
 	watch, cancel := context.WithCancel(ctx)
 	defer cancel()
 	events := make(chan struct{}, 1)
@@ -112,21 +112,20 @@ func (h Host) retry(ctx context.Context, d usb.Device, refused error) (*Handle, 
 	again := time.NewTicker(tryInterval)
 	defer again.Stop()
 	for {
-		handle, err := h.open(d)
+		opened, err := h.open(d)
 		if !denied(err) {
-			return handle, err
+			return opened, err
 		}
-		refused = err
 		if age, ok := recorded(d.Node); ok && age > aclTakes {
-			return nil, d.Denied(refused)
+			return nil, d.Denied(err)
 		}
 		select {
 		case <-events:
 		case <-again.C:
 		case <-late.C:
-			return nil, d.Denied(refused)
+			return nil, d.Denied(err)
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%w: %w", why(ctx), d.Denied(refused))
+			return nil, fmt.Errorf("%w: %w", why(ctx), d.Denied(err))
 		}
 	}
 }

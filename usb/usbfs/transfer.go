@@ -34,12 +34,12 @@ func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 }
 
 // Control implements [usb.Handle].
-func (h *Handle) Control(ctx context.Context, s usb.Setup, data []byte) (int, error) {
+func (h *handle) Control(ctx context.Context, s usb.Setup, data []byte) (int, error) {
 	n, err := h.control(ctx, s, data)
 	return n, h.failed("control", int(s.Type&0x80), err)
 }
 
-func (h *Handle) control(ctx context.Context, s usb.Setup, data []byte) (int, error) {
+func (h *handle) control(ctx context.Context, s usb.Setup, data []byte) (int, error) {
 	if len(data) != int(s.Length) {
 		return 0, fmt.Errorf("%d bytes of data with a setup packet that says %d", len(data), s.Length)
 	}
@@ -75,13 +75,13 @@ func (h *Handle) control(ctx context.Context, s usb.Setup, data []byte) (int, er
 }
 
 // In implements [usb.Handle].
-func (h *Handle) In(ctx context.Context, ep uint8, buf []byte) (int, error) {
+func (h *handle) In(ctx context.Context, ep uint8, buf []byte) (int, error) {
 	n, err := h.in(ctx, ep, buf)
 	return n, h.failed("in", int(ep), err)
 }
 
 // in has one URB in flight: data that the device sends behind a short packet must not land in the next one.
-func (h *Handle) in(ctx context.Context, ep uint8, buf []byte) (n int, err error) {
+func (h *handle) in(ctx context.Context, ep uint8, buf []byte) (n int, err error) {
 	if ep&0x80 == 0 {
 		return 0, errors.New("not an endpoint to the host")
 	}
@@ -121,7 +121,7 @@ func (h *Handle) in(ctx context.Context, ep uint8, buf []byte) (n int, err error
 }
 
 // await waits for a submitted URB's end, or cancels it when ctx ends.
-func (h *Handle) await(ctx context.Context, t *transfer) (int, error) {
+func (h *handle) await(ctx context.Context, t *transfer) (int, error) {
 	select {
 	case <-t.done:
 		return h.result(t)
@@ -161,7 +161,7 @@ func pause(ctx context.Context, closed <-chan struct{}) error {
 }
 
 // Out implements [usb.Handle].
-func (h *Handle) Out(ctx context.Context, ep uint8, data []byte) (int, error) {
+func (h *handle) Out(ctx context.Context, ep uint8, data []byte) (int, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	n, err := h.out(ctx, ep, 0, func(yield func([]byte) bool) { yield(data) })
@@ -169,7 +169,7 @@ func (h *Handle) Out(ctx context.Context, ep uint8, data []byte) (int, error) {
 }
 
 // Stream implements [usb.Handle]. The copy of a transfer is the kernel's, made when it is submitted.
-func (h *Handle) Stream(ctx context.Context, ep uint8, idle time.Duration, transfers iter.Seq[[]byte]) (int64, error) {
+func (h *handle) Stream(ctx context.Context, ep uint8, idle time.Duration, transfers iter.Seq[[]byte]) (int64, error) {
 	if idle <= 0 {
 		idle = usb.DefaultTimeout
 	}
@@ -178,7 +178,7 @@ func (h *Handle) Stream(ctx context.Context, ep uint8, idle time.Duration, trans
 }
 
 // out performs transfers to an endpoint, each as one URB or several, with up to depth of them in flight.
-func (h *Handle) out(ctx context.Context, ep uint8, idle time.Duration, transfers iter.Seq[[]byte]) (int64, error) {
+func (h *handle) out(ctx context.Context, ep uint8, idle time.Duration, transfers iter.Seq[[]byte]) (int64, error) {
 	if ep&0x80 != 0 {
 		return 0, errors.New("not an endpoint from the host")
 	}
@@ -206,7 +206,7 @@ func (h *Handle) out(ctx context.Context, ep uint8, idle time.Duration, transfer
 
 // window is what is in flight on an OUT endpoint.
 type window struct {
-	h             *Handle
+	h             *handle
 	ep            uint8
 	packet, chunk int
 	idle          time.Duration // 0: the context is enough

@@ -28,7 +28,7 @@ type transfer struct {
 func newTransfer() *transfer { return &transfer{done: make(chan struct{}, 1)} }
 
 // submit hands an URB to the kernel. If it returns nil, done will receive a value.
-func (h *Handle) submit(t *transfer, kind, ep uint8, flags uint32, buf []byte) error {
+func (h *handle) submit(t *transfer, kind, ep uint8, flags uint32, buf []byte) error {
 	t.urb = urb{Type: kind, Endpoint: ep, Flags: flags, Length: int32(len(buf))}
 	t.lost = false
 	if len(buf) > 0 {
@@ -66,7 +66,7 @@ func (h *Handle) submit(t *transfer, kind, ep uint8, flags uint32, buf []byte) e
 }
 
 // land removes a transfer from those in flight; nil if it is none of them. h.mu is held.
-func (h *Handle) land(key uintptr) *transfer {
+func (h *handle) land(key uintptr) *transfer {
 	t := h.flights[key]
 	delete(h.flights, key)
 	if h.closing && len(h.flights) == 0 && h.landed != nil {
@@ -78,12 +78,12 @@ func (h *Handle) land(key uintptr) *transfer {
 
 // discard asks the kernel to cancel an URB, which is reaped then as any other. The kernel knows none that is done
 // already, and none of a device that is gone: no error matters.
-func (h *Handle) discard(t *transfer) {
+func (h *handle) discard(t *transfer) {
 	_ = h.ioctl(reqDiscardURB, unsafe.Pointer(&t.urb))
 }
 
 // discardAll discards what is in flight, last things first, so that nothing overtakes what was before it.
-func (h *Handle) discardAll() {
+func (h *handle) discardAll() {
 	h.mu.Lock()
 	var all []*transfer
 	for _, t := range h.flights {
@@ -100,7 +100,7 @@ func (h *Handle) discardAll() {
 const lostAfter = time.Second
 
 // reap takes finished URBs back until the handle is closed, or the device gone and nothing in flight.
-func (h *Handle) reap() {
+func (h *handle) reap() {
 	defer close(h.ended)
 	_ = h.conn.Write(func(fd uintptr) bool {
 		for {
@@ -142,7 +142,7 @@ func (h *Handle) reap() {
 }
 
 // result is how a reaped transfer ended.
-func (h *Handle) result(t *transfer) (int, error) {
+func (h *handle) result(t *transfer) (int, error) {
 	if t.lost {
 		return 0, usb.ErrGone
 	}
@@ -167,7 +167,7 @@ func (h *Handle) result(t *transfer) (int, error) {
 var errCancelled = errors.New("cancelled by another request")
 
 // connected returns nil while the kernel has the device, and the handle is open.
-func (h *Handle) connected() error {
+func (h *handle) connected() error {
 	h.mu.Lock()
 	closing := h.closing
 	h.mu.Unlock()
@@ -183,7 +183,7 @@ func (h *Handle) connected() error {
 }
 
 // ioctl performs a request on the node. Errors are the kernel's, or wrap os.ErrClosed.
-func (h *Handle) ioctl(req uintptr, arg unsafe.Pointer) error {
+func (h *handle) ioctl(req uintptr, arg unsafe.Pointer) error {
 	var errno unix.Errno
 	err := h.conn.Control(func(fd uintptr) {
 		for {
