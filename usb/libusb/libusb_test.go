@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -15,6 +18,7 @@ import (
 	"github.com/google/gousb"
 
 	"snag/internal/lab"
+	"snag/sim/imx"
 	"snag/sim/usbdev"
 	"snag/sim/usbtest"
 	"snag/sim/vhci"
@@ -121,25 +125,39 @@ func TestKernelGetDescriptors(t *testing.T) {
 // odd is a device with descriptors that gousb panics at.
 type odd struct {
 	*usbdev.Gadget
-	alt uint8
+	interfaces uint8 // bNumInterfaces
 }
 
-func newOdd(ifaces ...usbdev.Interface) *odd {
-	o := &odd{}
-	o.Gadget = usbdev.NewGadget(&usbdev.Descriptors{
+func newOdd(fn usbdev.Function, ifaces ...usbdev.Interface) odd {
+	return odd{usbdev.NewGadget(&usbdev.Descriptors{
 		Speed: usbdev.HighSpeed, ID: usb.ID{Vendor: 0x1209, Product: 0x0003},
 		Configs: []usbdev.Config{{Value: 1, Interfaces: ifaces}},
-	}, o)
-	return o
+	}, fn), uint8(len(ifaces))}
 }
 
-func (o *odd) Configured(uint8)          {}
-func (o *odd) Selected(_, setting uint8) { o.alt = setting }
+// Control counts settings where the gadget counts interfaces.
+func (o odd) Control(ctx context.Context, s usb.Setup, data []byte) (int, error) {
+	n, err := o.Gadget.Control(ctx, s, data)
+	if s.Type == 0x80 && s.Request == usb.ReqGetDescriptor && s.Value>>8 == 2 && n > 4 {
+		data[4] = o.interfaces
+	}
+	return n, err
+}
+
+// settings keeps the last alternate setting.
+type settings struct{ alt atomic.Int32 }
+
+func (f *settings) Configured(uint8)          {}
+func (f *settings) Selected(_, setting uint8) { f.alt.Store(int32(setting)) }
+func (f *settings) Control(context.Context, usb.Setup, []byte) (int, error) {
+	return 0, usb.ErrStall
+}
 
 // TestKernelOddNumber claims an interface that is not at the place of its number in its configuration.
 func TestKernelOddNumber(t *testing.T) {
 	lab.Inside(t)
-	dev := newOdd(usbdev.Interface{Number: 4, Class: 0xff}, usbdev.Interface{Number: 4, Alt: 1, Class: 0xff})
+	var fn settings
+	dev := newOdd(&fn, usbdev.Interface{Number: 4, Class: 0xff}, usbdev.Interface{Number: 4, Alt: 1, Class: 0xff})
 	h, err := Host{}.Open(t.Context(), plug(t, dev))
 	if err != nil {
 		t.Fatal(err)
@@ -148,18 +166,21 @@ func TestKernelOddNumber(t *testing.T) {
 	if err := h.Claim(t.Context(), 4); err != nil {
 		t.Error(err)
 	}
-	if err := h.SetAlt(t.Context(), 4, 1); err != nil || dev.alt != 1 {
-		t.Errorf("setting %d, %v", dev.alt, err)
+	if err := h.SetAlt(t.Context(), 4, 1); err != nil || fn.alt.Load() != 1 {
+		t.Errorf("setting %d, %v", fn.alt.Load(), err)
 	}
 }
 
 // TestKernelTwice has a device that describes an interface in two places.
 func TestKernelTwice(t *testing.T) {
 	lab.Inside(t)
-	d := plug(t, newOdd(usbdev.Interface{Number: 0, Class: 0xff}, usbdev.Interface{Number: 1, Class: 0xff}, usbdev.Interface{Number: 0, Class: 0xff}))
-	if h, err := (Host{}).Open(t.Context(), d); err == nil {
-		t.Error("gousb bears it: doc.go is out of date")
+	d := plug(t, newOdd(&settings{}, usbdev.Interface{Number: 0, Class: 0xff}, usbdev.Interface{Number: 1, Class: 0xff}, usbdev.Interface{Number: 0, Class: 0xff}))
+	h, err := Host{}.Open(t.Context(), d)
+	if err == nil {
 		h.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "does not bear") {
+		t.Errorf("%v; if gousb bears it doc.go is out of date", err)
 	}
 }
 
@@ -220,6 +241,64 @@ func TestKernelCommand(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "snag-libusb", "list").CombinedOutput()
 	if err != nil || !bytes.Contains(out, []byte(string(d.Port)+"   1209:0001")) {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestKernelRecover recovers boards by the command, one for each kind of transfer that boot ROMs use.
+func TestKernelRecover(t *testing.T) {
+	lab.Inside(t)
+	for _, tc := range []struct{ model, slot string }{
+		{"imx53", "u-boot-with-dcd"}, // bulk both ways
+		{"imx6q", "u-boot-with-dcd"}, // SET_REPORT, interrupt IN
+		{"imx8mm", "flash-bin"},      // and SPL on the same port
+		{"imx93", "flash-bin"},       // interrupt OUT
+	} {
+		t.Run(tc.model, func(t *testing.T) {
+			model, err := imx.FindModel(tc.model)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg := imx.Config{Model: model}
+			images, err := imx.Generate(cfg, 300_000, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			board, err := imx.New(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir := t.TempDir()
+			yaml := filepath.Join(dir, "board.yaml")
+			for name, data := range map[string][]byte{
+				filepath.Join(dir, "first.bin"): images.First,
+				yaml:                            []byte("paths-relative-to: THIS_FILE\n" + tc.slot + ":\n  path: first.bin\n"),
+			} {
+				if err := os.WriteFile(name, data, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			port, err := vhci.Open("")
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, unplug := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- board.Run(ctx, port) }()
+			defer func() {
+				unplug()
+				if err := <-ended; err != nil {
+					t.Error(err)
+				}
+			}()
+			out, err := exec.CommandContext(t.Context(), "snag-libusb", "recover", "-soc", tc.model, "-f", yaml, "-usb-path", string(port.Name()), "-timeout", "2m").CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v\n%s\n%+v", err, out, board.Report())
+			}
+			<-board.Settled()
+			if r := board.Report(); r.Outcome != imx.Booted || len(r.Violations) > 0 {
+				t.Errorf("%s\n%+v", out, r)
+			}
+		})
 	}
 }
 
