@@ -167,14 +167,14 @@ func (r *rom) start(ctx context.Context) (plugin bool, err error) {
 		r.edit(func(t *Stage) { t.Jumps = append(t.Jumps, j) })
 		return false, fmt.Errorf("the application at %#x does not start: %w", r.appAddr, err)
 	}
-	if err := r.machine.Jump(ctx, j.Entry); err != nil {
+	if err := r.execute(ctx, j); err != nil {
 		return false, err
 	}
 	if j.Kind == "plugin" {
 		r.edit(func(t *Stage) { t.Jumps = append(t.Jumps, j) })
 		return true, nil
 	}
-	r.left(ctx, j)
+	r.left(j)
 	return false, nil
 }
 

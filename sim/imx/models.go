@@ -2,6 +2,7 @@ package imx
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -182,16 +183,27 @@ var provenBy = map[string]string{
 	"imx952":    "uuu 1.5 (by hand)",
 }
 
+// aliases are other names of models: of a sibling with the same ROM, and those by which NXP's ROMs and Snagboot call two.
+var aliases = map[string]string{"imx7s": "imx7d", "imx815": "imx8mn", "imx865": "imx8mp"}
+
+// Names are all names that [FindModel] knows, aliases included.
+func Names() []string {
+	var all []string
+	for _, m := range Models() {
+		all = append(all, m.Name)
+	}
+	return append(all, slices.Sorted(maps.Keys(aliases))...)
+}
+
 // FindModel returns the model of a name.
 func FindModel(name string) (Model, error) {
+	if other, ok := aliases[name]; ok {
+		name = other
+	}
 	all := Models()
 	i := slices.IndexFunc(all, func(m Model) bool { return m.Name == name })
 	if i < 0 {
-		var names []string
-		for _, m := range all {
-			names = append(names, m.Name)
-		}
-		return Model{}, fmt.Errorf("no virtual board %q: there are %s", name, strings.Join(names, " "))
+		return Model{}, fmt.Errorf("no virtual board %q: there are %s", name, strings.Join(Names(), " "))
 	}
 	return all[i], nil
 }
