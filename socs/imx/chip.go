@@ -155,7 +155,7 @@ var chips = []chip{
 	{name: "i.MX8DXL", models: "imx8dxl", ids: id(nxp, 0x0147), proto: stream, report: fullReport,
 		container: true, spl: true, arm64: true, ocram: ocram8Q, dram: dram8},
 	{name: "i.MX8ULP", models: "imx8ulp", ids: []usb.ID{{Vendor: nxp, Product: 0x014a}, {Vendor: nxp, Product: 0x014b}}, proto: stream, report: shortReport,
-		whole: true,
+		whole:     true,
 		container: true, arm64: true, ocram: []span{{0x1ffc0000, 0x22060000}}, dram: dram8},
 	{name: "i.MX91", models: "imx91", ids: id(nxp, 0x0159), proto: stream, report: shortReport, whole: true,
 		container: true, arm64: true, ocram: ocram9, dram: dram8},
