@@ -3,12 +3,14 @@ package recovery
 import (
 	"snag/socs"
 	"snag/socs/am335x"
+	"snag/socs/imx"
 )
 
 // Backends lists the families that are built. The model table (socs) knows more.
 func Backends() []socs.Backend {
 	return []socs.Backend{
 		am335x.Backend{},
+		imx.Backend{},
 	}
 }
 

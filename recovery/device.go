@@ -83,6 +83,10 @@ func (b *board) nextDevice(ctx context.Context) (*socs.Stage, error) {
 			again = time.After(tryAgain)
 			continue
 		}
+		if errors.Is(err, errAway) {
+			b.opt.Log.Info("the time was over while the device was being opened", "port", d.Port, "id", d.ID, "address", d.Address)
+			return nil, b.noNextDevice(ctx)
+		}
 		return stage, err
 	}
 }

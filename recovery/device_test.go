@@ -194,6 +194,35 @@ func TestDevice(t *testing.T) {
 	}
 }
 
+// slowHost is a host that does not come to open the second stage.
+type slowHost struct{ *inproc.Host }
+
+func (h slowHost) Open(ctx context.Context, d usb.Device) (usb.Handle, error) {
+	if d.ID == splAny {
+		<-ctx.Done()
+		return nil, fmt.Errorf("opening: %w", context.Cause(ctx))
+	}
+	return h.Host.Open(ctx, d)
+}
+
+// A wait that ends while a stage is being opened ends as any other does.
+func TestDeviceSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := inproc.New(inproc.Pair{High: 1, Super: 2})
+		port := host.Port("1-1")
+		_, err := run(t, slowHost{host}, Options{}, func() {
+			plug(t, port, romA, 2, usbdev.HighSpeed)
+			time.Sleep(time.Second)
+			port.Detach()
+			plug(t, port, splAny, 0, usbdev.HighSpeed)
+		})
+		port.Detach()
+		if ExitCode(err) != ExitBoard || !strings.Contains(err.Error(), "did not appear on port 1-1 within 10s") {
+			t.Errorf("exit code %d, %v", ExitCode(err), err)
+		}
+	})
+}
+
 // A port has one lock, whichever of its two names is used.
 func TestDeviceLock(t *testing.T) {
 	host := inproc.New(inproc.Pair{High: 101, Super: 102})

@@ -66,6 +66,10 @@ func (b *board) nextInterface(ctx context.Context) (*socs.Stage, error) {
 			again = time.After(tryAgain)
 			continue
 		}
+		if errors.Is(err, errAway) {
+			b.opt.Log.Info("the time was over while the interface was being moved", "interface", i.Name, "index", i.Index)
+			return nil, b.noNextInterface(ctx)
+		}
 		return stage, err
 	}
 }

@@ -40,7 +40,7 @@ func TestCommand(t *testing.T) {
 	}
 	o := sim.AM335x{
 		Carrier: sim.Veth, Ports: []usb.Port{"1-1", "1-2"}, JSON: true,
-		Command: []string{"sh", "-c", "sleep 0.2; cat /sys/bus/usb/devices/1-*/idProduct; exit 3"},
+		Command: []string{"sh", "-c", "until [ -e /sys/bus/usb/devices/1-1/idProduct -a -e /sys/bus/usb/devices/1-2/idProduct ]; do sleep 0.05; done; cat /sys/bus/usb/devices/1-*/idProduct; exit 3"},
 	}
 	var stdout, stderr bytes.Buffer
 	err := o.Run(t.Context(), &stdout, &stderr)

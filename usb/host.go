@@ -72,7 +72,8 @@ type Handle interface {
 
 	// Stream performs one transfer after the other to an endpoint, as Out each, with several in flight, so that
 	// the wire is never idle. It takes the next slice from transfers when there is room, and copies it. It returns
-	// the bytes that the device took. idle bounds the time in which no transfer is completed, ctx the whole.
+	// the bytes that the device took. idle bounds the time in which no transfer is completed (0: DefaultTimeout),
+	// ctx the whole.
 	Stream(ctx context.Context, ep uint8, idle time.Duration, transfers iter.Seq[[]byte]) (int64, error)
 
 	// ClearHalt ends an endpoint's stall, on both sides.

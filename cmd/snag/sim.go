@@ -18,7 +18,7 @@ func newSim() *cobra.Command {
 		Args:  noArgs,
 		RunE:  showHelp, DisableFlagsInUseLine: true,
 	}
-	cmd.AddCommand(newSimAM335x())
+	cmd.AddCommand(newSimAM335x(), newSimIMX())
 	return cmd
 }
 

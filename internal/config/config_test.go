@@ -5,10 +5,12 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 
+	"snag/recovery"
 	"snag/socs"
 )
 
@@ -201,8 +203,23 @@ func TestTemplates(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		inDir(t, map[string]string{"fw.yaml": text, "u-boot-spl.bin": "x", "spl/u-boot-spl.bin": "x", "u-boot.img": "x"})
-		if _, err := Load([]Source{{File: "fw.yaml"}}, []socs.Slot{{Name: "spl", Required: true}, {Name: "u-boot", Required: true}}); err != nil {
+		files := map[string]string{"fw.yaml": text}
+		for _, path := range regexp.MustCompile(`(?m)^  path: (.*)$`).FindAllStringSubmatch(text, -1) {
+			files[path[1]] = "x"
+		}
+		inDir(t, files)
+		// The example in its comment names the model.
+		soc := regexp.MustCompile(`(?m)^#   snag recover --soc (\S+) .*-f ` + name + `\.yaml$`).FindStringSubmatch(text)
+		if soc == nil {
+			t.Errorf("%s: no example", name)
+			continue
+		}
+		model, err := socs.Lookup(soc[1])
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if _, err := Load([]Source{{File: "fw.yaml"}}, recovery.BackendOf(model.Family).Family().Slots); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -16,7 +16,10 @@ const drivers = `modprobe -a vhci-hcd rndis_host cdc_ether nft_nat nft_masq nft_
 
 // TestVM runs the TestWithUdev tests in one VM.
 func TestVM(t *testing.T) {
-	lab.GoTest(t, ".", "^TestWithUdev", lab.Job{Script: drivers, Files: programs(t), Udev: true, Timeout: 12 * time.Minute})
+	lab.GoTest(t, ".", "^TestWithUdev", lab.Job{
+		Script: drivers, Files: programs(t), Udev: true, Timeout: 12 * time.Minute,
+		Packages: []string{"iproute2", "nftables"},
+	})
 }
 
 // TestVMWithoutUdev runs the others in a VM that has none.

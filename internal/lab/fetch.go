@@ -32,6 +32,7 @@ const (
 //	NAME_VERSION_ARCH/   an unpacked package
 //	kernel-RELEASE-…/    a kernel with its modules, see kernel.go
 //	resolved/…           what a name stands for today: directories, one a line
+//	resolved/….none      why the archive has no answer today
 //	apt/                 the private apt state
 //	lock, failed         held while any of these change; why the last fetch failed
 type cache struct {
@@ -119,7 +120,7 @@ func (c *cache) resolved(ctx context.Context, key string, maxAge time.Duration, 
 	if maxAge == 0 || maxAge > freshness {
 		maxAge = freshness
 	}
-	file := c.path("resolved", fmt.Sprintf("%.12x", sha256.Sum256([]byte(key))))
+	file := c.answer(key)
 	read := func() ([]string, bool) {
 		b, err := os.ReadFile(file)
 		dirs := strings.Fields(string(b))
@@ -143,6 +144,10 @@ func (c *cache) resolved(ctx context.Context, key string, maxAge time.Duration, 
 	if ok && age(file) < maxAge {
 		return old, nil // another process was faster
 	}
+	none := file + ".none"
+	if why, err := os.ReadFile(none); err == nil && !ok && age(none) < freshness {
+		return nil, fmt.Errorf("%w (asked less than %v ago): %s", ErrUnavailable, freshness, why)
+	}
 	dirs, err := c.refresh(ctx, resolve, names)
 	switch {
 	case err == nil:
@@ -151,7 +156,16 @@ func (c *cache) resolved(ctx context.Context, key string, maxAge time.Duration, 
 		c.log("taking what was fetched before: %v", err)
 		return old, nil
 	}
-	return nil, fmt.Errorf("fetching %s: %w", strings.Join(names, ", "), err)
+	err = fmt.Errorf("fetching %s: %w", strings.Join(names, ", "), err)
+	if errors.Is(err, ErrUnavailable) && !errors.Is(err, errNetwork) && ctx.Err() == nil {
+		err = errors.Join(err, replace(none, strings.ReplaceAll(err.Error(), ErrUnavailable.Error()+": ", "")))
+	}
+	return nil, err
+}
+
+// answer is the file of what key stands for.
+func (c *cache) answer(key string) string {
+	return c.path("resolved", fmt.Sprintf("%.12x", sha256.Sum256([]byte(key))))
 }
 
 func (c *cache) paths(dirs []string) []string {

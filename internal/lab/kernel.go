@@ -22,6 +22,7 @@ type kernel struct {
 	release string // as uname -r says
 	dir     string // holds boot/vmlinuz-RELEASE and lib/modules/RELEASE with its modules.dep
 	image   string // what QEMU is to boot: vmlinux in dir, else boot/vmlinuz-RELEASE
+	unpack  *tool  // what unpacks its modules; nil if they are plain or gzip's
 }
 
 // kernelNames are packages that depend on the distribution's newest kernel: Debian's,
@@ -93,9 +94,20 @@ func (c *cache) assemble(ctx context.Context, parts []string) (*kernel, error) {
 	if len(images) != 1 {
 		return nil, fmt.Errorf("%d kernels in %s, want 1", len(images), dir)
 	}
-	k := &kernel{strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-"), dir, images[0]}
+	k := &kernel{release: strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-"), dir: dir, image: images[0]}
 	if vmlinux := filepath.Join(dir, "vmlinux"); exists(vmlinux) {
 		k.image = vmlinux
+	}
+	files, err := k.modules(bootModules...)
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range files {
+		if program := modulePackers[path.Ext(file)]; program != "" && k.unpack == nil {
+			if k.unpack, err = c.tool(ctx, program, packers[program]); err != nil {
+				return nil, err
+			}
+		}
 	}
 	return k, nil
 }
@@ -105,6 +117,7 @@ func (c *cache) assembleInto(ctx context.Context, dir string, parts []string) er
 	if err != nil {
 		return err
 	}
+	vmlinux := c.vmlinux(ctx, parts) // may fetch a program, so before the lock is taken
 	unlock, err := lock(ctx, c.path("lock"))
 	if err != nil {
 		return err
@@ -141,32 +154,15 @@ func (c *cache) assembleInto(ctx context.Context, dir string, parts []string) er
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("depmod: %w: %s", err, tail(string(out), 3))
 	}
-	if err := c.extract(ctx, tmp, filepath.Base(releases[0])); err != nil {
-		return err
+	if vmlinux != nil {
+		if err := os.WriteFile(filepath.Join(tmp, "vmlinux"), vmlinux, 0o644); err != nil {
+			return err
+		}
 	}
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return err
 	}
 	return os.Rename(tmp, dir)
-}
-
-// extract puts the uncompressed kernel beside the compressed one, if QEMU can boot
-// that (it can if the kernel was built with CONFIG_PVH).
-func (c *cache) extract(ctx context.Context, dir, release string) error {
-	config, err := os.ReadFile(filepath.Join(dir, "boot", "config-"+release))
-	if err != nil || !bytes.Contains(config, []byte("\nCONFIG_PVH=y\n")) {
-		return nil
-	}
-	image, err := os.ReadFile(filepath.Join(dir, "boot", "vmlinuz-"+release))
-	if err != nil {
-		return err
-	}
-	vmlinux, err := uncompress(ctx, image)
-	if err != nil {
-		c.log("booting will be slower: %v", err)
-		return nil
-	}
-	return os.WriteFile(filepath.Join(dir, "vmlinux"), vmlinux, 0o644)
 }
 
 // modules returns the files of the named modules and of all they depend on, each
@@ -209,6 +205,9 @@ func (k *kernel) modules(names ...string) ([]string, error) {
 
 func (k *kernel) moduleDir() string { return filepath.Join(k.dir, "lib", "modules", k.release) }
 
+// modulePackers are the programs that unpack modules of a suffix.
+var modulePackers = map[string]string{".xz": "xz", ".zst": "zstd"}
+
 // readModule reads a module's file, unpacked: busybox's insmod wants it so.
 func (k *kernel) readModule(ctx context.Context, file string) ([]byte, error) {
 	name := filepath.Join(k.moduleDir(), file)
@@ -224,10 +223,9 @@ func (k *kernel) readModule(ctx context.Context, file string) ([]byte, error) {
 		}
 		return io.ReadAll(r)
 	case ".xz", ".zst":
-		program := map[string]string{".xz": "xz", ".zst": "zstd"}[path.Ext(file)]
-		out, err := exec.CommandContext(ctx, program, "-dcq", name).Output()
+		out, err := k.unpack.command(ctx, "-dcq", name).Output()
 		if err != nil {
-			return nil, fmt.Errorf("%s -dc %s: %w", program, name, err)
+			return nil, fmt.Errorf("%s -dc %s: %w", k.unpack.name, name, err)
 		}
 		return out, nil
 	}

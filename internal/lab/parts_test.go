@@ -141,11 +141,29 @@ func TestUncompress(t *testing.T) {
 		{"broken", func(b []byte) []byte { copy(b[1024:], "\x1f\x8b"); return b }, "gzip"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := uncompress(t.Context(), c.edit(append([]byte(nil), image...)))
+			_, err := (&cache{dir: t.TempDir(), log: quiet}).uncompress(t.Context(), c.edit(append([]byte(nil), image...)))
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+// A package that the archive does not have is asked for once a day, not at every run of the demo.
+func TestNone(t *testing.T) {
+	c := &cache{dir: t.TempDir(), log: quiet}
+	if err := os.MkdirAll(c.path("resolved"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := replace(c.answer("one x")+".none", "no x"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.resolved(t.Context(), "one x", 0, func(*apt) ([]deb, error) {
+		t.Error("the archive was asked")
+		return nil, nil
+	}, "x")
+	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "no x") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -14,15 +14,18 @@ import (
 )
 
 // Prepare fetches what every VM needs, udev, and the packages pkgs as [Fetch] does,
-// and says by log what it does. Once all is there it fetches nothing. It also removes
-// from the cache what newer versions have replaced.
+// and says by log what it does. Once all is there it fetches nothing. What failed a while ago
+// it tries again, and it removes from the cache what newer versions have replaced.
 func Prepare(ctx context.Context, log func(format string, args ...any), pkgs ...string) error {
 	c, err := openCache(log)
 	if err != nil {
 		return err
 	}
-	if err := os.Remove(c.path("failed")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	forget, _ := filepath.Glob(c.path("resolved", "*.none"))
+	for _, file := range append(forget, c.path("failed")) {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	m, err := c.machine(ctx, "udev")
 	if err != nil {

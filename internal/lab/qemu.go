@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -53,13 +54,18 @@ func (c *cache) machine(ctx context.Context, pkgs ...string) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.busybox = filepath.Join(busybox[0], "bin", "busybox")
+	m.busybox = filepath.Join(busybox[0], "usr", "bin", "busybox")
 	for _, p := range append([]string{"kmod"}, pkgs...) {
 		layers, err := c.missing(ctx, p)
 		if err != nil {
 			return nil, err
 		}
-		m.layers = append(m.layers, layers...)
+		for _, l := range layers {
+			// What two packages both need is one layer: overlayfs refuses a directory twice.
+			if !slices.Contains(m.layers, l) {
+				m.layers = append(m.layers, l)
+			}
+		}
 	}
 	m.layers = append(m.layers, m.kernel.dir)
 	return &m, nil

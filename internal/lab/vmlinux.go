@@ -8,7 +8,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os/exec"
+	"os"
+	"path/filepath"
 )
 
 // compressions are what a kernel's payload may be packed with, known by their first
@@ -24,6 +25,39 @@ var compressions = []struct {
 	{"\x1f\x8b", "gzip", 0},
 }
 
+// packers are the packages that the programs which unpack kernels and modules come in: a
+// minimal system has none but gzip.
+var packers = map[string]string{"xz": "xz-utils", "zstd": "zstd", "lz4": "lz4", "gzip": "gzip"}
+
+// vmlinux returns the uncompressed kernel among the unpacked packages of one, nil if
+// QEMU cannot boot that (it can if the kernel was built with CONFIG_PVH).
+func (c *cache) vmlinux(ctx context.Context, parts []string) []byte {
+	var pvh bool
+	var image string
+	for _, part := range parts {
+		configs, _ := filepath.Glob(filepath.Join(part, "boot", "config-*"))
+		for _, file := range configs {
+			config, err := os.ReadFile(file)
+			pvh = pvh || err == nil && bytes.Contains(config, []byte("\nCONFIG_PVH=y\n"))
+		}
+		if images, _ := filepath.Glob(filepath.Join(part, "boot", "vmlinuz-*")); len(images) > 0 {
+			image = images[0]
+		}
+	}
+	if !pvh {
+		return nil
+	}
+	b, err := os.ReadFile(image)
+	if err == nil {
+		b, err = c.uncompress(ctx, b)
+	}
+	if err != nil {
+		c.log("booting will be slower: %v", err)
+		return nil
+	}
+	return b
+}
+
 // uncompress returns the ELF kernel within a bzImage. QEMU enters that directly; the
 // image would spend half of the boot on unpacking itself in the emulator. The header
 // is little endian (Documentation/arch/x86/boot.rst):
@@ -33,7 +67,7 @@ var compressions = []struct {
 //	0x202   4       "HdrS"
 //	0x248   4       where the packed kernel starts in the main part
 //	0x24c   4       its length
-func uncompress(ctx context.Context, image []byte) ([]byte, error) {
+func (c *cache) uncompress(ctx context.Context, image []byte) ([]byte, error) {
 	if len(image) < 0x250 || string(image[0x202:0x206]) != "HdrS" {
 		return nil, errors.New("no bzImage")
 	}
@@ -47,15 +81,19 @@ func uncompress(ctx context.Context, image []byte) ([]byte, error) {
 		return nil, fmt.Errorf("bzImage: its payload ends at %d, the image at %d", end, len(image))
 	}
 	payload := image[start:end]
-	for _, c := range compressions {
-		if !bytes.HasPrefix(payload, []byte(c.magic)) || len(payload) < c.trailer {
+	for _, packed := range compressions {
+		if !bytes.HasPrefix(payload, []byte(packed.magic)) || len(payload) < packed.trailer {
 			continue
 		}
-		cmd := exec.CommandContext(ctx, c.program, "-dcq")
-		cmd.Stdin = bytes.NewReader(payload[:len(payload)-c.trailer])
+		unpack, err := c.tool(ctx, packed.program, packers[packed.program])
+		if err != nil {
+			return nil, err
+		}
+		cmd := unpack.command(ctx, "-dcq")
+		cmd.Stdin = bytes.NewReader(payload[:len(payload)-packed.trailer])
 		out, err := cmd.Output()
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", c.program, err)
+			return nil, fmt.Errorf("%s: %w", packed.program, err)
 		}
 		if !bytes.HasPrefix(out, []byte("\x7fELF")) {
 			return nil, errors.New("bzImage: its payload is no ELF file")

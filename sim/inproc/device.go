@@ -2,7 +2,7 @@ package inproc
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"os"
 	"sync"
 	"time"
@@ -204,7 +204,7 @@ func (d *device) configure(value uint8) error {
 // configuration is selected again.
 func (d *device) reset() error {
 	d.mu.Lock()
-	d.abort(errors.Join(usb.ErrProtocol, errors.New("the port was reset")), func(*flight) bool { return true })
+	d.abort(fmt.Errorf("%w: the port was reset", usb.ErrProtocol), func(*flight) bool { return true })
 	config, old := d.config, d.desc.Raw
 	d.mu.Unlock()
 	raw, err := d.describe()

@@ -67,21 +67,30 @@ func (h *handle) Configure(ctx context.Context, value uint8) error {
 
 func (h *handle) Claim(ctx context.Context, iface uint8) error {
 	return h.locked(ctx, "claim", func(d *device) error {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if !d.has(iface) {
-			return fmt.Errorf("the active configuration has no interface %d", iface)
+		detached, err := d.claim(h, iface)
+		if detached {
+			d.slot.host.changed()
 		}
-		if other := d.claims[iface]; other != nil && other != h {
-			return usb.ErrBusy
-		}
-		d.claims[iface] = h
-		if d.drivers[iface] != "" {
-			d.unbind(iface)
-			go d.slot.host.changed()
-		}
-		return nil
+		return err
 	})
+}
+
+// claim gives an interface to a handle. It says whether a driver had it.
+func (d *device) claim(h *handle, iface uint8) (detached bool, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.has(iface) {
+		return false, fmt.Errorf("the active configuration has no interface %d", iface)
+	}
+	if other := d.claims[iface]; other != nil && other != h {
+		return false, usb.ErrBusy
+	}
+	d.claims[iface] = h
+	detached = d.drivers[iface] != ""
+	if detached {
+		d.unbind(iface)
+	}
+	return detached, nil
 }
 
 // has says whether the active configuration has an interface. d.mu is held.

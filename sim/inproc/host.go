@@ -162,6 +162,7 @@ type Port struct {
 
 	plug sync.Mutex // held by Attach and Detach
 	dev  *device    // what is attached; guarded by host.mu
+	last int        // the device number that was given last; guarded by host.mu
 }
 
 var _ usbdev.Port = (*Port)(nil)
@@ -171,6 +172,16 @@ func (p *Port) Name() usb.Port { return p.name }
 
 // Attach implements [usbdev.Port].
 func (p *Port) Attach(ctx context.Context, dev usbdev.Device) error {
+	return p.attach(ctx, dev, false)
+}
+
+// AttachSame is Attach to the device number of what was attached here before, as it may happen
+// when the bus has given all others in between.
+func (p *Port) AttachSame(ctx context.Context, dev usbdev.Device) error {
+	return p.attach(ctx, dev, true)
+}
+
+func (p *Port) attach(ctx context.Context, dev usbdev.Device, same bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -181,6 +192,10 @@ func (p *Port) Attach(ctx context.Context, dev usbdev.Device) error {
 	defer h.mu.Unlock()
 	if p.dev != nil {
 		return fmt.Errorf("port %s: occupied", p.name)
+	}
+	if same && p.last > 0 {
+		bus, _ := split(h.at(p.name, dev.Descriptors().Speed))
+		h.last[bus] = p.last - 1
 	}
 	h.attach(p, dev)
 	return nil
@@ -203,7 +218,7 @@ func (h *Host) attach(p *Port, dev usbdev.Device) {
 			break
 		}
 	}
-	h.last[bus] = address
+	h.last[bus], p.last = address, address
 	p.dev = newDevice(p, dev, port, bus, address)
 	p.dev.work.Add(1)
 	go p.dev.enumerate()

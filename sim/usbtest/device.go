@@ -41,7 +41,8 @@ const maxStore = 4096
 
 const stringExtra = 5 // index of a string that no standard descriptor names
 
-var strings = [...]string{1: "snag", 2: "Prüfling \U0001f41f", 3: "0123456789abcdef", stringExtra: "extra"}
+// texts are the strings by index.
+var texts = [...]string{1: "snag", 2: "Prüfling \U0001f41f", 3: "0123456789abcdef", stringExtra: "extra"}
 
 // Options say how a Device differs from the usual one.
 type Options struct {
@@ -50,14 +51,13 @@ type Options struct {
 	NoHID bool         // leaves out the interface that has a kernel driver
 }
 
-// Device is the device under test's counterpart: a gadget whose ends of the pipes are the test's, with two configurations
+// Device is a gadget whose ends of the pipes are the test's. It keeps the control requests that it got. It has two
+// configurations:
 //
 //	configuration 1: interface 0 (vendor): setting 0 bulk, setting 1 interrupt endpoints of 1024-byte packets
 //	                 interface 1 (vendor): interrupt endpoints of 64-byte packets
 //	                 interface 2 (HID): an interrupt IN endpoint
 //	configuration 2: interface 0 as in configuration 1
-//
-// It keeps the control requests that it got.
 type Device struct {
 	*usbdev.Gadget
 
@@ -102,8 +102,8 @@ func NewDevice(o Options) *Device {
 	d := &Device{silent: make(chan struct{}, 1)}
 	d.Gadget = usbdev.NewGadget(&usbdev.Descriptors{
 		Speed: o.Speed, ID: o.ID, Release: 0x0123,
-		Manufacturer: strings[1], Product: strings[2], Serial: strings[3],
-		Strings: map[uint8]string{stringExtra: strings[stringExtra]},
+		Manufacturer: texts[1], Product: texts[2], Serial: texts[3],
+		Strings: map[uint8]string{stringExtra: texts[stringExtra]},
 		Configs: []usbdev.Config{
 			{Value: 1, Attributes: 0x40, MaxPower: 1, Interfaces: all},
 			{Value: 2, Attributes: 0x40, MaxPower: 1, Interfaces: first},

@@ -335,7 +335,7 @@ func fiveDevices(t *T) {
 				}
 				one.write(dev, bulkIn, data)
 				one.read(h, bulkIn, size, data)
-				if s, err := usb.String(one.step(), h, stringExtra); s != strings[stringExtra] {
+				if s, err := usb.String(one.step(), h, stringExtra); s != texts[stringExtra] {
 					one.errorf("string %q, %v", s, err)
 				}
 			})

@@ -44,11 +44,14 @@ type (
 	}
 	causeless  struct{ usb.Handle }
 	neverBusy  struct{ usb.Handle }
-	closesOnce struct{ usb.Handle }
-	impatient  struct{ usb.Handle }
-	swallows   struct{ usb.Handle }
-	shortens   struct{ usb.Handle }
-	swaps      struct{ usb.Handle }
+	closesOnce struct {
+		usb.Handle
+		closed bool
+	}
+	impatient struct{ usb.Handle }
+	swallows  struct{ usb.Handle }
+	shortens  struct{ usb.Handle }
+	swaps     struct{ usb.Handle }
 )
 
 func (h zeroLengthPackets) Out(ctx context.Context, ep uint8, data []byte) (int, error) {
@@ -124,12 +127,11 @@ func (h neverBusy) Claim(ctx context.Context, iface uint8) error {
 }
 
 func (h *closesOnce) Close() error {
-	if h.Handle == nil {
+	if h.closed {
 		return errors.New("closed")
 	}
-	err := h.Handle.Close()
-	h.Handle = nil
-	return err
+	h.closed = true
+	return h.Handle.Close()
 }
 
 func (h impatient) In(ctx context.Context, ep uint8, buf []byte) (int, error) {
@@ -158,6 +160,9 @@ func (h swaps) Out(ctx context.Context, ep uint8, data []byte) (int, error) {
 	return h.Handle.Out(ctx, ep, data)
 }
 
+// shortly is how long these tests wait for what does not come.
+const shortly = 300 * time.Millisecond
+
 // TestFlaws checks that the suite finds what is wrong with a host.
 func TestFlaws(t *testing.T) {
 	for name, tc := range map[string]struct {
@@ -175,7 +180,7 @@ func TestFlaws(t *testing.T) {
 		"spares requests":              {open: func(h usb.Handle) usb.Handle { return sparesRequests{h, make(map[uint8]uint8)} }, want: []string{"alternate settings"}},
 		"hides causes":                 {open: func(h usb.Handle) usb.Handle { return causeless{h} }, want: []string{"overflow", "stall and recovery", "cancel", "deadline", "ended context", "unplug", "re-enumeration"}},
 		"is never busy":                {open: func(h usb.Handle) usb.Handle { return neverBusy{h} }, want: []string{"claim conflict"}},
-		"closes once":                  {open: func(h usb.Handle) usb.Handle { return &closesOnce{h} }, want: []string{"close"}},
+		"closes once":                  {open: func(h usb.Handle) usb.Handle { return &closesOnce{Handle: h} }, want: []string{"close"}},
 		"is impatient":                 {open: func(h usb.Handle) usb.Handle { return impatient{h} }, want: []string{"deadline"}},
 		"cuts large transfers":         {open: func(h usb.Handle) usb.Handle { return shortens{h} }, want: []string{"64 KiB", "early end of a large buffer"}},
 		"mixes data up":                {open: func(h usb.Handle) usb.Handle { return swaps{h} }, want: []string{"64 KiB", "five devices"}},
@@ -189,7 +194,7 @@ func TestFlaws(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			host := inproc.New()
-			lab := Lab{Host: flawed{host, tc.open, tc.find}, patience: time.Second}
+			lab := Lab{Host: flawed{host, tc.open, tc.find}, patience: shortly}
 			for _, port := range []usb.Port{"1-1", "1-2", "1-3", "1-4", "1-5"} {
 				lab.Ports = append(lab.Ports, host.Port(port))
 			}
@@ -217,7 +222,7 @@ func TestJudge(t *testing.T) {
 }
 
 func TestPanic(t *testing.T) {
-	_, err := perform(t, &Lab{patience: time.Second}, func(*T) { panic("a bug of the host") })
+	_, err := perform(t, &Lab{patience: shortly}, func(*T) { panic("a bug of the host") })
 	if err == nil {
 		t.Error("a panic is no failure")
 	}

@@ -44,11 +44,11 @@ func control(t *T) {
 func stringDescriptors(t *T) {
 	dev := NewDevice(Options{})
 	d := t.plug(0, dev)
-	if d.Manufacturer != strings[1] || d.Product != strings[2] || d.Serial != strings[3] {
+	if d.Manufacturer != texts[1] || d.Product != texts[2] || d.Serial != texts[3] {
 		t.errorf("listed as %q, %q, %q", d.Manufacturer, d.Product, d.Serial)
 	}
 	h := t.open(d)
-	for i, want := range strings {
+	for i, want := range texts {
 		if want == "" && i != 0 {
 			continue
 		}

@@ -45,6 +45,7 @@ type Port struct {
 	name   usb.Port // as the kernel names what is plugged in there
 
 	mu   sync.Mutex
+	conn *os.File // this side's end of the socket pair
 	stop context.CancelFunc
 	done chan struct{} // closed when the device's server has ended
 }
@@ -168,12 +169,32 @@ func (p *Port) Attach(ctx context.Context, dev usbdev.Device) error {
 	unix.SetNonblock(fds[0], true)
 	conn := os.NewFile(uintptr(fds[0]), "vhci "+string(p.name))
 	serveCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	p.stop, p.done = stop, make(chan struct{})
+	p.conn, p.stop, p.done = conn, stop, make(chan struct{})
 	go func(done chan struct{}) {
 		defer close(done)
 		usbip.Serve(serveCtx, conn, dev)
 	}(p.done)
 	return nil
+}
+
+// drainTimeout bounds how long the kernel may take to read what the device has answered.
+const drainTimeout = 2 * time.Second
+
+// drain waits until the kernel has read all answers: it drops those that it has not at a detach, which
+// no device on a wire could do to it.
+func drain(conn *os.File) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return
+	}
+	for deadline := time.Now().Add(drainTimeout); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		var unread int
+		var queryErr error
+		err := raw.Control(func(fd uintptr) { unread, queryErr = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+		if err != nil || queryErr != nil || unread == 0 {
+			return
+		}
+	}
 }
 
 // give hands the kernel a socket that carries a device.
@@ -204,6 +225,7 @@ func (p *Port) Detach() error {
 	if p.done == nil {
 		return nil
 	}
+	drain(p.conn)
 	err := os.WriteFile(dir+"/detach", []byte(strconv.Itoa(p.number)), 0)
 	p.stop()
 	<-p.done

@@ -167,8 +167,8 @@ func (d *Device) interrupt() bool { return d.out.Address != 0 && !d.ForceControl
 
 // SendAll sends one output report for each payload, with several in flight if they go to an interrupt endpoint. All
 // payloads but the last must have padTo bytes; the last is filled up with zeros. A payload may be changed when the next
-// one is asked for. It returns how many bytes of the payloads the device took. idle bounds the time in which the device takes
-// no report, ctx the whole.
+// one is asked for. It returns how many bytes of the payloads the device took. idle bounds the time in which the device
+// takes no report (0: [usb.DefaultTimeout]), ctx the whole.
 func (d *Device) SendAll(ctx context.Context, id uint8, padTo int, idle time.Duration, payloads iter.Seq[[]byte]) (int64, error) {
 	var offered, wire int64
 	var buf []byte
@@ -188,6 +188,9 @@ func (d *Device) SendAll(ctx context.Context, id uint8, padTo int, idle time.Dur
 			err = fmt.Errorf("HID output report %d: %w", id, err)
 		}
 	} else {
+		if idle <= 0 {
+			idle = usb.DefaultTimeout
+		}
 		reports(func(b []byte) bool {
 			one, cancel := context.WithTimeout(ctx, idle)
 			defer cancel()

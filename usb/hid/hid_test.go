@@ -161,7 +161,7 @@ func TestSendAll(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBoard(sdp, interrupt)
 			_, d := open(t, b)
-			n, err := d.SendAll(t.Context(), 2, 1024, time.Second, slices.Chunk(data, 1024))
+			n, err := d.SendAll(t.Context(), 2, 1024, 0, slices.Chunk(data, 1024))
 			if n != int64(len(data)) || err != nil {
 				t.Errorf("interrupt %t: %d bytes, %v", interrupt, n, err)
 			}

@@ -1,0 +1,311 @@
+package imx
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"snag/event"
+	"snag/firmware"
+	"snag/socs"
+	"snag/usb"
+)
+
+// scripted is a device that answers what the host sends it by a function. A nil answer stands for the end of its enumeration.
+type scripted struct {
+	desc    *usb.Descriptors
+	reports []byte // the report descriptor
+	answer  func(out []byte) [][]byte
+	queue   [][]byte
+	sent    [][]byte
+	gone    chan struct{}
+}
+
+var (
+	hidDescriptors = &usb.Descriptors{Configs: []usb.ConfigDescriptor{{Value: 1, Settings: []usb.Setting{{
+		Class: 3, Endpoints: []usb.Endpoint{{Address: 0x81, Type: usb.Interrupt, MaxPacket: 64}},
+	}}}}}
+	bulkDescriptors = &usb.Descriptors{Configs: []usb.ConfigDescriptor{{Value: 1, Settings: []usb.Setting{{
+		Class: 255, Endpoints: []usb.Endpoint{{Address: 0x82, Type: usb.Bulk, MaxPacket: 512}, {Address: 1, Type: usb.Bulk, MaxPacket: 512}},
+	}}}}}
+)
+
+// reportDescriptor has the four reports of SDP, with data of some size.
+func reportDescriptor(data int) []byte {
+	b := []byte{0x75, 8}
+	for _, r := range []struct {
+		id, kind byte
+		size     int
+	}{{1, 0x91, 16}, {2, 0x91, data}, {3, 0x81, 4}, {4, 0x81, 64}} {
+		b = append(b, 0x85, r.id, 0x96, byte(r.size), byte(r.size>>8), r.kind, 2)
+	}
+	return b
+}
+
+func (s *scripted) Device() usb.Device {
+	return usb.Device{Port: "1-1", ID: usb.ID{Vendor: 1, Product: 2}, Config: 1, Interfaces: []usb.Interface{{}}}
+}
+func (s *scripted) Descriptors() *usb.Descriptors              { return s.desc }
+func (s *scripted) Configure(context.Context, uint8) error     { return nil }
+func (s *scripted) Claim(context.Context, uint8) error         { return nil }
+func (s *scripted) Release(context.Context, uint8) error       { return nil }
+func (s *scripted) SetAlt(context.Context, uint8, uint8) error { return nil }
+func (s *scripted) ClearHalt(context.Context, uint8) error     { return nil }
+func (s *scripted) Reset(context.Context) error                { return nil }
+func (s *scripted) Gone() <-chan struct{}                      { return s.gone }
+func (s *scripted) Close() error                               { return nil }
+func (s *scripted) Out(_ context.Context, _ uint8, data []byte) (int, error) {
+	data = slices.Clone(data)
+	s.sent = append(s.sent, data)
+	s.queue = append(s.queue, s.answer(data)...)
+	return len(data), nil
+}
+
+func (s *scripted) Stream(ctx context.Context, ep uint8, _ time.Duration, transfers iter.Seq[[]byte]) (int64, error) {
+	var n int64
+	for t := range transfers {
+		s.Out(ctx, ep, t)
+		n += int64(len(t))
+	}
+	return n, nil
+}
+
+func (s *scripted) Control(ctx context.Context, setup usb.Setup, data []byte) (int, error) {
+	if setup.ToHost() {
+		return copy(data, s.reports), nil
+	}
+	return s.Out(ctx, 0, data)
+}
+
+func (s *scripted) In(ctx context.Context, ep uint8, buf []byte) (int, error) {
+	if len(s.queue) == 0 {
+		<-ctx.Done()
+		return 0, &usb.TransferError{Op: "in", Endpoint: int(ep), Err: ctx.Err()}
+	}
+	b := s.queue[0]
+	s.queue = s.queue[1:]
+	if b == nil {
+		// The host notices a little later that it is gone.
+		time.AfterFunc(100*time.Millisecond, func() { close(s.gone) })
+		return 0, &usb.TransferError{Op: "in", Endpoint: int(ep), Err: usb.ErrProtocol}
+	}
+	return copy(buf, b), nil
+}
+
+// serveScripted has a scripted device served as the ROM of a model, with an image of 5000 bytes at 0x10000000.
+func serveScripted(t *testing.T, model string, s *scripted, commands []firmware.DCDCommand) ([]event.Body, bool, error) {
+	t.Helper()
+	chip, err := chipOf(socs.Model{Name: model})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.gone = make(chan struct{})
+	b := &eventBoard{}
+	r := &recovery{chip: chip, board: b, endLog: noLog, plan: &plan{images: []image{{
+		path: "u-boot.imx", ivt: &firmware.IVT{}, data: make([]byte, 5000), addr: 0x10000000, dcd: commands,
+	}}}}
+	done, err := r.serve(t.Context(), &socs.Stage{Port: "1-1", ROM: true, USB: s, Gone: s.gone, Since: time.Now()})
+	return b.events, done, err
+}
+
+type eventBoard struct{ events []event.Body }
+
+func (b *eventBoard) Next(context.Context) (*socs.Stage, error) { return nil, errors.New("no stage") }
+func (b *eventBoard) Emit(_ string, e event.Body)               { b.events = append(b.events, e) }
+
+// report is an input report.
+func report(id byte, w word) []byte { return append([]byte{id}, w[:]...) }
+
+// answerHID answers a report as an open part does, and a jump with what is told.
+func answerHID(out []byte, jumped ...[]byte) [][]byte {
+	hab := report(reportHAB, wordOpen)
+	if out[0] == reportData {
+		return nil
+	}
+	switch binary.BigEndian.Uint16(out[1:]) {
+	case cmdJump:
+		return append([][]byte{hab}, jumped...)
+	case cmdSkipDCD:
+		return [][]byte{hab, report(reportStatus, wordSkipped)}
+	case cmdWriteFile:
+		return [][]byte{hab, report(reportStatus, wordComplete)}
+	}
+	return [][]byte{hab, report(reportStatus, wordWritten)}
+}
+
+// What devices say that is not as usual, over HID.
+func TestAnswers(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		data   int    // size of data reports that the device announces
+		before []byte // waits in the device already
+		jumped [][]byte
+		says   string // the error, or else an event
+		fails  bool
+	}{
+		{name: "as usual", data: 1024, says: "the part is open"},
+		{name: "left by another program", data: 1024, before: report(reportStatus, wordComplete)},
+		{name: "left by another program, unknown", data: 1024, before: report(9, wordComplete), says: "expected report 3, got report 9: 88 88 88 88", fails: true},
+		{name: "smaller reports", data: 64, says: "the device announces data reports of 64 bytes, expected 1024"},
+		{name: "larger reports", data: 4096},
+		{name: "warning after the jump", data: 1024, jumped: [][]byte{report(reportStatus, word{habWarning, 0x30, 0x0a, 0x1d})}, says: "69 30 0a 1d: warning, engine failure, in authentication, CAAM"},
+		{name: "refused", data: 1024, jumped: [][]byte{report(reportStatus, word{habFailure, 0x05, 0x0a, 0})}, says: "was refused: expected no status, got 33 05 0a 00: failure, invalid IVT, in authentication, any engine", fails: true},
+		{name: "answer that is no status", data: 1024, jumped: [][]byte{report(reportStatus, word{1, 2, 3, 4})}, says: "01 02 03 04: unknown 0x01, unknown 0x02, in unknown 0x03, unknown 0x04", fails: true},
+		{name: "short status", data: 1024, jumped: [][]byte{{reportStatus, habFailure}}, says: "expected 4 bytes in report 4, got 1: 33", fails: true},
+		{name: "leaves", data: 1024, jumped: [][]byte{nil}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &scripted{desc: hidDescriptors, reports: reportDescriptor(tc.data), answer: func(out []byte) [][]byte { return answerHID(out, tc.jumped...) }}
+				if tc.before != nil {
+					s.queue = append(s.queue, tc.before)
+				}
+				events, done, err := serveScripted(t, "imx6ull", s, nil)
+				if tc.fails != (err != nil) || done == tc.fails {
+					t.Fatalf("done: %v, error: %v", done, err)
+				}
+				said := fmt.Sprint(events)
+				if tc.fails {
+					stuck, ok := errors.AsType[*socs.BoardError](err)
+					if !ok || stuck.Hint == "" || stuck.Stage != stageROM {
+						t.Errorf("%#v: want a BoardError of the ROM with a hint", err)
+					}
+					said = err.Error()
+				}
+				if !strings.Contains(said, tc.says) {
+					t.Errorf("it said %q, want %q", said, tc.says)
+				}
+				size := min(tc.data, 1024)
+				for _, out := range s.sent {
+					if out[0] == reportData && len(out) != size+1 {
+						t.Errorf("data report of %d bytes, want %d and the ID", len(out), size)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A transfer that fails because the board was unplugged is told from one that went wrong.
+func TestUnpluggedInAnswer(t *testing.T) {
+	for _, unplugged := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &scripted{desc: hidDescriptors, reports: reportDescriptor(1024), answer: func([]byte) [][]byte { return [][]byte{nil} }}
+			if !unplugged {
+				s.answer = func([]byte) [][]byte { return [][]byte{{}} } // an empty report
+			}
+			_, done, err := serveScripted(t, "imx6ull", s, nil)
+			if done || unplugged != (err == nil) {
+				t.Errorf("unplugged %v: done %v, %v", unplugged, done, err)
+			}
+		})
+	}
+}
+
+// A DCD is executed register by register where the ROM cannot.
+func TestExecuteDCD(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		dcd   []firmware.DCDCommand
+		start uint32 // of the register
+		want  uint32
+		reads int
+		says  string // the error
+	}{
+		{"write", []firmware.DCDCommand{{Op: firmware.DCDWrite, Width: 4, Address: 0x100, Value: 0x12345678}}, 1, 0x12345678, 0, ""},
+		{"write 16 bits", []firmware.DCDCommand{{Op: firmware.DCDWrite, Width: 2, Address: 0x100, Value: 0x5678}}, 0xffffffff, 0xffff5678, 0, ""},
+		{"write 8 bits", []firmware.DCDCommand{{Op: firmware.DCDWrite, Width: 1, Address: 0x100, Value: 0x78}}, 0xffffffff, 0xffffff78, 0, ""},
+		{"set", []firmware.DCDCommand{{Op: firmware.DCDSet, Width: 4, Address: 0x100, Value: 0xf0}}, 0x10f, 0x1ff, 1, ""},
+		{"clear", []firmware.DCDCommand{{Op: firmware.DCDClear, Width: 4, Address: 0x100, Value: 0xf}}, 0x10f, 0x100, 1, ""},
+		{"set 8 bits", []firmware.DCDCommand{{Op: firmware.DCDSet, Width: 1, Address: 0x100, Value: 0xf0}}, 0x10f, 0x1ff, 1, ""},
+		{"check", []firmware.DCDCommand{{Op: firmware.DCDCheck, Width: 4, Address: 0x100, Value: 0xf, Condition: firmware.AllSet}}, 0x10f, 0x10f, 1, ""},
+		{"check in vain", []firmware.DCDCommand{{Op: firmware.DCDCheck, Width: 4, Address: 0x100, Value: 0xf0, Condition: firmware.AnySet}}, 0x10f, 0x10f, 3001, "check of register 0x00000100"},
+		{"check three times", []firmware.DCDCommand{{Op: firmware.DCDCheck, Width: 4, Address: 0x100, Value: 0xf0, HasCount: true, Count: 3, Condition: firmware.AllSet}}, 0x10f, 0x10f, 3, "3 times: expected all set of 0xf0, got 0x10f"},
+		{"check left out", []firmware.DCDCommand{{Op: firmware.DCDCheck, Width: 4, Address: 0x100, Value: 0xf0, HasCount: true, Condition: firmware.AllSet}}, 0x10f, 0x10f, 0, ""},
+		{"nop", []firmware.DCDCommand{{Op: firmware.DCDNOP}}, 1, 1, 0, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				register, reads := make([]byte, 4), 0
+				binary.LittleEndian.PutUint32(register, tc.start)
+				s := &scripted{desc: bulkDescriptors, answer: func(out []byte) [][]byte {
+					if len(out) != commandSize {
+						return nil // the file
+					}
+					width := int(out[6]) / 8
+					switch binary.BigEndian.Uint16(out) {
+					case cmdReadRegister:
+						reads++
+						return [][]byte{wordOpen[:], slices.Clone(register[:width])}
+					case cmdWriteRegister:
+						value := binary.BigEndian.Uint32(out[11:])
+						for i := range width {
+							register[i] = byte(value >> (8 * i))
+						}
+						return [][]byte{wordOpen[:], wordWritten[:]}
+					case cmdErrorStatus:
+						return [][]byte{wordComplete[:]}
+					}
+					return [][]byte{wordOpen[:]}
+				}}
+				_, done, err := serveScripted(t, "imx53", s, tc.dcd)
+				if tc.says == "" && (err != nil || !done) || tc.says != "" && (err == nil || !strings.Contains(err.Error(), tc.says)) {
+					t.Errorf("done %v, %v; want %q", done, err, tc.says)
+				}
+				if got := binary.LittleEndian.Uint32(register); got != tc.want || reads < tc.reads || reads > tc.reads+2 {
+					t.Errorf("the register is %#x after %d reads, want %#x and %d", got, reads, tc.want, tc.reads)
+				}
+			})
+		})
+	}
+}
+
+// The boot stages of a card end where its first partition begins.
+func TestBootArea(t *testing.T) {
+	mbr := func(entries ...uint32) []byte {
+		b := make([]byte, 100*512)
+		b[510], b[511] = 0x55, 0xaa
+		for i, lba := range entries {
+			b[446+16*i+4] = 0x83
+			binary.LittleEndian.PutUint32(b[446+16*i+8:], lba)
+		}
+		return b
+	}
+	gpt := mbr(1)
+	copy(gpt[512:], "EFI PART")
+	binary.LittleEndian.PutUint64(gpt[512+72:], 2)
+	binary.LittleEndian.PutUint32(gpt[512+80:], 128)
+	binary.LittleEndian.PutUint32(gpt[512+84:], 128)
+	for i, lba := range []uint64{60, 50} {
+		entry := gpt[2*512+128*i:]
+		entry[0] = 1
+		binary.LittleEndian.PutUint64(entry[32:], lba)
+	}
+	lying := slices.Clone(gpt)
+	binary.LittleEndian.PutUint64(lying[512+72:], 1<<60)
+	for _, tc := range []struct {
+		name string
+		data []byte
+		want int // blocks; 0 for no card
+	}{
+		{"none", make([]byte, 5000), 0},
+		{"short", []byte{1}, 0},
+		{"no partition", mbr(), 0},
+		{"two", mbr(80, 40), 40},
+		{"behind the end", mbr(200), 0},
+		{"GPT", gpt, 50},
+		{"GPT that lies", lying, 0},
+	} {
+		area, cut := bootArea(tc.data)
+		if cut != (tc.want > 0) || cut && len(area) != tc.want*512 || !cut && len(area) != len(tc.data) {
+			t.Errorf("%s: %d bytes, %v, want %d blocks", tc.name, len(area), cut, tc.want)
+		}
+	}
+}

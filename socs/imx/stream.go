@@ -1,0 +1,199 @@
+package imx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"snag/event"
+	"snag/firmware"
+	"snag/socs"
+	"snag/usb/hid"
+)
+
+// streamed plans a stream: all of the file, or the container set that the ROM takes, and what is left for SPL.
+func (c *checker) streamed(p *plan, img socs.Image) ([]byte, error) {
+	switch {
+	case c.sb:
+		return c.bootStream(p, img)
+	case c.container:
+		return c.containers(p, img)
+	}
+	v, err := firmware.FindIVT(img.Data, 0)
+	if errors.Is(err, firmware.ErrTruncated) {
+		return nil, refuse(again, "%w", err)
+	} else if err != nil {
+		return nil, c.unlike(img.Data, "flash.bin", err)
+	}
+	if _, err := c.image(slotFlash, img, v); err != nil {
+		return nil, err
+	}
+	c.front(slotFlash, v)
+	data := img.Data[v.Offset:]
+	const most = 640 << 10 // SPL looks no further: U-Boot, spl_imx_romapi.c
+	off, ok := findSecond(data, firmware.IVTSize, v.End()-v.Offset)
+	switch {
+	case !ok:
+		c.warn(slotFlash, "no U-Boot is recognised behind the first stage, which ends at %#x: SPL will ask the ROM for it in vain", v.End())
+	case off > most:
+		c.warn(slotFlash, "U-Boot stands at %#x: SPL looks for it in the first %#x bytes after itself", off, most)
+	default:
+		c.note(slotFlash, "the second stage stands at %#x: %s; SPL asks the ROM for it in the same stream", v.Offset+off, firmware.Identify(data[off:]))
+		if _, err := c.secondStage(slotFlash, img.Path, data[off:]); err != nil {
+			return nil, err
+		}
+	}
+	p.stream = &payload{path: img.Path, data: data}
+	return data, nil
+}
+
+// bootStream plans a boot stream of i.MX23 and 28.
+func (c *checker) bootStream(p *plan, img socs.Image) ([]byte, error) {
+	if firmware.Identify(img.Data).Kind != firmware.KindBootStream {
+		return nil, c.unlike(img.Data, "u-boot.sb", nil)
+	}
+	sb, err := firmware.ParseBootStream(img.Data)
+	if err != nil {
+		return nil, refuse(again, "%w", err)
+	}
+	if !sb.Opened {
+		c.note(slotFlash, "it is encrypted with a key of the board's owner: what is in it was not checked")
+	}
+	p.stream = &payload{path: img.Path, data: img.Data}
+	return img.Data, nil
+}
+
+// containers plans a file of containers.
+func (c *checker) containers(p *plan, img socs.Image) ([]byte, error) {
+	set, err := firmware.FindContainers(img.Data)
+	if set == nil {
+		return nil, c.unlike(img.Data, "flash.bin", err)
+	}
+	if err != nil {
+		return nil, refuse(again, "%w", err)
+	}
+	if set.Offset > 0 {
+		c.note(slotFlash, "the containers begin at %#x of the file (as in one for a card): what stands before them is not sent", set.Offset)
+	}
+	if err := c.containerSoC(set); err != nil {
+		return nil, err
+	}
+	for _, one := range set.Containers {
+		if by := one.SignedBy(); by == "the owner" {
+			c.note(slotFlash, "the container at %#x is signed by %s: snag cannot verify that", one.Offset, by)
+		}
+	}
+	data := img.Data[set.Offset:]
+	if c.whole {
+		p.stream = &payload{path: img.Path, data: data}
+		off, ok := findSecond(data, set.Next, set.Next)
+		if !ok {
+			c.warn(slotFlash, "no second stage is recognised behind the first, which ends at %#x: SPL will ask the ROM for it in vain", set.Offset+set.Next)
+			return data, nil
+		}
+		c.note(slotFlash, "the second stage stands at %#x: %s; SPL asks the ROM for it in the same stream", set.Offset+off, firmware.Identify(data[off:]))
+		if _, err := c.secondStage(slotFlash, img.Path, data[off:]); err != nil {
+			return nil, err
+		}
+		return data, nil
+	}
+	p.stream = &payload{path: img.Path, data: data[:set.Size]}
+	if set.Next >= len(data) {
+		c.warn(slotFlash, "nothing stands behind the first stage: if that is an SPL there is no U-Boot for it")
+		return data, nil
+	}
+	p.second, err = c.behind(slotFlash, socs.Image{Path: img.Path, Data: data}, 0, set.Next, set.Next)
+	return data, err
+}
+
+// containerSoC looks for signs that containers are for another SoC: their version, and where they load to.
+func (c *checker) containerSoC(set *firmware.ContainerSet) error {
+	switch v := set.Containers[0].Version; {
+	case v == 2 && !c.v2:
+		return refuse(c.other(), "its containers are of version 2, as for i.MX95 and its kin; expected version 0 for %s", c.chip.name)
+	case v == 0 && c.only2:
+		return refuse(c.other(), "its containers are of version 0; expected version 2 for %s", c.chip.name)
+	}
+	var loads []string
+	for _, one := range set.Containers {
+		for _, i := range one.Images {
+			if i.Type() != 3 || i.Size == 0 { // executables
+				continue
+			}
+			if within(c.ocram, i.Load) || within(c.dram, i.Load) {
+				return nil
+			}
+			loads = append(loads, fmt.Sprintf("%#x", i.Load))
+		}
+	}
+	if loads == nil {
+		return nil
+	}
+	return refuse(c.other(), "its programs load to %s, where %s has no memory", strings.Join(slices.Compact(loads), ", "), c.chip.name)
+}
+
+// serveStream pushes the file to a ROM that finds in it what it needs. There is no answer: the ROM takes the data, at last
+// on behalf of SPL, which asks for the rest of the same stream after it has set up the DRAM.
+func (r *recovery) serveStream(ctx context.Context, stage *socs.Stage) error {
+	d, err := r.openHID(ctx, stage, stageROM)
+	if err != nil {
+		return err
+	}
+	file := r.plan.stream
+	size := r.reportSize(d, stageROM, r.report)
+	r.board.Emit(stageROM, event.StageBegun{File: file.path, Bytes: int64(len(file.data))})
+	if r.cbw {
+		short, cancel := context.WithTimeout(ctx, answerTime)
+		defer cancel()
+		block := commandBlock(uint32(len(file.data)))
+		if err := d.Send(short, reportCommand, block, len(block)); err != nil {
+			return fmt.Errorf("command block of the stream: %w", err)
+		}
+	} else {
+		r.startLog(ctx, d)
+	}
+	progress := r.newProgress(stageROM, len(file.data))
+	// The last report is filled up, as by uuu; Snagboot sends a short one.
+	n, err := d.SendAll(ctx, reportData, size, streamIdle, reports(file.data, size, progress.at))
+	if err != nil {
+		return fmt.Errorf("after %d of %d bytes of the stream: %w", n, len(file.data), err)
+	}
+	progress.done()
+	r.done(stage, stageROM, file.path, len(file.data))
+	return nil
+}
+
+// startLog reads what the ROM tells while it boots, until the next stage is there or the recovery ends: uuu (sdps.cpp) takes the
+// text from the fourth byte of a report on.
+func (r *recovery) startLog(ctx context.Context, d *hid.Device) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	done := make(chan struct{})
+	r.endLog = func() { cancel(); <-done; r.endLog = noLog }
+	go func() {
+		defer close(done)
+		const most = 100 // lines; a device may babble
+		for range most {
+			_, b, err := d.Receive(ctx)
+			if err != nil {
+				return
+			}
+			if len(b) <= 3 { // the ID is off
+				continue
+			}
+			text := strings.TrimSpace(strings.Map(printable, strings.TrimRight(string(b[3:]), "\x00")))
+			if text != "" {
+				r.board.Emit("", event.Note{Text: "the ROM's log: " + text})
+			}
+		}
+	}()
+}
+
+func printable(c rune) rune {
+	if c < ' ' || c > '~' {
+		return ' '
+	}
+	return c
+}
