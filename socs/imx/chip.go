@@ -23,6 +23,8 @@ type chip struct {
 	name   string // for people
 	models string // socs' models that have it, by space
 	ids    []usb.ID
+	// release is the first bcdDevice that speaks the protocol (uuu, config.cpp): the ROMs before it are of silicon A0.
+	release uint16
 
 	proto  protocol
 	report int // bytes of a data report without its ID; of a bulk packet
@@ -133,8 +135,8 @@ var chips = []chip{
 	{name: "i.MX8MP", models: "imx865", ids: id(nxp, 0x0146), proto: stream, report: shortReport, whole: true,
 		mx8m: true, arm64: true, entries: []uint32{0x00920000}, ocram: ocram8M, dram: dram8M},
 
-	{name: "i.MX8QM", models: "imx8qm", ids: id(nxp, 0x0129), proto: stream, report: fullReport, container: true, spl: true, arm64: true, ocram: ocram8Q, dram: dram8},
-	{name: "i.MX8QXP", models: "imx8qxp", ids: id(nxp, 0x012f), proto: stream, report: fullReport, container: true, spl: true, arm64: true, ocram: ocram8Q, dram: dram8},
+	{name: "i.MX8QM", models: "imx8qm", ids: id(nxp, 0x0129), release: 2, proto: stream, report: fullReport, container: true, spl: true, arm64: true, ocram: ocram8Q, dram: dram8},
+	{name: "i.MX8QXP", models: "imx8qxp", ids: id(nxp, 0x012f), release: 2, proto: stream, report: fullReport, container: true, spl: true, arm64: true, ocram: ocram8Q, dram: dram8},
 	// 8DXL: Snagboot sends a command block, uuu, which is NXP's own, does not.
 	{name: "i.MX8DXL", models: "imx8dxl", ids: id(nxp, 0x0147), proto: stream, report: fullReport, container: true, spl: true, arm64: true, ocram: ocram8Q, dram: dram8},
 	{name: "i.MX8ULP", models: "imx8ulp", ids: []usb.ID{{Vendor: nxp, Product: 0x014a}, {Vendor: nxp, Product: 0x014b}}, proto: stream, report: shortReport, whole: true,
@@ -148,8 +150,7 @@ var chips = []chip{
 	{name: "i.MX952", models: "imx952", ids: id(nxp, 0x0028), proto: stream, report: shortReport, container: true, v2: true, only2: true, spl: true, arm64: true, ocram: ocram9, dram: dram8},
 }
 
-// identities are what the ROMs show. i.MX8QM and 8QXP of the first silicon revision show a release below firstRelease;
-// they are known all the same, so that they can be refused in words.
+// identities are what the ROMs show, of whatever release: what is too old is refused in words.
 func identities() []socs.Identity {
 	var all []socs.Identity
 	for _, c := range chips {
@@ -158,13 +159,6 @@ func identities() []socs.Identity {
 		}
 	}
 	return all
-}
-
-// firstRelease is the bcdDevice from which on the ROMs of i.MX8QM and 8QXP speak SDPS (uuu, config.cpp).
-const firstRelease = 2
-
-func (c *chip) tooOld(d usb.Device) bool {
-	return c.container && !c.whole && !c.v2 && c.report == fullReport && c.name != "i.MX8DXL" && d.Release < firstRelease
 }
 
 // splIDs are what U-Boot's SPL shows, where it was not given an ID of its own. Mainline U-Boot adds 0x0fff to

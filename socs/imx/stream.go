@@ -159,7 +159,12 @@ func (r *recovery) serveStream(ctx context.Context, stage *socs.Stage) error {
 	// The last report is filled up, as by uuu; Snagboot sends a short one.
 	n, err := d.SendAll(ctx, reportData, size, streamIdle, reports(file.data, size, progress.at))
 	if err != nil {
-		return fmt.Errorf("after %d of %d bytes of the stream: %w", n, len(file.data), err)
+		err = fmt.Errorf("after %d of %d bytes of the stream: %w", n, len(file.data), err)
+		if n > 0 && errors.Is(err, context.DeadlineExceeded) {
+			return &socs.BoardError{Stage: stageROM, Err: err,
+				Hint: "the board takes no more of the file: it does not find in it what it looks for, or SPL could not set up the DRAM; watch its serial console"}
+		}
+		return err
 	}
 	progress.done()
 	r.done(stage, stageROM, file.path, len(file.data))
