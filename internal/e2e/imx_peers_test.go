@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 
 	"snag/internal/lab"
 	"snag/sim/imx"
+	"snag/socs"
 	"snag/usb"
 )
 
@@ -39,6 +41,7 @@ type imxCase struct {
 	uuu     []string   // its script; nil: uuu cannot
 	imxUSB  [][]string // its runs' arguments, by stage; nil: imx_usb cannot
 	partial bool       // imx_usb does the ROM's stage only
+	soc     string     // snag's name of the model, if not the board's
 	differ  string     // why the peers' effects differ
 }
 
@@ -70,6 +73,7 @@ var imxCases = []imxCase{
 	{model: "imx6ul", uuu: done(uuuSDP), imxUSB: firstFile, differ: skipped},
 	{model: "imx6ull", uuu: done(uuuSDP), imxUSB: firstFile, differ: skipped},
 	{model: "imx6sll", uuu: done(uuuSDP), imxUSB: firstFile, differ: skipped},
+	{name: "imx7s", model: "imx7d", soc: "imx7s"},
 	{model: "imx7d", uuu: done(uuuSDP), imxUSB: firstFile, differ: skipped},
 	{model: "imx7ulp", uuu: done(uuuSDP), imxUSB: firstFile, differ: skipped},
 	{model: "imxrt106x", uuu: done(uuuSDP)},
@@ -88,6 +92,7 @@ var imxCases = []imxCase{
 	{model: "imx8mm", uuu: done(uuuSDP, uuuSDPV), imxUSB: firstFile, partial: true},
 	{name: "SDPU", model: "imx8mm", config: imx.Config{SPL: imx.SDPU}, uuu: done(uuuSDP, uuuSDPU)},
 
+	{model: "imx23"}, // no peer knows it
 	{model: "imx28", uuu: done(uuuSDPS)},
 	{model: "imx8qm", uuu: done(uuuSDPS, uuuSDPV)},
 	{model: "imx8qxp", uuu: done(uuuSDPS, uuuSDPV)},
@@ -97,6 +102,9 @@ var imxCases = []imxCase{
 	{model: "imx8ulp", uuu: done(uuuSDPS)},
 	{model: "imx91", uuu: done(cfg815("MX91", "0x0159"), uuuSDPS)},
 	{model: "imx93", uuu: done(cfg815("MX93", "0x014e"), uuuSDPS)},
+	{model: "imx95"},
+	{model: "imx943"},
+	{model: "imx952"},
 }
 
 // cfg815 tells uuu 1.4.193 of a chip that is younger than it.
@@ -131,13 +139,14 @@ func (c *imxCase) imagesOf(t *testing.T, cfg imx.Config) imx.Images {
 	return imx.Images{First: data[0], Second: data[1]}
 }
 
-// TestWithIMXPeers recovers every board that a peer can, and compares what two peers did to the same one.
+// TestWithIMXPeers recovers every board with the peers that can, and with snag, and compares what they did to the same one.
 func TestWithIMXPeers(t *testing.T) {
 	lab.Inside(t)
 	proven := struct {
 		sync.Mutex
 		by map[string][]string
 	}{by: map[string][]string{}}
+	recoveredBySnag := map[string]bool{} // by its name of the model
 	t.Run("all", func(t *testing.T) {
 		for _, c := range imxCases {
 			t.Run(strings.TrimSuffix(c.model+", "+c.name, ", "), func(t *testing.T) {
@@ -164,6 +173,7 @@ func TestWithIMXPeers(t *testing.T) {
 						}
 						return nil
 					}},
+					{"snag", true, func(t *testing.T, b *peerBoard) error { return b.snag(t, nil, cmp.Or(c.soc, c.model)) }},
 				} {
 					if !peer.can {
 						continue
@@ -196,17 +206,22 @@ func TestWithIMXPeers(t *testing.T) {
 						} else {
 							effects[name] = r.Effects()
 						}
-						if !slices.Contains(proven.by[c.model], name) {
+						if peer.name == "snag" {
+							recoveredBySnag[cmp.Or(c.soc, c.model)] = true
+						} else if !slices.Contains(proven.by[c.model], name) {
 							proven.by[c.model] = append(proven.by[c.model], name)
 						}
 					})
 				}
-				if a, b := effects["uuu"], effects["imx_usb"]; a != "" && b != "" && (a != b) != (c.differ != "") {
-					t.Errorf("the peers' effects are the same: %t; a difference was expected because %q\nuuu:\n%s\nimx_usb:\n%s", a == b, c.differ, a, b)
-				}
+				c.sameEffects(t, effects)
 			})
 		}
 	})
+	for _, m := range socs.Models() {
+		if m.Family == "imx" && !recoveredBySnag[m.Name] && !slices.ContainsFunc(m.Aliases, func(a string) bool { return recoveredBySnag[a] }) {
+			t.Errorf("snag has recovered no %s", m.Name)
+		}
+	}
 	for _, m := range imx.Models() {
 		by := proven.by[m.Name]
 		slices.Sort(by)

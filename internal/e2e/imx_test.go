@@ -26,7 +26,7 @@ const firmwareDir = "/lab/firmware"
 // TestIMX is the proof that the virtual i.MX boards are right which does not rest on snag: as devices of a real kernel
 // they are recovered by NXP's uuu and Boundary Devices' imx_usb, as Debian builds them. One VM for all.
 func TestIMX(t *testing.T) {
-	files := map[string]string{}
+	files := programs(t)
 	if dirs, err := lab.Fetch(t.Context(), "u-boot-imx:armhf"); err == nil {
 		all, _ := filepath.Glob(filepath.Join(dirs[0], "usr/lib/u-boot/*/*"))
 		for _, f := range all {
@@ -49,6 +49,7 @@ type peerBoard struct {
 	*imx.Board
 	dir    string // with first.bin and second.bin
 	port   usb.Port
+	id     usb.ID // of its ROM
 	images imx.Images
 	unplug func()
 }
@@ -62,11 +63,21 @@ var (
 	imxAtATime = make(chan struct{}, 3) // boards; more would keep the peers waiting for longer than they do
 )
 
-// powerIMX plugs a board in.
+// powerIMX plugs a board in, when the peers have time for it.
 func powerIMX(t *testing.T, cfg imx.Config, images imx.Images) *peerBoard {
 	t.Helper()
 	imxAtATime <- struct{}{}
-	b := &peerBoard{dir: t.TempDir(), images: images}
+	b := plugIMX(t, cfg, images)
+	unplug := b.unplug
+	b.unplug = sync.OnceFunc(func() { unplug(); <-imxAtATime })
+	t.Cleanup(b.unplug)
+	return b
+}
+
+// plugIMX plugs a board in.
+func plugIMX(t *testing.T, cfg imx.Config, images imx.Images) *peerBoard {
+	t.Helper()
+	b := &peerBoard{dir: t.TempDir(), id: cfg.Model.ID, images: images}
 	for name, data := range map[string][]byte{"first.bin": images.First, "second.bin": images.Second} {
 		if err := os.WriteFile(filepath.Join(b.dir, name), data, 0o644); err != nil {
 			t.Fatal(err)
@@ -95,7 +106,6 @@ func powerIMX(t *testing.T, cfg imx.Config, images imx.Images) *peerBoard {
 		imxPorts.Lock()
 		imxTaken = slices.DeleteFunc(imxTaken, func(p *vhci.Port) bool { return p == port })
 		imxPorts.Unlock()
-		<-imxAtATime
 	})
 	t.Cleanup(b.unplug)
 	return b
