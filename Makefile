@@ -5,7 +5,7 @@ FUZZTIME ?= 30s
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 
-.PHONY: build demo test test-unit lint fuzz bench man install clean
+.PHONY: build cross demo test test-unit lint fuzz bench man install clean
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -14,6 +14,14 @@ DESTDIR ?=
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/snag ./cmd/snag
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/snag-netmove ./cmd/snag-netmove
+	@for p in bin/snag bin/snag-netmove; do if ldd $$p >/dev/null 2>&1; then echo "$$p is not static"; exit 1; fi; done
+
+# The other machines that snag is for must not be forgotten.
+cross:
+	@for arch in amd64 arm64 arm riscv64; do \
+		echo "CGO_ENABLED=0 GOARCH=$$arch $(GO) build"; \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -o /dev/null ./cmd/snag ./cmd/snag-netmove || exit 1; \
+	done
 
 # Recovers a virtual BeagleBone on this machine. No board, no USB and no QEMU needed.
 demo: build
@@ -21,7 +29,7 @@ demo: build
 
 # Everything that CI runs: vet, linters, unit and namespace tests, fuzz seeds, the VM. No cached results: the
 # end-to-end tests build programs that the go command does not know they depend on.
-test: build lint
+test: build cross lint
 	$(GO) run ./internal/lab/labtool vm
 	$(GO) test -count=1 -timeout 14m ./...
 

@@ -85,9 +85,9 @@ A virtual board does not execute what it receives.`,
 			return err
 		},
 	}
-	for _, m := range imx.Models() {
-		if m.Name != "imx6q" {
-			cmd.Aliases = append(cmd.Aliases, m.Name)
+	for _, name := range imx.Names() {
+		if name != "imx6q" {
+			cmd.Aliases = append(cmd.Aliases, name)
 		}
 	}
 	b, fl := &s.Board, cmd.Flags()

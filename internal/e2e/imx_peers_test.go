@@ -42,6 +42,7 @@ type imxCase struct {
 	imxUSB  [][]string // its runs' arguments, by stage; nil: imx_usb cannot
 	partial bool       // imx_usb does the ROM's stage only
 	soc     string     // snag's name of the model, if not the board's
+	newer   bool       // it takes a newer uuu than Debian's
 	differ  string     // why the peers' effects differ
 }
 
@@ -102,9 +103,9 @@ var imxCases = []imxCase{
 	{model: "imx8ulp", uuu: done(uuuSDPS)},
 	{model: "imx91", uuu: done(cfg815("MX91", "0x0159"), uuuSDPS)},
 	{model: "imx93", uuu: done(cfg815("MX93", "0x014e"), uuuSDPS)},
-	{model: "imx95"},
-	{model: "imx943"},
-	{model: "imx952"},
+	{model: "imx95", uuu: done(uuuSDPS, uuuSDPV), newer: true},
+	{model: "imx943", uuu: done(uuuSDPS, uuuSDPV), newer: true},
+	{model: "imx952", uuu: done(uuuSDPS, uuuSDPV), newer: true},
 }
 
 // cfg815 tells uuu 1.4.193 of a chip that is younger than it.
@@ -163,7 +164,12 @@ func TestWithIMXPeers(t *testing.T) {
 					can  bool
 					run  func(*testing.T, *peerBoard) error
 				}{
-					{"uuu", c.uuu != nil, func(t *testing.T, b *peerBoard) error { return b.uuu(t, c.uuu...) }},
+					{"uuu", c.uuu != nil && (!c.newer || haveNewerUUU()), func(t *testing.T, b *peerBoard) error {
+						if c.newer {
+							return b.uuu(t, newerUUU, c.uuu...)
+						}
+						return b.uuu(t, "uuu", c.uuu...)
+					}},
 					{"imx_usb", c.imxUSB != nil, func(t *testing.T, b *peerBoard) error {
 						ids := []usb.ID{cfg.Model.ID, imx.SPLID}
 						for i, args := range c.imxUSB {
@@ -203,6 +209,8 @@ func TestWithIMXPeers(t *testing.T) {
 						name := peer.name
 						if partial {
 							name += " (ROM)"
+						} else if c.newer {
+							name += " 1.5 (by hand)"
 						} else {
 							effects[name] = r.Effects()
 						}
@@ -224,9 +232,68 @@ func TestWithIMXPeers(t *testing.T) {
 	}
 	for _, m := range imx.Models() {
 		by := proven.by[m.Name]
+		if strings.Contains(m.ProvenBy, "(by hand)") && !haveNewerUUU() {
+			continue
+		}
 		slices.Sort(by)
 		if got := strings.Join(by, ", "); got != m.ProvenBy {
 			t.Errorf("%s is said to be proven by %q; here it was by %q", m.Name, m.ProvenBy, got)
 		}
+	}
+}
+
+// TestWithIMXSim powers a board with the program, not the package, and lets uuu recover it.
+func TestWithIMXSim(t *testing.T) {
+	lab.Inside(t)
+	dir := t.TempDir()
+	must(t, "snag", "sim", "imx8qxp", "--generate", dir)
+	script := strings.ReplaceAll("uuu_version 1.2.39\n"+strings.Join(done(uuuSDPS, uuuSDPV), "\n")+"\n", "FIRST", "first.bin")
+	if err := os.WriteFile(dir+"/script.lst", []byte(script), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out := must(t, "snag", "sim", "imx8qxp", "--gadget", imx.Gadget.String(), "--", "uuu", dir+"/script.lst")
+	if !strings.Contains(out, "its last image was started") || strings.Contains(out, "host mistake") {
+		t.Error(out)
+	}
+}
+
+// TestWithIMXNoDriver does without the kernel's driver for HID, which the peers detach anyway. It alone reads the report
+// descriptor, though, and without that SPL serves nobody: so uuu cannot go on to a second stage there.
+func TestWithIMXNoDriver(t *testing.T) {
+	lab.Inside(t)
+	found, err := filepath.Glob("/lib/modules/*/kernel/drivers/hid/usbhid/usbhid.ko*")
+	if err != nil || len(found) != 1 {
+		t.Fatal(found, err)
+	}
+	must(t, "modprobe", "-r", "usbhid")
+	must(t, "mv", found[0], "/run/usbhid") // udevd would load it again
+	defer must(t, "modprobe", "usbhid")
+	defer must(t, "mv", "/run/usbhid", found[0])
+	c := imxCase{}
+	m, err := imx.FindModel("imx6q")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := imx.Config{Model: m}
+	for _, peer := range []func(b *peerBoard) error{
+		func(b *peerBoard) error { return b.uuu(t, "uuu", done(uuuSDP)...) },
+		func(b *peerBoard) error { return b.imxUSB(t, m.ID, "first.bin") },
+	} {
+		b := powerIMX(t, cfg, c.imagesOf(t, cfg))
+		if err := peer(b); err != nil {
+			t.Fatal(err)
+		}
+		b.recovered(t, false)
+		b.unplug()
+	}
+	cfg.SPL = imx.SDPV
+	b := powerIMX(t, cfg, c.imagesOf(t, cfg))
+	err = b.uuu(t, "uuu", done(uuuSDP, []string{"SDPV: write -f SECOND", "SDPV: jump"})...)
+	r := b.Report()
+	if _, err := os.Stat("/sys/module/usbhid"); err == nil {
+		t.Fatal("something loaded usbhid again")
+	}
+	if err == nil || len(r.Violations) != 1 || !strings.Contains(r.Violations[0].Text, "report descriptor") {
+		t.Errorf("uuu: %v; the board saw %v", err, r.Violations)
 	}
 }

@@ -23,10 +23,21 @@ import (
 // firmwareDir is where the VM finds Debian's u-boot-imx, if it could be had.
 const firmwareDir = "/lab/firmware"
 
+// newerUUU is where the VM finds the uuu that SNAG_UUU names, if any: Debian's is older than the i.MX95.
+const newerUUU = "/lab/bin/uuu-newer"
+
+func haveNewerUUU() bool {
+	_, err := os.Stat(newerUUU)
+	return err == nil
+}
+
 // TestIMX is the proof that the virtual i.MX boards are right which does not rest on snag: as devices of a real kernel
 // they are recovered by NXP's uuu and Boundary Devices' imx_usb, as Debian builds them. One VM for all.
 func TestIMX(t *testing.T) {
 	files := programs(t)
+	if newer := os.Getenv("SNAG_UUU"); newer != "" {
+		files[newerUUU] = newer
+	}
 	if dirs, err := lab.Fetch(t.Context(), "u-boot-imx:armhf"); err == nil {
 		all, _ := filepath.Glob(filepath.Join(dirs[0], "usr/lib/u-boot/*/*"))
 		for _, f := range all {
@@ -148,8 +159,8 @@ func (b *peerBoard) peer(t *testing.T, name string, args ...string) error {
 	return err
 }
 
-// uuu runs uuu on the board with a script.
-func (b *peerBoard) uuu(t *testing.T, lines ...string) error {
+// uuu runs an uuu on the board with a script.
+func (b *peerBoard) uuu(t *testing.T, program string, lines ...string) error {
 	t.Helper()
 	script := filepath.Join(b.dir, "script.lst")
 	text := "uuu_version 1.2.39\n" + strings.Join(lines, "\n") + "\n"
@@ -157,7 +168,7 @@ func (b *peerBoard) uuu(t *testing.T, lines ...string) error {
 	if err := os.WriteFile(script, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return b.peer(t, "uuu", "-v", "-m", strings.ReplaceAll(string(b.port), "-", ":"), script)
+	return b.peer(t, program, "-v", "-m", strings.ReplaceAll(string(b.port), "-", ":"), script)
 }
 
 // imxUSB runs imx_usb on the board's device of an ID.

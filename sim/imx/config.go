@@ -38,7 +38,7 @@ type Config struct {
 
 	ROM     usb.ID // zero: the model's
 	Release uint16 // bcdDevice of the ROM; zero: the model's
-	Closed  bool   // the part runs signed images only
+	Closed  bool   // the part runs signed images only; of ROMs that speak SDP, since a stream tells the host nothing
 	// OutEP gives the ROM an interrupt OUT endpoint, NoOutEP takes it away.
 	OutEP, NoOutEP bool
 

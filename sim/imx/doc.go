@@ -15,6 +15,6 @@
 // IMX6ULLRM, IMX7DRM, IMX8MMRM), as quoted by and compared with NXP's uuu (libuuu/config.cpp, rominfo.cpp,
 // sdp.cpp, sdps.cpp), Boundary Devices' imx_usb_loader (imx_sdp.c, sdp.c, imx_usb.c) and U-Boot (f_sdp.c,
 // arch/arm/mach-imx/spl_imx_romapi.c, image-container.c). Where they leave something open the model is
-// strict, and what it found wrong is in [Report].Violations. [Proofs] tells which peer has recovered which
-// model.
+// strict, and what it found wrong is in [Report].Violations. [Model].ProvenBy tells which peer
+// has recovered which model.
 package imx

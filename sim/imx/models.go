@@ -2,6 +2,7 @@ package imx
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -149,7 +150,8 @@ func Models() []Model {
 }
 
 // provenBy is what internal/e2e's TestIMX finds with Debian's uuu 1.4.193 and imx_usb (2020-05-17). "(ROM)" is
-// for a peer that does the ROM's stage and cannot go on with that board's SPL.
+// for a peer that does the ROM's stage and cannot go on with that board's SPL; "(by hand)" is for uuu 1.5.243, which the
+// same test runs where SNAG_UUU names one.
 var provenBy = map[string]string{
 	"imx28":     "uuu",
 	"imx50":     "imx_usb",
@@ -176,18 +178,32 @@ var provenBy = map[string]string{
 	"imx8ulp":   "uuu",
 	"imx91":     "uuu",
 	"imx93":     "uuu",
+	"imx95":     "uuu 1.5 (by hand)",
+	"imx943":    "uuu 1.5 (by hand)",
+	"imx952":    "uuu 1.5 (by hand)",
+}
+
+// aliases are other names of models: of a sibling with the same ROM, and those by which NXP's ROMs and Snagboot call two.
+var aliases = map[string]string{"imx7s": "imx7d", "imx815": "imx8mn", "imx865": "imx8mp"}
+
+// Names are all names that [FindModel] knows, aliases included.
+func Names() []string {
+	var all []string
+	for _, m := range Models() {
+		all = append(all, m.Name)
+	}
+	return append(all, slices.Sorted(maps.Keys(aliases))...)
 }
 
 // FindModel returns the model of a name.
 func FindModel(name string) (Model, error) {
+	if other, ok := aliases[name]; ok {
+		name = other
+	}
 	all := Models()
 	i := slices.IndexFunc(all, func(m Model) bool { return m.Name == name })
 	if i < 0 {
-		var names []string
-		for _, m := range all {
-			names = append(names, m.Name)
-		}
-		return Model{}, fmt.Errorf("no virtual board %q: there are %s", name, strings.Join(names, " "))
+		return Model{}, fmt.Errorf("no virtual board %q: there are %s", name, strings.Join(Names(), " "))
 	}
 	return all[i], nil
 }
