@@ -23,7 +23,8 @@ const USBIP Carrier = "usbip"
 
 // IMX is one run of "snag sim imx6q" and its siblings.
 type IMX struct {
-	Board   imx.Config
+	Board   imx.Config // of every board
+	QEMU    bool       // let the boards execute what they receive; the model must be an imx6q
 	Carrier Carrier    // VHCI or USBIP; Auto: VHCI
 	Listen  string     // USBIP's address, with its port
 	Ports   []usb.Port // one board each; none: one board, at any free port
@@ -56,9 +57,11 @@ func (o IMX) Generate(dir string) error {
 // imxBoard is a board and its port.
 type imxBoard struct {
 	port  usb.Port
+	where string // what there is to say of the port
 	slot  usbdev.Port
 	board *imx.Board
-	err   error // of Run
+	qemu  *executing // nil for a board that executes nothing
+	err   error      // of Run
 }
 
 // Run powers the boards, runs the command, and reports what the boards saw. The command's standard input is this
@@ -74,8 +77,9 @@ func (o IMX) Run(ctx context.Context, stdout, stderr io.Writer) error {
 		return err
 	}
 	for _, b := range boards {
-		if !o.JSON {
-			fmt.Fprintf(stdout, "board on port %s\n", b.port)
+		o.say(stdout, b, b.where)
+		if b.qemu != nil {
+			o.say(stdout, b, ": "+b.qemu.String())
 		}
 		running.Go(func() { b.err = b.board.Run(boardCtx, b.slot) })
 	}
@@ -96,19 +100,36 @@ func (o IMX) Run(ctx context.Context, stdout, stderr io.Writer) error {
 	return nil
 }
 
-// plan makes the boards and the ports for them. A server that it starts is in running.
+// say tells something of a board while it runs.
+func (o IMX) say(w io.Writer, b *imxBoard, what string) {
+	if !o.JSON {
+		fmt.Fprintf(w, "board on port %s%s\n", b.port, what)
+	}
+}
+
+// plan makes the boards and the ports for them. What it starts is in running.
 func (o IMX) plan(ctx context.Context, running *sync.WaitGroup) ([]*imxBoard, error) {
+	if o.QEMU && o.Board.Model.Name != qemuModel {
+		return nil, fmt.Errorf("QEMU has a machine for %s, none for %s", qemuModel, o.Board.Model.Name)
+	}
 	ports := o.Ports
 	if len(ports) == 0 {
 		ports = []usb.Port{""}
 	}
 	var boards []*imxBoard
 	for _, p := range ports {
-		b, err := imx.New(o.Board)
-		if err != nil {
+		b, cfg := &imxBoard{port: p}, o.Board
+		var err error
+		if o.QEMU {
+			if b.qemu, err = execute(ctx, running); err != nil {
+				return nil, err
+			}
+			cfg.Machine = b.qemu
+		}
+		if b.board, err = imx.New(cfg); err != nil {
 			return nil, err
 		}
-		boards = append(boards, &imxBoard{port: p, board: b})
+		boards = append(boards, b)
 	}
 	switch o.Carrier {
 	case Auto, VHCI:
@@ -140,6 +161,9 @@ func (o IMX) plan(ctx context.Context, running *sync.WaitGroup) ([]*imxBoard, er
 		if err != nil {
 			return nil, err
 		}
+		for _, b := range boards {
+			b.where = fmt.Sprintf(" of the USB/IP server at %s", l.Addr())
+		}
 		running.Go(func() { server.Serve(ctx, l) })
 	default:
 		return nil, fmt.Errorf("carrier %q: an i.MX board is carried by vhci or usbip", o.Carrier)
@@ -152,15 +176,15 @@ func (o IMX) meanwhile(ctx context.Context, boards []*imxBoard, stdout, stderr i
 	if len(o.Command) > 0 {
 		return run(ctx, o.Command, nil, stdout, stderr)
 	}
-	if !o.Once {
-		<-ctx.Done()
-		return 0, nil
-	}
 	for _, b := range boards {
 		select {
 		case <-b.board.Settled():
+			o.say(stdout, b, ": "+string(b.board.Report().Outcome))
 		case <-ctx.Done():
 		}
+	}
+	if !o.Once {
+		<-ctx.Done()
 	}
 	return 0, nil
 }

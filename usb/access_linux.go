@@ -35,6 +35,9 @@ func (e *AccessError) Hint() string {
 	if errors.Is(e.Err, fs.ErrNotExist) {
 		return "the node is missing: in a container, pass /dev/bus/usb through; else check that udevd or devtmpfs runs"
 	}
+	if errors.Is(e.Err, unix.EPERM) {
+		return "the container's device rules refuse it: allow it character devices 189:* (docker: --device-cgroup-rule 'c 189:* rwm')"
+	}
 	return fmt.Sprintf("run `sudo snag setup` once (it installs the rule below), replug the board, and be in group plugdev or logged in at the seat:\n"+
 		`SUBSYSTEM=="usb", ATTR{idVendor}=="%04x", ATTR{idProduct}=="%04x", MODE="0660", GROUP="plugdev", TAG+="uaccess"`, e.ID.Vendor, e.ID.Product)
 }

@@ -9,8 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var errNoDevice error = unix.ENODEV
-
 // Netlink multicast groups of NETLINK_KOBJECT_UEVENT.
 const (
 	groupKernel = 1 // from the kernel, before any rule has run

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // Sysfs is the kernel's view of the attached devices. The zero value reads /sys and /dev;
@@ -145,7 +146,7 @@ func (s Sysfs) Device(port Port) (Device, error) {
 
 // gone reports whether err is how sysfs tells that a device left while it was read.
 func gone(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoDevice)
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV)
 }
 
 // reader reads the attribute files of one sysfs directory and keeps the first error.

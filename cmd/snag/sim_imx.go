@@ -26,9 +26,13 @@ the end it tells what the host's work amounts to and what was wrong with it.
 It takes the kernel's virtual USB host controller (modprobe vhci-hcd, as root), or
 with --carrier usbip a client of the USB/IP protocol elsewhere.
 
-A virtual board does not execute what it receives.`,
+A virtual board does not execute what it receives, unless --qemu gives it memory and
+processor of QEMU's machine sabrelite, an i.MX6Quad. Then UART1 and UART2 are on
+pseudo-terminals; which of the two is the console is the firmware's choice.`,
 		Example: `  sudo snag sim imx6q -- snag recover --soc imx6q -f board.yaml
   sudo snag sim imx8mm --fault reset:rom:100000 -- ./our-lab-script
+  sudo snag sim imx6q --qemu
+  sudo snag sim imx6q --qemu --spl sdpv --spl-finds none
   snag sim imx93 --generate images`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 && cmd.ArgsLenAtDash() != 0 {
@@ -93,6 +97,7 @@ A virtual board does not execute what it receives.`,
 	b, fl := &s.Board, cmd.Flags()
 	fl.StringVar(&carrier, "carrier", "vhci", "vhci or usbip")
 	fl.StringVar(&s.Listen, "listen", "127.0.0.1:3240", "`address` of the USB/IP server")
+	fl.BoolVar(&s.QEMU, "qemu", false, "let the board execute what it receives (imx6q; needs qemu-system-arm)")
 	fl.StringArrayVar(&ports, "port", nil, "plug a board in at this `port` (1-1); may be given several times")
 	fl.BoolVar(&s.Once, "once", false, "without a command: end when every board has booted, failed or left")
 	fl.BoolVar(&s.JSON, "json", false, "report as JSON")

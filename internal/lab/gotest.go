@@ -43,14 +43,19 @@ func GoTest(t *testing.T, pkg, run string, job Job) *Result {
 	binary := filepath.Join(t.TempDir(), "test")
 	goTool(t, "test", "-c", "-o", binary, pkg)
 	dirs := strings.Split(strings.TrimSpace(goTool(t, "list", "-f", "{{.Dir}}\n{{.Module.Dir}}", pkg)), "\n")
+	job.Dirs = append([]string{dirs[1]}, job.Dirs...)
+	return RunTests(t, binary, dirs[0], run, job)
+}
 
+// RunTests is [GoTest] for tests that are built already, from a package in the directory dir.
+func RunTests(t *testing.T, binary, dir, run string, job Job) *Result {
+	t.Helper()
 	files := map[string]string{"/lab/test": binary}
 	for name, file := range job.Files {
 		files[name] = file
 	}
 	job.Files = files
-	job.Dirs = append([]string{dirs[1]}, job.Dirs...)
-	job.Script += "\ncd " + quote(dirs[0]) + "\nexec /lab/test -test.v=test2json -test.run " + quote(run)
+	job.Script += "\ncd " + quote(dir) + "\nexec /lab/test -test.v=test2json -test.run " + quote(run)
 	r := start(t, job)
 	t.Logf("lab: booted in %.1f s, done after %.1f s", r.Boot.Seconds(), r.Total.Seconds())
 
@@ -65,7 +70,7 @@ func GoTest(t *testing.T, pkg, run string, job Job) *Result {
 		t.Fatalf("lab: reading what test2json says: %v", err)
 	}
 	if len(root.children) == 0 {
-		t.Errorf("lab: no test of %s matches %q, or none was reached\n%s", pkg, run, r)
+		t.Errorf("lab: no test of %s matches %q, or none was reached\n%s", dir, run, r)
 	}
 	root.report(t)
 	if r.Status != 0 && (!t.Failed() || root.unfinished()) {

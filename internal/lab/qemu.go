@@ -54,7 +54,7 @@ func (c *cache) machine(ctx context.Context, pkgs ...string) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.busybox = filepath.Join(busybox[0], "bin", "busybox")
+	m.busybox = filepath.Join(busybox[0], "usr", "bin", "busybox")
 	for _, p := range append([]string{"kmod"}, pkgs...) {
 		layers, err := c.missing(ctx, p)
 		if err != nil {

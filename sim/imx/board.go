@@ -102,6 +102,20 @@ type Resetter interface {
 	Reset(ctx context.Context) error
 }
 
+// Rebooter is a [Machine] on which firmware runs that may reset it: AwaitReset waits for that.
+type Rebooter interface {
+	AwaitReset(ctx context.Context) error
+}
+
+// rest waits for the end of a board that has booted: errReset if its firmware resets it.
+func rest(ctx context.Context, machine Machine) error {
+	if m, ok := machine.(Rebooter); ok && m.AwaitReset(ctx) == nil {
+		return errReset
+	}
+	<-ctx.Done() // a machine that ended does nothing any more
+	return ctx.Err()
+}
+
 // power runs the board from power-on to power-on.
 func (b *Board) power(ctx context.Context, port usbdev.Port) error {
 	for {
@@ -128,7 +142,7 @@ func (b *Board) power(ctx context.Context, port usbdev.Port) error {
 			<-ctx.Done()
 			return ctx.Err()
 		}
-		b.edit(func(r *Report) { r.Resets++ })
+		b.edit(func(r *Report) { r.Resets, r.Outcome = r.Resets+1, Running })
 		if m, ok := machine.(Resetter); ok {
 			if err := m.Reset(ctx); err != nil {
 				return &carrierError{err}
@@ -183,8 +197,7 @@ func (b *Board) boot(ctx context.Context, port usbdev.Port, machine Machine) err
 		})
 	}
 	b.settle()
-	<-ctx.Done()
-	return ctx.Err()
+	return errors.Join(rest(ctx, machine), port.Detach())
 }
 
 // AddressKeeper is a port that can give a device the USB address of the one before.
@@ -215,7 +228,9 @@ func (b *Board) stage(ctx context.Context, port usbdev.Port, name string, machin
 	s.edit(func(t *Stage) { t.Plugged = time.Now() })
 	running, stop := context.WithCancel(ctx)
 	var pump sync.WaitGroup
-	pump.Go(func() { s.dev.pump(running, s.served) })
+	if s.dev.hid { // a bulk ROM cannot tell commands from data by their transfers, and reads its endpoint itself
+		pump.Go(func() { s.dev.pump(running, s.served) })
+	}
 	err = run(s, ctx)
 	if err == nil {
 		err = sleep(ctx, b.cfg.JumpDelay)

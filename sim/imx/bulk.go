@@ -20,7 +20,6 @@ const fileApplication = 0xaa
 // word: the security word, or okFile behind a file. An application is started by the next command, whose answer
 // still comes.
 func (s *session) bulk(ctx context.Context) error {
-	s.unserved.Store(true) // no pump: commands and data are not told from each other by their transfers
 	r := rom{session: s, last: okStatus}
 	file := false // a file was written since the last ERROR_STATUS
 	if config, changed := s.dev.configuration(); config == 0 {
@@ -168,14 +167,14 @@ func (r *rom) start(ctx context.Context) (plugin bool, err error) {
 		r.edit(func(t *Stage) { t.Jumps = append(t.Jumps, j) })
 		return false, fmt.Errorf("the application at %#x does not start: %w", r.appAddr, err)
 	}
-	if err := r.machine.Jump(ctx, j.Entry); err != nil {
+	if err := r.execute(ctx, j); err != nil {
 		return false, err
 	}
 	if j.Kind == "plugin" {
 		r.edit(func(t *Stage) { t.Jumps = append(t.Jumps, j) })
 		return true, nil
 	}
-	r.left(ctx, j)
+	r.left(j)
 	return false, nil
 }
 

@@ -232,7 +232,7 @@ func (r *rom) jump(ctx context.Context, c command) (bool, error) {
 	if err := r.respond(ctx, r.hab()); err != nil {
 		return false, err
 	}
-	if err := r.machine.Jump(ctx, j.Entry); err != nil {
+	if err := r.execute(ctx, j); err != nil {
 		return false, err
 	}
 	if j.Kind == "plugin" {
@@ -240,7 +240,7 @@ func (r *rom) jump(ctx context.Context, c command) (bool, error) {
 		r.dcdRun, r.skip = false, false
 		return false, nil
 	}
-	r.left(ctx, j)
+	r.left(j)
 	return true, nil
 }
 

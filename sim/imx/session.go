@@ -229,15 +229,21 @@ func (s *session) status(w word) []byte {
 	return b
 }
 
+// execute has the processor execute an image. What memory holds of files is noted first: the image may change it. An
+// image without an entry is one whose parts SPL would still have to load.
+func (s *session) execute(ctx context.Context, j Jump) error {
+	if all := regions(ctx, s.machine, s.spans); len(all) > 0 {
+		s.edit(func(t *Stage) { t.Memory = all })
+	}
+	if j.Entry == 0 {
+		return nil
+	}
+	return s.machine.Jump(ctx, j.Entry)
+}
+
 // left ends a stage that is left for good.
-func (s *session) left(ctx context.Context, j Jump) {
-	all := regions(ctx, s.machine, s.spans)
-	s.edit(func(t *Stage) {
-		t.Jumps, t.Complete = append(t.Jumps, j), true
-		if len(all) > 0 {
-			t.Memory = all
-		}
-	})
+func (s *session) left(j Jump) {
+	s.edit(func(t *Stage) { t.Jumps, t.Complete = append(t.Jumps, j), true })
 }
 
 // errCommand is a command where data was due: what was going on is given up for it.

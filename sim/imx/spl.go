@@ -187,12 +187,10 @@ func (u *splState) jump(ctx context.Context, c command) (bool, error) {
 		u.edit(func(t *Stage) { t.Jumps = append(t.Jumps, j) })
 		return false, errReset // SPL panics, which resets the board
 	}
-	if j.Entry != 0 {
-		if err := u.machine.Jump(ctx, j.Entry); err != nil {
-			return false, err
-		}
+	if err := u.execute(ctx, j); err != nil {
+		return false, err
 	}
-	u.session.left(ctx, j)
+	u.session.left(j)
 	return true, nil
 }
 

@@ -49,8 +49,8 @@ type Machine struct {
 
 	qemu   *process
 	uncut  func() bool // the context no longer ends QEMU
+	once   sync.Once   // for Close
 	closed chan struct{}
-	close  sync.Once
 
 	mu      sync.Mutex // held through a command
 	stub    *stub
@@ -110,7 +110,7 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 
 // Close ends QEMU, and with it everything that waits for the machine.
 func (m *Machine) Close() error {
-	m.close.Do(func() {
+	m.once.Do(func() {
 		m.uncut()
 		close(m.closed)
 		m.qemu.kill()
@@ -147,9 +147,6 @@ func (m *Machine) disconnect() {
 		c.conn.Close()
 	}
 }
-
-// Ended is closed when QEMU has ended.
-func (m *Machine) Ended() <-chan struct{} { return m.qemu.ended }
 
 // ReadMemory reads from the bus; b of up to four bytes in one access, if addr is a multiple of their number. Where
 // the board has nothing, or a device that QEMU lacks, it reads 0. It fails while the processor runs.
@@ -256,7 +253,7 @@ func (m *Machine) Reset(ctx context.Context) error {
 	})
 }
 
-// debug does what talks with the stub. After an error nothing can any more.
+// debug does what talks with the stub. After an error other than a refusal nothing can any more.
 func (m *Machine) debug(ctx context.Context, f func() error) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -271,8 +268,8 @@ func (m *Machine) locked(ctx context.Context, f func() error) error {
 	defer release()
 	err := f()
 	switch {
-	case err == nil:
-		return nil
+	case err == nil || errors.Is(err, errRefused):
+		return err
 	case ctx.Err() != nil:
 		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
 	default:

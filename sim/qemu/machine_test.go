@@ -116,8 +116,8 @@ func loadUBoot(t *testing.T, m *Machine, image []byte) error {
 
 // TestTwoStages starts Debian's SPL, which sets up the board, then U-Boot, and has the board reset and recovered again.
 func TestTwoStages(t *testing.T) {
-	spl, uboot := debian(t, "mx6cuboxi", "SPL"), debian(t, "mx6cuboxi", "u-boot.img")
 	m := start(t)
+	spl, uboot := debian(t, "mx6cuboxi", "SPL"), debian(t, "mx6cuboxi", "u-boot.img")
 	for range 2 {
 		if err := load(t, m, spl); err != nil {
 			t.Fatal(err)
@@ -228,8 +228,8 @@ func TestRegisters(t *testing.T) {
 
 // TestReset resets a board that runs, and one that is held.
 func TestReset(t *testing.T) {
-	image := debian(t, "mx6qsabrelite", "u-boot-dtb.imx")
 	m := start(t)
+	image := debian(t, "mx6qsabrelite", "u-boot-dtb.imx")
 	for range 3 {
 		if err := load(t, m, image); err != nil {
 			t.Fatal(err)
@@ -277,7 +277,7 @@ func TestEnds(t *testing.T) {
 			if err := m.WriteMemory(t.Context(), 0, []byte{1}); err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("WriteMemory: %v", err)
 			}
-			<-m.Ended()
+			<-m.qemu.ended
 		})
 	}
 	t.Run("context", func(t *testing.T) {
@@ -287,7 +287,7 @@ func TestEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 		cancel()
-		<-m.Ended()
+		<-m.qemu.ended
 		m.Close()
 	})
 }

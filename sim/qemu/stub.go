@@ -147,12 +147,14 @@ func (s *stub) command(data string) error {
 	return err
 }
 
-// refusal is the error that an answer stands for which is not the expected one.
+// errRefused is a whole answer that is not the expected one: the next command may fare better.
+var errRefused = errors.New("refused by QEMU's debugger stub")
+
 func refusal(answer string) error {
 	if answer == "" {
-		return errors.New("QEMU's debugger stub does not know the command")
+		return fmt.Errorf("%w, which does not know the command", errRefused)
 	}
-	return fmt.Errorf("QEMU's debugger stub answers %.40q", answer)
+	return fmt.Errorf("%w with %.40q", errRefused, answer)
 }
 
 // decode decodes an answer that is len(b) bytes.

@@ -46,10 +46,10 @@ func TestStub(t *testing.T) {
 		{"sum that is no number", read, "+$01020304#zz$01020304#8a", "$m10,4#2e-+", ""},
 		{"always damaged", read, "+" + strings.Repeat("$01020305#8a", 3), "", "wrong sum"},
 		{"always refused", read, "---", "", "refuses a packet 3 times"},
-		{"too little", read, "+$010203#26", "", `answers "010203"`},
-		{"no number", read, "+$0102030x#ce", "", `answers "0102030x"`},
-		{"error", read, "+$E14#aa", "", `reading 4 bytes at 0x10: QEMU's debugger stub answers "E14"`},
-		{"unknown command", write, "+$#00", "", "writing 1 bytes at 0x10: QEMU's debugger stub does not know the command"},
+		{"too little", read, "+$010203#26", "", `with "010203"`},
+		{"no number", read, "+$0102030x#ce", "", `with "0102030x"`},
+		{"error", read, "+$E14#aa", "", `reading 4 bytes at 0x10: refused by QEMU's debugger stub with "E14"`},
+		{"unknown command", write, "+$#00", "", "writing 1 bytes at 0x10: refused by QEMU's debugger stub, which does not know the command"},
 		{"write", write, "+$OK#9a", "$M10,1:aa#07+", ""},
 		{"escaped", write, "+$O}k#37", "$M10,1:aa#07+", ""},
 		{"abbreviated", read, "+$0* #7a", "", "abbreviated"},
@@ -61,7 +61,7 @@ func TestStub(t *testing.T) {
 		{"registers", (*stub).prepare, "+$m<a/#39+$l>#aa+$OK#9a",
 			"$qXfer:features:read:target.xml:0,800#e3+$qXfer:features:read:target.xml:3,800#e6+$Qqemu.PhyMemMode:1#77+", ""},
 		{"monitor", func(s *stub) error { return s.monitor("x") }, "+$O6869#2c$OK#9a", "$qRcmd,78#92++", ""},
-		{"no registers", (*stub).prepare, "+$E00#a5", "", `description of the processor: QEMU's debugger stub answers "E00"`},
+		{"no registers", (*stub).prepare, "+$E00#a5", "", `description of the processor: refused by QEMU's debugger stub with "E00"`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p := &peer{says: strings.NewReader(test.says)}

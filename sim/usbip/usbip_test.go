@@ -246,6 +246,21 @@ func TestTCP(t *testing.T) {
 	}
 }
 
+// A transfer of many bytes is read in steps, to the same bytes.
+func TestReadData(t *testing.T) {
+	want := make([]byte, 300_000)
+	for i := range want {
+		want[i] = byte(i * i >> 8)
+	}
+	got, err := readData(bytes.NewReader(want), len(want))
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%v, %d bytes", err, len(got))
+	}
+	if _, err := readData(bytes.NewReader(want), len(want)+1); err == nil {
+		t.Error("a byte is missing, and no error")
+	}
+}
+
 func FuzzRequest(f *testing.F) {
 	f.Add(submit(1, true, 0, 18, 0, usbdev.Setup{Type: 0x80, Request: 6, Value: 0x0100, Length: 18}, nil))
 	f.Add(submit(1, false, 2, 4, flagZeroPacket, usbdev.Setup{}, []byte("data")))

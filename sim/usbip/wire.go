@@ -88,8 +88,8 @@ func readRequest(r io.Reader) (*request, error) {
 	}
 	q.length = int(word(24))
 	if !q.toHost && q.length > 0 {
-		q.data = make([]byte, q.length)
-		if _, err := io.ReadFull(r, q.data); err != nil {
+		var err error
+		if q.data, err = readData(r, q.length); err != nil {
 			return nil, err
 		}
 	}
@@ -103,6 +103,18 @@ func readRequest(r io.Reader) (*request, error) {
 		}
 	}
 	return q, nil
+}
+
+// readData reads n bytes. A length alone costs no memory: room is made as bytes come.
+func readData(r io.Reader, n int) ([]byte, error) {
+	var data []byte
+	for have := 0; have < n; have = len(data) {
+		data = append(data, make([]byte, min(n-have, max(have, 64<<10)))...)
+		if _, err := io.ReadFull(r, data[have:]); err != nil {
+			return nil, err
+		}
+	}
+	return data, nil
 }
 
 // encodeReply makes a RET_SUBMIT or RET_UNLINK:

@@ -13,7 +13,7 @@ import (
 )
 
 // importPoll is how often a port and a server are looked at: neither says when it changes.
-const importPoll = 5 * time.Millisecond
+const importPoll = 20 * time.Millisecond
 
 // Import plugs in what a USB/IP server at a TCP address has at a bus ID, until ctx ends. When the board there
 // re-enumerates, the next device comes to the same port, as with a cable, and unlike with the usbip tool. The error says

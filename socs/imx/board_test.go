@@ -203,6 +203,9 @@ func TestModels(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					o := trial{model: m.Name, cfg: imx.Config{SPL: spl}}.run(t)
 					o.good(t)
+					if strings.Contains(o.texts(), "warning") {
+						t.Error(o.texts())
+					}
 					rom := o.report.Last(imx.StageROM)
 					if m.Protocol == imx.SDPS && o.report.Last(imx.StageSPL) != nil && rom.Bytes > sized*2/3 {
 						t.Errorf("the ROM was sent %d bytes: more than its part", rom.Bytes)

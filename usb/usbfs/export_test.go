@@ -6,5 +6,6 @@ import "snag/usb"
 
 // SetFlight sets how many URBs are in flight, and how long one is at most.
 func SetFlight(h usb.Handle, depth, chunk int) {
-	h.(*handle).depth, h.(*handle).chunk = depth, chunk
+	own := h.(*handle)
+	own.depth, own.chunk, own.room = depth, chunk, depth*chunk
 }

@@ -25,6 +25,7 @@ type handle struct {
 	conn  syscall.RawConn
 	chunk int // the longest URB
 	depth int // URBs in flight on an OUT endpoint
+	room  int // bytes in flight there, if they are several URBs
 
 	endpoints  [32]chan struct{} // held by the transfer that is under way, by endpoint number and direction
 	interfaces chan struct{}     // held by a request of interface.go
@@ -62,7 +63,7 @@ func newHandle(dev usb.Device, sysfs usb.Sysfs, file *os.File) (*handle, error) 
 		return nil, err
 	}
 	h := &handle{
-		dev: dev, desc: desc, sysfs: sysfs, file: file, conn: conn, chunk: chunkContiguous, depth: depth,
+		dev: dev, desc: desc, sysfs: sysfs, file: file, conn: conn, chunk: chunkContiguous, depth: depth, room: flightBytes,
 		interfaces: make(chan struct{}, 1),
 		gone:       make(chan struct{}),
 		closed:     make(chan struct{}),

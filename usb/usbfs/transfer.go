@@ -14,11 +14,15 @@ import (
 	"snag/usb"
 )
 
+// What is in flight on an OUT endpoint (the package comment has what was measured): URBs, and bytes if they are several.
 const (
-	depth = 8 // URBs in flight on an OUT endpoint
+	depth       = 16
+	flightBytes = 512 << 10
+)
 
+const (
 	// The longest URB, where the kernel's copy may be in pieces and where it must be contiguous.
-	chunkScattered  = 64 << 10
+	chunkScattered  = 128 << 10
 	chunkContiguous = 16 << 10
 
 	// memoryPause is the time after which memory is asked for again that other handles have, which nobody announces.
@@ -177,7 +181,7 @@ func (h *handle) Stream(ctx context.Context, ep uint8, idle time.Duration, trans
 	return n, h.failed("stream", int(ep), err)
 }
 
-// out performs transfers to an endpoint, each as one URB or several, with up to depth of them in flight.
+// out performs transfers to an endpoint, each as one URB or several, several of them in flight.
 func (h *handle) out(ctx context.Context, ep uint8, idle time.Duration, transfers iter.Seq[[]byte]) (int64, error) {
 	if ep&0x80 != 0 {
 		return 0, errors.New("not an endpoint from the host")
@@ -211,6 +215,7 @@ type window struct {
 	packet, chunk int
 	idle          time.Duration // 0: the context is enough
 	flights       []*transfer   // the oldest first
+	bytes         int           // of the flights
 	spare         []*transfer
 	begun         bool  // an URB was submitted
 	sent          int64 // bytes that the device took
@@ -221,12 +226,12 @@ func (w *window) send(ctx context.Context, data []byte) error {
 	for first := true; first || len(data) > 0; first = false {
 		n := 0
 		for {
-			if len(w.flights) == w.h.depth {
+			n = min(len(data), w.chunk)
+			for len(w.flights) == w.h.depth || len(w.flights) > 0 && w.bytes+n > w.h.room {
 				if err := w.wait(ctx); err != nil {
 					return err
 				}
 			}
-			n = min(len(data), w.chunk)
 			err := w.submit(data[:n])
 			if err == nil {
 				break
@@ -267,7 +272,7 @@ func (w *window) submit(piece []byte) error {
 		return err
 	}
 	w.begun = true
-	w.flights = append(w.flights, t)
+	w.flights, w.bytes = append(w.flights, t), w.bytes+len(piece)
 	return nil
 }
 
@@ -302,6 +307,7 @@ func (w *window) land(t *transfer) error {
 	if err == nil && n < int(t.urb.Length) {
 		err = fmt.Errorf("%d of %d bytes were taken", n, t.urb.Length)
 	}
+	w.bytes -= int(t.urb.Length)
 	w.flights, w.spare = w.flights[1:], append(w.spare, t)
 	return err
 }
