@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"cmp"
 	"errors"
 	"os"
 	"path/filepath"
@@ -41,7 +40,6 @@ type imxCase struct {
 	uuu     []string   // its script; nil: uuu cannot
 	imxUSB  [][]string // its runs' arguments, by stage; nil: imx_usb cannot
 	partial bool       // imx_usb does the ROM's stage only
-	soc     string     // snag's name of the model, if not the board's
 	newer   bool       // it takes a newer uuu than Debian's
 	differ  string     // why the peers' effects differ
 }
@@ -74,7 +72,7 @@ var imxCases = []imxCase{
 	{model: "imx6ul", uuu: done(uuuSDP), imxUSB: firstFile, differ: skipped},
 	{model: "imx6ull", uuu: done(uuuSDP), imxUSB: firstFile, differ: skipped},
 	{model: "imx6sll", uuu: done(uuuSDP), imxUSB: firstFile, differ: skipped},
-	{name: "imx7s", model: "imx7d", soc: "imx7s"},
+	{model: "imx7s"},
 	{model: "imx7d", uuu: done(uuuSDP), imxUSB: firstFile, differ: skipped},
 	{model: "imx7ulp", uuu: done(uuuSDP), imxUSB: firstFile, differ: skipped},
 	{model: "imxrt106x", uuu: done(uuuSDP)},
@@ -179,7 +177,7 @@ func TestWithIMXPeers(t *testing.T) {
 						}
 						return nil
 					}},
-					{"snag", true, func(t *testing.T, b *peerBoard) error { return b.snag(t, nil, cmp.Or(c.soc, c.model)) }},
+					{"snag", true, func(t *testing.T, b *peerBoard) error { return b.snag(t, nil, c.model) }},
 				} {
 					if !peer.can {
 						continue
@@ -215,7 +213,7 @@ func TestWithIMXPeers(t *testing.T) {
 							effects[name] = r.Effects()
 						}
 						if peer.name == "snag" {
-							recoveredBySnag[cmp.Or(c.soc, c.model)] = true
+							recoveredBySnag[c.model] = true
 						} else if !slices.Contains(proven.by[c.model], name) {
 							proven.by[c.model] = append(proven.by[c.model], name)
 						}
