@@ -134,6 +134,9 @@ func (c *Client) receive(ctx context.Context, command string, patience time.Dura
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	n, err := c.transport.Receive(ctx, c.buf)
+	if wrong, ok := errors.AsType[*ReplyError](err); ok {
+		return reply{}, nil, c.fault(&ReplyError{command, wrong.Expected, wrong.Reply})
+	}
 	if err != nil {
 		return reply{}, nil, c.fault(fmt.Errorf("%s: no answer: %w", command, err))
 	}

@@ -17,11 +17,11 @@ type pipe struct {
 	written int
 	rest    []byte
 
-	mu       sync.Mutex
-	deadline time.Time
-	changed  chan struct{} // closed when it is another one
-	left     *sync.Once
-	gone     chan struct{} // closed with either end
+	mu          sync.Mutex
+	read, write time.Time     // deadlines
+	changed     chan struct{} // closed when they are others
+	left        *sync.Once
+	gone        chan struct{} // closed with either end
 }
 
 func pipes(stream, lossy bool) (*pipe, *pipe) {
@@ -32,20 +32,23 @@ func pipes(stream, lossy bool) (*pipe, *pipe) {
 	return end(a, b), end(b, a)
 }
 
-func (p *pipe) SetDeadline(d time.Time) error {
+// set sets deadlines.
+func (p *pipe) set(d time.Time, which ...*time.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.deadline = d
+	for _, w := range which {
+		*w = d
+	}
 	close(p.changed)
 	p.changed = make(chan struct{})
 	return nil
 }
 
-// wait performs an operation by the deadline.
-func (p *pipe) wait(try func(stop <-chan time.Time, changed <-chan struct{}) bool) error {
+// wait performs an operation by its deadline.
+func (p *pipe) wait(deadline *time.Time, try func(stop <-chan time.Time, changed <-chan struct{}) bool) error {
 	for {
 		p.mu.Lock()
-		d, changed := p.deadline, p.changed
+		d, changed := *deadline, p.changed
 		p.mu.Unlock()
 		var stop <-chan time.Time
 		if !d.IsZero() {
@@ -68,7 +71,7 @@ func (p *pipe) Read(b []byte) (n int, err error) {
 		p.rest = p.rest[n:]
 		return n, nil
 	}
-	e := p.wait(func(stop <-chan time.Time, changed <-chan struct{}) bool {
+	e := p.wait(&p.read, func(stop <-chan time.Time, changed <-chan struct{}) bool {
 		var got []byte
 		select {
 		case got = <-p.in:
@@ -105,7 +108,7 @@ func (p *pipe) Write(b []byte) (n int, err error) {
 		times = 2
 	}
 	for range times {
-		e := p.wait(func(stop <-chan time.Time, changed <-chan struct{}) bool {
+		e := p.wait(&p.write, func(stop <-chan time.Time, changed <-chan struct{}) bool {
 			select {
 			case p.out <- append([]byte(nil), b...):
 				return true
@@ -139,7 +142,8 @@ func (p *pipe) ReadFrom(b []byte) (int, net.Addr, error) {
 }
 
 func (p *pipe) WriteTo(b []byte, _ net.Addr) (int, error) { return p.Write(b) }
-func (p *pipe) SetReadDeadline(d time.Time) error         { return p.SetDeadline(d) }
-func (p *pipe) SetWriteDeadline(d time.Time) error        { return p.SetDeadline(d) }
+func (p *pipe) SetDeadline(d time.Time) error             { return p.set(d, &p.read, &p.write) }
+func (p *pipe) SetReadDeadline(d time.Time) error         { return p.set(d, &p.read) }
+func (p *pipe) SetWriteDeadline(d time.Time) error        { return p.set(d, &p.write) }
 func (p *pipe) LocalAddr() net.Addr                       { return &net.IPAddr{} }
 func (p *pipe) RemoteAddr() net.Addr                      { return &net.IPAddr{} }

@@ -136,6 +136,11 @@ func replyError(command, expected string, b []byte) *ReplyError {
 	return &ReplyError{Command: command, Expected: expected, Reply: bytes.Clone(b[:min(len(b), 32)])}
 }
 
+// tooLong is the error for a message that begins with b and does not fit into n bytes.
+func tooLong(b []byte, n int) *ReplyError {
+	return replyError("receive", fmt.Sprintf("a message of %d bytes at most", n), b)
+}
+
 // SizeError says that a download is larger than the device's buffer.
 type SizeError struct {
 	Size  int64

@@ -1,7 +1,6 @@
 package fastboot
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -93,7 +92,7 @@ func (t *TCP) Receive(ctx context.Context, buf []byte) (n int, err error) {
 			}
 			length := binary.BigEndian.Uint64(head[:])
 			if length > uint64(len(buf)) {
-				return &ReplyError{Command: "receive", Expected: fmt.Sprintf("a message of %d bytes at most", len(buf)), Reply: bytes.Clone(head[:])}
+				return tooLong(head[:], len(buf)) // its length
 			}
 			if _, err := io.ReadFull(t.conn, buf[:length]); err != nil {
 				return err

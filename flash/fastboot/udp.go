@@ -45,6 +45,7 @@ const (
 	udpLeast     = 512
 
 	resendTime = 500 * time.Millisecond
+	askTime    = 10 * time.Millisecond // between questions that are answered by nothing
 	queryTime  = 4 * resendTime
 )
 
@@ -102,7 +103,7 @@ func (u *UDP) exchange(ctx context.Context, kind, flags byte, payload []byte) (a
 					return fmt.Errorf("the device answers with an error packet: %q", printable(b[udpHeader:]))
 				}
 				if n > udpMost {
-					return replyError("receive", fmt.Sprintf("a packet of %d bytes at most", udpMost), b)
+					return tooLong(b, udpMost)
 				}
 				answer, more = b[udpHeader:], b[1]&udpContinued != 0
 				return nil
@@ -172,11 +173,18 @@ func (u *UDP) Receive(ctx context.Context, buf []byte) (int, error) {
 			return 0, err
 		}
 		if n+len(b) > len(buf) {
-			return 0, replyError("receive", fmt.Sprintf("a message of %d bytes at most", len(buf)), b)
+			return 0, tooLong(append(buf[:n:n], b...), len(buf))
 		}
 		n += copy(buf[n:], b)
 		if n > 0 && !more {
 			return n, nil
+		}
+		if len(b) == 0 { // it has nothing to say yet
+			select {
+			case <-ctx.Done():
+				return 0, ctx.Err()
+			case <-time.After(askTime):
+			}
 		}
 	}
 }

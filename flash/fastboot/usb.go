@@ -107,7 +107,7 @@ func (u *USB) Receive(ctx context.Context, buf []byte) (int, error) {
 		}
 		n = copy(buf, packet[:got])
 		if n < got {
-			return 0, fmt.Errorf("an answer of more than %d bytes", len(buf))
+			return 0, tooLong(packet[:got], len(buf))
 		}
 	}
 	for last := n; last == u.in.MaxPacket; {
@@ -120,7 +120,7 @@ func (u *USB) Receive(ctx context.Context, buf []byte) (int, error) {
 			break
 		}
 		if n+got > len(buf) {
-			return 0, fmt.Errorf("an answer of more than %d bytes", len(buf))
+			return 0, tooLong(buf[:n], len(buf))
 		}
 		n += copy(buf[n:], packet[:got])
 		last = got

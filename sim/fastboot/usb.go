@@ -51,27 +51,27 @@ func newGadget(b *Board, name string, id usb.ID) *gadget {
 	if name == StageROM {
 		d.Manufacturer, d.Product = "Intel", "Keem Bay recovery"
 	}
-	g.Gadget = usbdev.NewGadget(d, g)
+	g.Gadget = usbdev.NewGadget(d, (*function)(g))
 	return g
 }
 
-// Configured implements usbdev.Function.
-func (g *gadget) Configured(value uint8) {
+// function is the class's side of a gadget, which has no requests.
+type function gadget
+
+func (f *function) Configured(value uint8) {
 	if value == 0 {
 		return
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.config++
-	close(g.changed)
-	g.changed = make(chan struct{})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.config++
+	close(f.changed)
+	f.changed = make(chan struct{})
 }
 
-// Selected implements usbdev.Function.
-func (*gadget) Selected(uint8, uint8) {}
+func (*function) Selected(uint8, uint8) {}
 
-// Control implements usbdev.Function.
-func (g *gadget) Control(context.Context, usbdev.Setup, []byte) (int, error) {
+func (*function) Control(context.Context, usbdev.Setup, []byte) (int, error) {
 	return 0, usbdev.ErrStall
 }
 
