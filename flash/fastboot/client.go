@@ -201,8 +201,8 @@ func (c *Client) MaxDownload(ctx context.Context) (int64, error) {
 	return 0, nil
 }
 
-// Download sends size bytes to the device's buffer; progress, which may be nil, is told how many the transport has taken. It is a
-// *SizeError if the device takes less. A reader that ends early is filled up with zeros, since there is no other way
+// Download sends size bytes to the device's buffer; progress, which may be nil, is told how many are on their way, and of all of
+// them only when the device has them. It is a *SizeError if the device takes less. A reader that ends early is filled up with zeros, since there is no other way
 // out of a download, and its error returned.
 func (c *Client) Download(ctx context.Context, r io.Reader, size int64, progress func(int64)) error {
 	switch {
@@ -238,6 +238,9 @@ func (c *Client) Download(ctx context.Context, r io.Reader, size int64, progress
 	}
 	if n != size {
 		return c.fault(fmt.Errorf("%s: the transport took %d bytes of data", command, n))
+	}
+	if progress != nil && src.err == nil {
+		progress(size)
 	}
 	ended, cancel := context.WithTimeout(ctx, overall*dataTime)
 	defer cancel()
@@ -300,7 +303,7 @@ func (s *source) pieces(ctx context.Context) iter.Seq[[]byte] {
 				return
 			}
 			off += int64(len(b))
-			if s.progress != nil && s.err == nil {
+			if s.progress != nil && s.err == nil && off < s.size {
 				s.progress(off)
 			}
 		}

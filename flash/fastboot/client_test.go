@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"net"
 	"reflect"
 	"strings"
 	"sync"
@@ -399,5 +400,114 @@ func TestDeviceFaults(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// Over the sockets of the kernel.
+func TestSockets(t *testing.T) {
+	for _, network := range []string{"tcp", "udp"} {
+		t.Run(network, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			b, err := sim.New(sim.Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var wg sync.WaitGroup
+			defer wg.Wait()
+			defer cancel()
+			var addr net.Addr
+			if network == "tcp" {
+				l, err := net.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					t.Fatal(err)
+				}
+				addr = l.Addr()
+				wg.Go(func() { b.ServeTCP(ctx, l) })
+			} else {
+				l, err := net.ListenPacket("udp", "127.0.0.1:0")
+				if err != nil {
+					t.Fatal(err)
+				}
+				addr = l.LocalAddr()
+				wg.Go(func() { b.ServeUDP(ctx, l) })
+			}
+			conn, err := net.Dial(network, addr.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			var tr fastboot.Transport
+			if network == "tcp" {
+				tr, err = fastboot.NewTCP(ctx, conn)
+			} else {
+				tr, err = fastboot.NewUDP(ctx, conn)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := fastboot.New(tr)
+			if err := c.Download(ctx, bytes.NewReader(make([]byte, 300_000)), 300_000, nil); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Flash(ctx, "boot", 0); err != nil {
+				t.Fatal(err)
+			}
+			r := b.Report()
+			if r.Partitions["boot"].Bytes != 300_000 || len(r.Violations) > 0 {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+}
+
+// What a server is that speaks no fastboot.
+func TestHandshakes(t *testing.T) {
+	for _, tc := range []struct{ network, answer, says string }{
+		{"tcp", "FB00", "fastboot handshake: expected FB01, got 46 42 30 30"},
+		{"tcp", "HTTP", "got 48 54 54 50"},
+		{"tcp", "", "deadline"},
+		{"udp", "", "fastboot query of 127.0.0.1: context deadline exceeded"},
+		{"udp", "\x01\x00\x00\x00\x01", "fastboot query: expected a sequence number of 2 bytes, got 01"},
+		{"udp", "\x00\x00\x00\x00no\x07", `error packet: "no"`},
+		{"udp", "\x03\x00\x00\x00\x00\x00", "deadline"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ours, theirs := pipes(tc.network == "tcp", false)
+			if tc.answer != "" {
+				theirs.Write([]byte(tc.answer))
+			}
+			begun := time.Now()
+			var err error
+			if tc.network == "tcp" {
+				_, err = fastboot.NewTCP(t.Context(), ours)
+			} else {
+				_, err = fastboot.NewUDP(t.Context(), ours)
+			}
+			if err == nil || !strings.Contains(err.Error(), tc.says) || time.Since(begun) > 2*time.Second {
+				t.Errorf("%s %q: %v after %s, want %q", tc.network, tc.answer, err, time.Since(begun), tc.says)
+			}
+		})
+	}
+}
+
+// A device without the interface is not taken for one that has it.
+func TestInterface(t *testing.T) {
+	for _, any := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			b, err := sim.New(sim.Config{OtherClass: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			host := inproc.New()
+			var wg sync.WaitGroup
+			wg.Go(func() { b.Run(ctx, host.Port("1-1")) })
+			_, err = fastboot.OpenUSB(ctx, open(t, host), any)
+			if (err == nil) != any || err != nil && !errors.Is(err, fastboot.ErrNoInterface) {
+				t.Error(err)
+			}
+			cancel()
+			wg.Wait()
+		})
 	}
 }

@@ -145,5 +145,5 @@ func (p *pipe) WriteTo(b []byte, _ net.Addr) (int, error) { return p.Write(b) }
 func (p *pipe) SetDeadline(d time.Time) error             { return p.set(d, &p.read, &p.write) }
 func (p *pipe) SetReadDeadline(d time.Time) error         { return p.set(d, &p.read) }
 func (p *pipe) SetWriteDeadline(d time.Time) error        { return p.set(d, &p.write) }
-func (p *pipe) LocalAddr() net.Addr                       { return &net.IPAddr{} }
-func (p *pipe) RemoteAddr() net.Addr                      { return &net.IPAddr{} }
+func (p *pipe) LocalAddr() net.Addr                       { return p.RemoteAddr() }
+func (p *pipe) RemoteAddr() net.Addr                      { return &net.IPAddr{IP: net.IPv4(127, 0, 0, 1)} }
