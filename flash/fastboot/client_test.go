@@ -227,7 +227,7 @@ func TestFailAmongData(t *testing.T) {
 	}
 }
 
-// connect brings a board and a client together over one of the transports.
+// connect brings a board and a client together over one of the carriers.
 func connect(t *testing.T, over string, cfg sim.Config) (*fastboot.Client, *sim.Board) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -395,7 +395,6 @@ func TestDeviceFaults(t *testing.T) {
 						if took > 12*time.Second {
 							t.Errorf("it took %s", took)
 						}
-						t.Log(took, err)
 					})
 				})
 			}
