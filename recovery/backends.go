@@ -4,6 +4,7 @@ import (
 	"snag/socs"
 	"snag/socs/am335x"
 	"snag/socs/imx"
+	"snag/socs/keembay"
 )
 
 // Backends lists the families that are built. The model table (socs) knows more.
@@ -11,6 +12,7 @@ func Backends() []socs.Backend {
 	return []socs.Backend{
 		am335x.Backend{},
 		imx.Backend{},
+		keembay.Backend{},
 	}
 }
 
