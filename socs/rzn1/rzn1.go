@@ -76,9 +76,6 @@ func (Backend) Check(model socs.Model, fw socs.Firmware) (socs.Firmware, []socs.
 		findings = append(findings, socs.Finding{Slot: slotUBoot, Warning: true, Text: fmt.Sprintf(
 			"%s loads to %#08x: only the internal memory, from %#08x on, is there before U-Boot sets up the DRAM", img.Path, s.Load, sramStart)})
 	}
-	if s.ECC {
-		findings = append(findings, socs.Finding{Slot: slotUBoot, Text: img.Path + " is made for NAND (with ECC settings), which does not matter over USB"})
-	}
 	return socs.Firmware{slotUBoot: img}, findings, nil
 }
 
