@@ -86,13 +86,17 @@ func (s *STM32Image) TypeName() string {
 	}
 }
 
-// Name names the extension: what is known of it is its padding.
+// Name names the extension as TF-A's boot_api.h of the STM32MP2 does.
 func (e STM32Extension) Name() string {
-	b := binary.LittleEndian.AppendUint32(nil, e.Type)
-	if string(b) == "ST\xff\xff" {
+	switch e.Type {
+	case 0x01005453: // "ST", 0, 1
+		return "decryption"
+	case 0x02005453:
+		return "authentication"
+	case 0xffff5453:
 		return "padding"
 	}
-	return fmt.Sprintf("type % x", b)
+	return fmt.Sprintf("type %#x", e.Type)
 }
 
 // ParseSTM32 reads an STM32 header and checks the payload. If the header is sound but the payload is not, the

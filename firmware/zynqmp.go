@@ -58,20 +58,21 @@ import (
 //	0x38   4    identifier
 //	0x3c   4    checksum as above
 const (
-	zynqMagic       = "\x66\x55\x99\xaaXNLX"
-	zynqMagicAt     = 0x20
-	zynqTableAt     = 0x98
-	zynqRegsAt      = 0xb8
-	zynqRegs        = 256
-	zynqHeaderSize  = 0x8b8
-	zynqTableSize   = 64
-	zynqPartSize    = 64
-	zynqImageSize   = 16 // without its name
-	zynqMaxParts    = 32 // what FSBL takes
-	zynqMaxName     = 64
-	zynqCertSize    = 0xec0 // of an authentication certificate: UG1283
-	zynqSumSize     = 48    // of a partition's SHA-3
-	zynqVersion7000 = 0x01010000
+	ZynqMPHeaderSize = 0x8b8 // of the boot header
+
+	zynqMagic     = "\x66\x55\x99\xaaXNLX"
+	zynqMagicAt   = 0x20
+	zynqTableAt   = 0x98
+	zynqRegsAt    = 0xb8
+	zynqRegs      = 256
+	zynqTableSize = 64
+	zynqPartSize  = 64
+	zynqImageSize = 16 // without its name
+	zynqMaxParts  = 32 // what FSBL takes
+	zynqMaxName   = 64
+	zynqCertSize  = 0xec0      // of an authentication certificate: UG1283
+	zynqSumSize   = 48         // of a partition's SHA-3
+	zynqOCM       = 0xfffc0000 // up to the end of the address space
 )
 
 // ZynqMP is a boot image of Zynq UltraScale+.
@@ -143,13 +144,13 @@ func (p ZynqMPPartition) Secure() bool    { return p.Attributes&1 != 0 }
 func (p ZynqMPPartition) EL() int         { return int(p.Attributes >> 1 & 3) }
 func (p ZynqMPPartition) isPMU() bool     { return p.Attributes>>8&15 == 8 }
 
-// isZynq recognises the header that Zynq-7000 and Zynq UltraScale+ share. The word in which the former has a version has
-// the latter's load address.
+// isZynq recognises the header that Zynq-7000 and Zynq UltraScale+ share. The latter's ROM loads FSBL into the OCM, whose address the
+// former, which has another word in its place, cannot have.
 func isZynq(b []byte) (ok, mp bool) {
 	if !matches(b, zynqMagicAt, zynqMagic) || len(b) < zynqTableAt+4 {
 		return false, false
 	}
-	return true, binary.LittleEndian.Uint32(b[0x2c:]) != zynqVersion7000
+	return true, binary.LittleEndian.Uint32(b[0x2c:]) >= zynqOCM
 }
 
 // zynqBytes and zynqWords make offsets of what a header says in bytes and in words: no more than 512 MiB, at which no file has
@@ -172,15 +173,16 @@ func ParseZynqMP(b []byte) (*ZynqMP, error) {
 	case !ok:
 		return nil, errors.New("no Zynq UltraScale+ boot image: no 66 55 99 aa \"XNLX\" at 0x20")
 	case !mp:
-		return nil, errors.New("a boot image of Zynq-7000, not of Zynq UltraScale+")
-	case len(b) < zynqHeaderSize:
-		return nil, fmt.Errorf("ZynqMP boot header: %w: the file has %#x bytes, the header %#x", ErrTruncated, len(b), zynqHeaderSize)
+		return nil, fmt.Errorf("no Zynq UltraScale+ boot image: FSBL would go to %#x, not into the OCM from %#x on; is it for Zynq-7000?",
+			binary.LittleEndian.Uint32(b[0x2c:]), uint32(zynqOCM))
+	case len(b) < ZynqMPHeaderSize:
+		return nil, fmt.Errorf("ZynqMP boot header: %w: the file has %#x bytes, the header %#x", ErrTruncated, len(b), ZynqMPHeaderSize)
 	}
 	word := func(off int) uint32 { return binary.LittleEndian.Uint32(b[off:]) }
 	z := &ZynqMP{
 		Encryption: word(0x28), Load: word(0x2c), Source: zynqBytes(word(0x30)), PMUFW: zynqBytes(word(0x34)), PMUFWTotal: zynqBytes(word(0x38)),
 		FSBL: zynqBytes(word(0x3c)), FSBLTotal: zynqBytes(word(0x40)), Attributes: word(0x44), Checksum: word(0x48), Sum: zynqSum(b[zynqMagicAt:0x48]),
-		HeadersEnd: zynqHeaderSize,
+		HeadersEnd: ZynqMPHeaderSize,
 	}
 	for z.Registers < zynqRegs && word(zynqRegsAt+8*z.Registers) != 0xffffffff {
 		z.Registers++
@@ -191,7 +193,7 @@ func ParseZynqMP(b []byte) (*ZynqMP, error) {
 		fail("boot header: its checksum is %#08x, it says %#08x", z.Sum, z.Checksum)
 	}
 	z.FSBLStart = z.Source + z.PMUFWTotal
-	if end := z.FSBLStart + max(z.FSBL, z.FSBLTotal); z.Source < zynqHeaderSize || end > len(b) {
+	if end := z.FSBLStart + max(z.FSBL, z.FSBLTotal); z.Source < ZynqMPHeaderSize || end > len(b) {
 		fail("boot header: %w: PMUFW and FSBL lie at %#x to %#x, the file has %#x bytes", ErrTruncated, z.Source, end, len(b))
 	}
 	if at := zynqBytes(word(zynqTableAt)); at != 0 {
