@@ -4,6 +4,8 @@ import (
 	"snag/socs"
 	"snag/socs/am335x"
 	"snag/socs/imx"
+	"snag/socs/stm32mp"
+	"snag/socs/zynqmp"
 )
 
 // Backends lists the families that are built. The model table (socs) knows more.
@@ -11,6 +13,8 @@ func Backends() []socs.Backend {
 	return []socs.Backend{
 		am335x.Backend{},
 		imx.Backend{},
+		stm32mp.Backend{},
+		zynqmp.Backend{},
 	}
 }
 
