@@ -6,6 +6,8 @@ import (
 	"snag/socs/imx"
 	"snag/socs/k3"
 	"snag/socs/rzn1"
+	"snag/socs/stm32mp"
+	"snag/socs/zynqmp"
 )
 
 // Backends lists the families that are built. The model table (socs) knows more.
@@ -15,6 +17,8 @@ func Backends() []socs.Backend {
 		imx.Backend{},
 		k3.Backend{},
 		rzn1.Backend{},
+		stm32mp.Backend{},
+		zynqmp.Backend{},
 	}
 }
 
