@@ -38,7 +38,7 @@ func TestFaults(t *testing.T) {
 		says  string        // the error, or else the events
 		most  time.Duration // of the whole recovery
 	}{
-		{model: old, fault: "stall:rom:1024", code: 6, says: `stage rom: DFU device 0451:6165 on port 211-1, alternate setting 0 "bootloader": block 1, at byte 512 of `, most: 5 * time.Second},
+		{model: old, fault: "stall:rom:1024", code: 6, says: `stage rom: tiboot3.bin: DFU device 0451:6165 on port 211-1, alternate setting 0 "bootloader": block 1, at byte 512 of `, most: 5 * time.Second},
 		{model: old, fault: "stall:rom:manifest", code: 6, says: `alternate setting 0 "bootloader": `, most: 20 * time.Second},
 		{model: old, fault: "nak:rom:1024:5s", says: "", most: 12 * time.Second},
 		{model: old, fault: "busy:rom:1024:5s", says: "", most: 12 * time.Second},
@@ -51,11 +51,11 @@ func TestFaults(t *testing.T) {
 		{model: old, fault: "reset:rom:1024", says: "starting over", most: 10 * time.Second},
 		{model: old, fault: "reset:rom:manifest", says: "sending it again", most: 10 * time.Second},
 		{model: old, fault: "reset:rom:512 reset:rom:1024 reset:rom:1536", code: 6, says: "the boot ROM is back after tiboot3 was sent 3 times", most: 20 * time.Second},
-		{model: split, fault: "error:sysfw:0", code: 6, says: `stage sysfw: DFU device 0451:6163 on port 211-1, alternate setting 0 "sysfw.itb": block 0, at byte 0 of `, most: 5 * time.Second},
+		{model: split, fault: "error:sysfw:0", code: 6, says: `stage sysfw: sysfw.itb: DFU device 0451:6163 on port 211-1, alternate setting 0 "sysfw.itb": block 0, at byte 0 of `, most: 5 * time.Second},
 		{model: split, fault: "reset:sysfw:4096", says: "starting over", most: 10 * time.Second},
-		{model: split, fault: "hang:sysfw:manifest", code: 6, says: `alternate setting 0 "sysfw.itb": the end of the file: `, most: 40 * time.Second},
-		{model: old, fault: "stall:spl-r5:4096", code: 6, says: `stage spl-r5: DFU device 0451:6165 on port 211-1, alternate setting 0 "tispl.bin": `, most: 10 * time.Second},
-		{model: old, fault: "hang:spl-r5:0", code: 6, says: `stage spl-r5: DFU device 0451:6165 on port 211-1, alternate setting 0 "tispl.bin": block 0`, most: 15 * time.Second},
+		{model: split, fault: "hang:sysfw:manifest", code: 6, says: `alternate setting "sysfw.itb": it has the whole file and does not answer`, most: 40 * time.Second},
+		{model: old, fault: "stall:spl-r5:4096", code: 6, says: `stage spl-r5: tispl.bin: DFU device 0451:6165 on port 211-1, alternate setting 0 "tispl.bin": `, most: 10 * time.Second},
+		{model: old, fault: "hang:spl-r5:0", code: 6, says: `stage spl-r5: tispl.bin: DFU device 0451:6165 on port 211-1, alternate setting 0 "tispl.bin": block 0`, most: 15 * time.Second},
 		{model: old, fault: "lie:spl-r5:0", code: 6, says: `stage spl-r5`, most: 15 * time.Second},
 		{model: old, fault: "nak:spl-r5:manifest:5s", says: "", most: 15 * time.Second},
 		{model: old, fault: "reset:spl-r5:4096", says: "starting over", most: 15 * time.Second},
@@ -66,9 +66,9 @@ func TestFaults(t *testing.T) {
 		{model: old, fault: "reset:spl-a53:4096", says: "starting over", most: 20 * time.Second},
 		{model: old, fault: "reset:spl-a53:manifest", says: "starting over", most: 20 * time.Second},
 		{model: old, fault: "unplug:spl-a53:manifest", code: 6, says: "did not ", most: 40 * time.Second},
-		{model: l, fault: "stall:rom2:1024", code: 6, says: `stage bl1: DFU device 0451:6165 on port 211-1, alternate setting 0 "bootloader": `, most: 10 * time.Second},
+		{model: l, fault: "stall:rom2:1024", code: 6, says: `stage bl1: tispl.bin: DFU device 0451:6165 on port 211-1, alternate setting 0 "bootloader": `, most: 10 * time.Second},
 		{model: l, fault: "reset:rom2:1024", says: "starting over", most: 10 * time.Second},
-		{model: l, fault: "hang:spl-a53:manifest", code: 6, says: `stage spl-a53: DFU device 0451:6165 on port 211-1, alternate setting 0 "u-boot.img": the end of the file: `, most: 40 * time.Second},
+		{model: l, fault: "hang:spl-a53:manifest", code: 6, says: `stage spl-a53: DFU device 0451:6165 on port 211-1, alternate setting "u-boot.img": it has the whole file and does not answer`, most: 40 * time.Second},
 
 		{model: old, cfg: dfu.Config{Never: "spl-r5"}, code: 6, says: "stage rom: the next stage did not appear on port 211-1 within 20s", most: 25 * time.Second},
 		{model: old, cfg: dfu.Config{Never: "spl-a53", SPL: dfu.SPLNext}, code: 6, says: "stage spl-r5: the next stage did not appear", most: 25 * time.Second},
@@ -145,12 +145,12 @@ func TestEveryFault(t *testing.T) {
 // What a board says of a failure is told in words.
 func TestStatuses(t *testing.T) {
 	for status := uint8(1); status <= 15; status++ {
-		for stage, state := range map[string]string{"rom": "bootloader", "spl-r5": "tispl.bin"} {
+		for _, stage := range [][3]string{{"rom", "tiboot3.bin", "bootloader"}, {"spl-r5", "tispl.bin", "tispl.bin"}} {
 			for _, manifest := range []bool{false, true} {
 				synctest.Test(t, func(t *testing.T) {
-					o := trial{model: "am625", cfg: dfu.Config{Faults: []dfu.Fault{{Kind: dfu.Fail, Stage: stage, Status: status, Manifest: manifest}}}}.run(t)
+					o := trial{model: "am625", cfg: dfu.Config{Faults: []dfu.Fault{{Kind: dfu.Fail, Stage: stage[0], Status: status, Manifest: manifest}}}}.run(t)
 					o.bad(t, 6, fmt.Sprintf("status %s, state dfuERROR", class.Status(status)))
-					o.bad(t, 6, fmt.Sprintf("stage %s: DFU device 0451:6165 on port 211-1, alternate setting 0 %q: ", stage, state))
+					o.bad(t, 6, fmt.Sprintf("stage %s: %s: DFU device 0451:6165 on port 211-1, alternate setting 0 %q: ", stage[0], stage[1], stage[2]))
 				})
 			}
 		}

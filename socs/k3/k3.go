@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"snag/socs"
+	"snag/socs/dfustage"
 )
 
 // The firmware, by the names of Snagboot's files.
@@ -34,11 +35,9 @@ const (
 	reenumerate = 20 * time.Second
 	// lastTime is how long a board that may have everything may take to ask for more.
 	lastTime = 10 * time.Second
+	// goneTime is how long an SPL that does not answer may take to be seen gone.
+	goneTime = time.Second
 )
-
-// maxRuns is how often tiboot3 is sent: the ROM may be found again by a board that was reset, and there are boards that
-// need it twice.
-const maxRuns = 3
 
 // Backend recovers K3 boards.
 type Backend struct{}
@@ -79,15 +78,9 @@ func (Backend) Recover(ctx context.Context, job socs.Job) error {
 	if err != nil {
 		return err
 	}
-	r := &recovery{chip: c, firmware: job.Firmware, board: job.Board}
-	for {
-		stage, err := r.next(ctx)
-		if stage == nil || err != nil {
-			return err
-		}
-		done, err := r.serve(ctx, stage)
-		if done || err != nil {
-			return err
-		}
+	r := &recovery{Board: job.Board, chip: c, firmware: job.Firmware, at: stageROM}
+	if err := dfustage.Drive(ctx, r, r.serve, func() string { return r.at }, r.hint); err != errEverything {
+		return err
 	}
+	return nil
 }

@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"snag/event"
 	"snag/socs"
-	"snag/socs/dfuboot"
+	"snag/socs/dfustage"
 	"snag/usb"
 	"snag/usb/dfu"
 )
@@ -33,13 +34,14 @@ const (
 	stageR5    = "spl-r5"
 )
 
-// recovery is one board on its way up.
+// recovery is one board on its way up. It is the board, with a patience of its own.
 type recovery struct {
+	socs.Board
 	*chip
 	firmware socs.Firmware
-	board    socs.Board
 
 	runs int    // how often the ROM was begun with
+	at   string // the stage
 	last string // the last stage that has what it needs; empty: none since the ROM was begun with
 
 	// maybe says that the board has everything that some versions of U-Boot need. Others come back once more.
@@ -48,24 +50,25 @@ type recovery struct {
 
 func (r *recovery) stageMain() string { return "spl-" + r.main }
 
-// next waits for the next stage. It is nil if the board has everything and none came.
-func (r *recovery) next(ctx context.Context) (*socs.Stage, error) {
-	wait, cancel := ctx, context.CancelFunc(func() {})
+// errEverything says that the board may have had everything, and that no stage came.
+var errEverything = errors.New("the board has everything")
+
+// Next implements socs.Board.
+func (r *recovery) Next(ctx context.Context) (*socs.Stage, error) {
 	if r.maybe {
-		wait, cancel = context.WithTimeout(ctx, lastTime)
+		wait, cancel := context.WithTimeout(ctx, lastTime)
+		defer cancel()
+		stage, err := r.Board.Next(wait)
+		if err != nil && wait.Err() != nil && ctx.Err() == nil {
+			return nil, errEverything
+		}
+		return stage, err
 	}
-	defer cancel()
-	stage, err := r.board.Next(wait)
-	switch {
-	case err == nil:
-		return stage, nil
-	case r.maybe && wait.Err() != nil && ctx.Err() == nil:
-		return nil, nil
-	}
+	stage, err := r.Board.Next(ctx)
 	if stuck, ok := errors.AsType[*socs.BoardError](err); ok && r.last != "" {
 		return nil, &socs.BoardError{Stage: stuck.Stage, Err: err, Hint: r.silentHint()}
 	}
-	return nil, err
+	return stage, err
 }
 
 // silentHint tells why there may be no stage after the last one.
@@ -81,60 +84,58 @@ func (r *recovery) silentHint() string {
 	return "what was sent does not start: on HS devices it must be signed, on GP ones take the _unsigned file; take all files from one build, with DFU in both SPLs; the serial console tells more"
 }
 
-// serve does what one enumeration of the board needs. It returns true when the board has everything.
-func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (bool, error) {
-	name, done, err := r.offer(ctx, stage)
-	err = dfuboot.Gone(ctx, stage, err)
-	if cause := context.Cause(ctx); cause != nil && err != nil {
-		return false, cause
+// hint tells what may have caused a transfer's failure.
+func (r *recovery) hint(err error) string {
+	if status, ok := errors.AsType[*dfu.StatusError](err); ok && status.State == dfu.Error && r.at != stageROM && r.at != stageBL1 {
+		return "SPL has no room for the file, or was disturbed: check that it is the right one, take all files from one build, and reset the board"
 	}
-	switch {
-	case err == nil:
-		return done, nil
-	case errors.Is(err, usb.ErrGone):
-		r.last, r.maybe = "", false
-		r.board.Emit(name, event.Warning{Text: fmt.Sprintf("the board left port %s: %v; waiting for it to come back", stage.Port, err)})
-		return false, nil
-	}
-	if _, ok := errors.AsType[*socs.BoardError](err); ok {
-		return false, err
-	}
-	hint := dfuboot.Hint(err)
-	if status, ok := errors.AsType[*dfu.StatusError](err); ok && hint == "" && name != stageROM && name != stageBL1 && status.State == dfu.Error {
-		hint = "SPL has no room for the file, or was reset: check that it is the right one, and take all files from one build"
-	}
-	if hint == "" {
-		hint = "reset the board and run snag again; try another cable, and a port without hubs in between"
-	}
-	return false, &socs.BoardError{Stage: name, Err: err, Hint: hint}
+	return dfustage.Hint(err)
 }
 
-// offer gives a stage what it offers to take. It returns the stage's name.
-func (r *recovery) offer(ctx context.Context, stage *socs.Stage) (name string, done bool, err error) {
-	d, err := dfuboot.Open(ctx, r.board, stage, true)
+// serve gives a stage what it offers to take. It returns true when the board has everything.
+func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err error) {
+	defer func() {
+		if err != nil {
+			r.last, r.maybe = "", false
+		}
+	}()
+	r.at = r.following()
+	s, err := dfustage.Open(ctx, r, stage, named)
+	_, transfer := errors.AsType[*usb.TransferError](err)
 	switch {
-	case errors.Is(err, dfuboot.ErrNoDFU) && r.maybe:
-		return "", true, nil // U-Boot's
-	case errors.Is(err, dfuboot.ErrNoDFU):
-		return r.following(), false, r.strange(stage, err.Error())
+	case err != nil && !transfer && !errors.Is(err, usb.ErrGone) && r.maybe:
+		return true, nil // U-Boot's
+	case err != nil && !transfer && !errors.Is(err, usb.ErrGone):
+		return false, r.strange(stage, err.Error())
 	case err != nil:
-		return r.following(), false, err
-	case d.Has(altROM):
-		return r.serveROM(ctx, d)
-	case d.Has(altFlash) && r.maybe:
-		return "", true, nil
-	case d.Has(altFlash):
-		return r.following(), false, r.strange(stage, "U-Boot's own DFU gadget: "+settings(d))
-	case d.Has(altSysfw) && !d.Has(altTispl):
-		return r.serveSysfw(ctx, d)
-	case d.Has(altTispl) && !r.bl1 && r.last != stageR5:
-		return r.serveR5(ctx, d)
-	case d.Has(altUBoot):
-		return r.serveMain(ctx, d)
+		return false, err
+	case has(s, altROM):
+		return false, r.serveROM(ctx, s)
+	case has(s, altFlash) && r.maybe:
+		return true, nil
+	case has(s, altFlash):
+		return false, r.strange(stage, "U-Boot's own DFU gadget: "+settings(s))
+	case has(s, altSysfw) && !has(s, altTispl):
+		return false, r.serveSysfw(ctx, s)
+	case has(s, altTispl) && !r.bl1 && r.last != stageR5:
+		return false, r.serveR5(ctx, s)
+	case has(s, altUBoot):
+		err := r.hand(ctx, s, r.stageMain(), [][2]string{{altUBoot, slotUBoot}})
+		return err == nil, err
 	case r.maybe:
-		return "", true, nil
+		return true, nil
 	}
-	return r.following(), false, r.strange(stage, settings(d))
+	return false, r.strange(stage, settings(s))
+}
+
+// named reports whether a device tells the names of its settings.
+func named(d *dfu.Device) bool {
+	return slices.ContainsFunc(d.Alts, func(a dfu.Alt) bool { return a.Name != "" })
+}
+
+func has(s *dfustage.Session, alt string) bool {
+	_, err := s.Find(alt)
+	return err == nil
 }
 
 // following is the stage that is expected.
@@ -171,95 +172,94 @@ func (r *recovery) strange(stage *socs.Stage, found string) error {
 	return e
 }
 
-func settings(d *dfuboot.Link) string {
+func settings(s *dfustage.Session) string {
 	var names []string
-	for _, a := range d.Alts {
+	for _, a := range s.Alts {
 		names = append(names, a.String())
 	}
 	return "the alternate settings " + strings.Join(names, ", ")
 }
 
-// serveROM gives the ROM tiboot3, and, for AM62L's BL1, tispl.
-func (r *recovery) serveROM(ctx context.Context, d *dfuboot.Link) (string, bool, error) {
-	name, slot := stageROM, slotTiboot3
+// serveROM gives the ROM tiboot3, and, for AM62L's BL1, tispl. It starts them by itself, some before the status is read again.
+func (r *recovery) serveROM(ctx context.Context, s *dfustage.Session) error {
+	slot := slotTiboot3
 	if r.bl1 && r.last == stageROM {
-		name, slot = stageBL1, slotTispl
-	} else if err := r.countRun(); err != nil {
-		return name, false, err
+		r.at, slot = stageBL1, slotTispl
+	} else {
+		r.at = stageROM
+		if err := r.countRun(); err != nil {
+			return err
+		}
 	}
-	r.last, r.maybe = "", false
-	if err := r.send(ctx, d, name, altROM, slot); err != nil && !errors.Is(err, dfu.ErrLeft) {
-		return name, false, err
-	}
-	// The ROM starts it by itself, some before the status is read again.
-	r.last = name
-	return name, false, nil
+	r.maybe = false
+	_, err := r.send(ctx, s, altROM, slot)
+	r.last = r.at
+	return err
 }
 
-// countRun counts the ROM's appearances.
+// countRun counts the ROM's appearances. There are boards that need tiboot3 twice.
 func (r *recovery) countRun() error {
 	r.runs++
 	switch {
-	case r.runs > maxRuns:
-		return &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("the boot ROM is back after tiboot3 was sent %d times", maxRuns),
+	case r.runs > dfustage.MaxRuns:
+		return &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("the boot ROM is back after tiboot3 was sent %d times", dfustage.MaxRuns),
 			Hint: "the first stage does not run on this board: check that it was built for this board, SoC and security variant (GP, HS-FS, HS-SE), and that power and cable are good"}
 	case r.runs > 1 && r.last == stageROM:
-		r.board.Emit(stageROM, event.Note{Text: "the boot ROM is back after tiboot3, which some boards need twice: sending it again"})
+		r.Emit(stageROM, event.Note{Text: "the boot ROM is back after tiboot3, which some boards need twice: sending it again"})
 	case r.runs > 1:
-		r.board.Emit(stageROM, event.Warning{Text: "the boot ROM is back: starting over"})
+		r.Emit(stageROM, event.Warning{Text: "the boot ROM is back: starting over"})
 	}
 	return nil
 }
 
 // serveSysfw gives the R5's SPL the system firmware.
-func (r *recovery) serveSysfw(ctx context.Context, d *dfuboot.Link) (string, bool, error) {
+func (r *recovery) serveSysfw(ctx context.Context, s *dfustage.Session) error {
 	if _, ok := r.firmware[slotSysfw]; !ok {
-		return stageSysfw, false, &socs.BoardError{Stage: stageSysfw, Err: errors.New("SPL on the board asks for sysfw.itb, and the firmware has none"),
+		return &socs.BoardError{Stage: stageSysfw, Err: errors.New("SPL on the board asks for sysfw.itb, and the firmware has none"),
 			Hint: `add it as "sysfw", from the build that tiboot3.bin is from`}
 	}
-	err := r.hand(ctx, d, stageSysfw, [][2]string{{altSysfw, slotSysfw}})
-	return stageSysfw, false, err
+	return r.hand(ctx, s, stageSysfw, [][2]string{{altSysfw, slotSysfw}})
 }
 
 // serveR5 gives the R5's SPL tispl, and u-boot if it offers to take that: the SPL after it may look for it in memory.
-func (r *recovery) serveR5(ctx context.Context, d *dfuboot.Link) (string, bool, error) {
+func (r *recovery) serveR5(ctx context.Context, s *dfustage.Session) error {
 	files := [][2]string{{altTispl, slotTispl}}
-	if d.Has(altUBoot) {
+	if has(s, altUBoot) {
 		files = append(files, [2]string{altUBoot, slotUBoot})
 	}
-	if err := r.hand(ctx, d, stageR5, files); err != nil {
-		return stageR5, false, err
-	}
+	err := r.hand(ctx, s, stageR5, files)
 	r.maybe = len(files) == 2
-	return stageR5, false, nil
+	return err
 }
 
-// serveMain gives the main cores' SPL U-Boot.
-func (r *recovery) serveMain(ctx context.Context, d *dfuboot.Link) (string, bool, error) {
-	err := r.hand(ctx, d, r.stageMain(), [][2]string{{altUBoot, slotUBoot}})
-	return r.stageMain(), err == nil, err
-}
-
-// hand sends an SPL files, each to its setting, and makes it go on.
-func (r *recovery) hand(ctx context.Context, d *dfuboot.Link, name string, files [][2]string) error {
-	r.maybe = false
+// hand sends an SPL files, each to its setting, and makes it go on: it looks at what it has when it leaves the bus, which it
+// does for DETACH alone.
+func (r *recovery) hand(ctx context.Context, s *dfustage.Session, name string, files [][2]string) error {
+	r.at, r.maybe = name, false
 	for _, f := range files {
-		if err := r.send(ctx, d, name, f[0], f[1]); err != nil {
+		left, err := r.send(ctx, s, f[0], f[1])
+		switch {
+		case err != nil:
 			return err
+		case left && dfustage.Left(ctx, s.Stage, goneTime):
+			return fmt.Errorf("%w before DETACH", usb.ErrGone)
+		case left:
+			return fmt.Errorf("DFU device %s on port %s, alternate setting %q: it has the whole file and does not answer any more: %w",
+				s.Stage.ID, s.Stage.Port, f[0], context.DeadlineExceeded)
 		}
 	}
-	// SPL looks at what it has when it leaves the bus, which it does for DETACH alone.
-	if err := d.Leave(ctx); err != nil {
+	if err := s.Leave(ctx); err != nil {
 		return err
 	}
 	r.last = name
 	return nil
 }
 
-func (r *recovery) send(ctx context.Context, d *dfuboot.Link, name, alt, slot string) error {
-	a, err := d.Find(alt)
+func (r *recovery) send(ctx context.Context, s *dfustage.Session, alt, slot string) (left bool, err error) {
+	a, err := s.Find(alt)
 	if err != nil {
-		return err
+		return false, err
 	}
-	return d.Send(ctx, name, a, r.firmware[slot])
+	img := r.firmware[slot]
+	return s.Send(ctx, r.at, a, dfustage.File{Path: img.Path, Data: img.Data})
 }

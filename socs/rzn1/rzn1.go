@@ -12,10 +12,9 @@ import (
 	"fmt"
 	"time"
 
-	"snag/event"
 	"snag/firmware"
 	"snag/socs"
-	"snag/socs/dfuboot"
+	"snag/socs/dfustage"
 	"snag/usb"
 	"snag/usb/dfu"
 )
@@ -24,8 +23,8 @@ const stageROM = "rom"
 
 const slotUBoot = "u-boot"
 
-// maxRuns is how often the file is begun: a board that was reset shows its ROM again.
-const maxRuns = 3
+// goneTime is how long a ROM that does not answer may take to be seen gone, or to answer after all.
+const goneTime = time.Second
 
 // The internal memory that the ROM loads to: 2 MiB on RZ/N1D, 6 MiB on the others (User's Manual, chapter "Memory Map").
 const (
@@ -81,54 +80,40 @@ func (Backend) Check(model socs.Model, fw socs.Firmware) (socs.Firmware, []socs.
 
 // Recover implements socs.Backend.
 func (Backend) Recover(ctx context.Context, job socs.Job) error {
-	for run := 1; ; run++ {
-		stage, err := job.Board.Next(ctx)
-		if err != nil {
-			return err
-		}
-		if run > maxRuns {
-			return &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("the boot ROM is back after its file was begun %d times", maxRuns), Hint: "check power and cable; the serial console may tell more"}
-		}
-		if run > 1 {
-			job.Board.Emit(stageROM, event.Warning{Text: "the boot ROM is back: starting over"})
-		}
-		err = dfuboot.Gone(ctx, stage, serve(ctx, stage, job))
-		if cause := context.Cause(ctx); cause != nil && err != nil {
-			return cause
-		}
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, dfu.ErrLeft):
-			// The ROM starts U-Boot, which is not in DFU mode any more. Time alone does not tell that from a ROM that hangs.
-			if !errors.Is(err, context.DeadlineExceeded) {
-				return nil
-			}
-			err = fmt.Errorf("%w: it does not leave the bus either", err)
-		case errors.Is(err, usb.ErrGone):
-			job.Board.Emit(stageROM, event.Warning{Text: fmt.Sprintf("the board left port %s: %v; waiting for it to come back", stage.Port, err)})
-			continue
-		}
-		hint := dfuboot.Hint(err)
-		if hint == "" {
-			hint = "reset the board and run snag again; try another cable, and a port without hubs in between"
-		}
-		return &socs.BoardError{Stage: stageROM, Err: err, Hint: hint}
-	}
+	r := &recovery{job: job}
+	return dfustage.Drive(ctx, job.Board, r.serve, func() string { return stageROM }, dfustage.Hint)
+}
+
+// recovery is one board on its way up.
+type recovery struct {
+	job  socs.Job
+	runs dfustage.Runs
 }
 
 // serve gives the ROM its file.
-func serve(ctx context.Context, stage *socs.Stage, job socs.Job) error {
-	d, err := dfuboot.Open(ctx, job.Board, stage, false)
-	if errors.Is(err, dfuboot.ErrNoDFU) {
-		return fmt.Errorf("expected the boot ROM of RZ/N1: %w", err)
+func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err error) {
+	if err := r.runs.Begin(r.job.Board, stageROM); err != nil {
+		return false, err
 	}
+	s, err := dfustage.Open(ctx, r.job.Board, stage, func(*dfu.Device) bool { return true })
 	if err != nil {
-		return err
+		return false, err
 	}
-	alt, err := d.Number(0)
+	alt, err := s.Number(0)
 	if err != nil {
-		return err
+		return false, err
 	}
-	return d.Send(ctx, stageROM, alt, job.Firmware[slotUBoot])
+	img := r.job.Firmware[slotUBoot]
+	left, err := s.Send(ctx, stageROM, alt, dfustage.File{Path: img.Path, Data: img.Data})
+	if err != nil || !left || dfustage.Left(ctx, stage, goneTime) {
+		return err == nil, err
+	}
+	// The ROM starts U-Boot, which leaves the USB controller as it is. A ROM that hangs looks almost the same: it is still
+	// on the wire.
+	ask, cancel := context.WithTimeout(ctx, goneTime)
+	defer cancel()
+	if _, err := s.Status(ask); errors.Is(err, context.DeadlineExceeded) {
+		return false, fmt.Errorf("DFU device %s on port %s, alternate setting %s: it has the whole file, and neither answers nor leaves: %w", stage.ID, stage.Port, alt, err)
+	}
+	return true, nil
 }

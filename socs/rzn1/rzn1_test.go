@@ -110,7 +110,7 @@ func TestFaults(t *testing.T) {
 		says  string // the error, or else the warnings
 		most  time.Duration
 	}{
-		{fault: "error:rom:5000:3", code: 6, says: `stage rom: DFU device 045b:0239 on port 221-1, alternate setting 0: block 4, at byte 4096 of `, most: 5 * time.Second},
+		{fault: "error:rom:5000:3", code: 6, says: `stage rom: u-boot.bin.spkg: DFU device 045b:0239 on port 221-1, alternate setting 0: block 4, at byte 4096 of `, most: 5 * time.Second},
 		{fault: "error:rom:manifest:10", code: 6, says: "errFIRMWARE", most: 5 * time.Second},
 		{fault: "stall:rom:0", code: 6, says: "refused with a stall, status OK, state dfuIDLE", most: 5 * time.Second},
 		{fault: "stall:rom:manifest", code: 6, says: "stall", most: 5 * time.Second},
@@ -119,10 +119,10 @@ func TestFaults(t *testing.T) {
 		{fault: "lie:rom:5000", code: 6, says: "alternate setting 0", most: 15 * time.Second},
 		{fault: "nak:rom:5000", most: 8 * time.Second},
 		{fault: "hang:rom:0", code: 6, says: "block 0, at byte 0 of ", most: 15 * time.Second},
-		{fault: "hang:rom:manifest", code: 6, says: "it does not leave the bus either", most: 40 * time.Second},
+		{fault: "hang:rom:manifest", code: 6, says: "it has the whole file, and neither answers nor leaves", most: 40 * time.Second},
 		{fault: "unplug:rom:5000", code: 6, says: "did not come back within 15s", most: 20 * time.Second},
 		{fault: "reset:rom:5000", says: "starting over", most: 5 * time.Second},
-		{fault: "reset:rom:5000 reset:rom:6000 reset:rom:7000", code: 6, says: "the boot ROM is back after its file was begun 3 times", most: 5 * time.Second},
+		{fault: "reset:rom:5000 reset:rom:6000 reset:rom:7000", code: 6, says: "the boot ROM is back after the first stage was sent 3 times", most: 5 * time.Second},
 	} {
 		t.Run(tc.fault, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
