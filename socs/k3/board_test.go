@@ -13,6 +13,7 @@ import (
 	"snag/recovery"
 	"snag/sim/dfu"
 	"snag/sim/inproc"
+	"snag/sim/usbdev"
 	"snag/socs"
 	soc "snag/socs/k3"
 	"snag/usb"
@@ -27,6 +28,30 @@ type trial struct {
 	opt      recovery.Options
 	port     usb.Port
 	host     *inproc.Host
+	gadget   *usbdev.Descriptors // what U-Boot shows on the port, if anything
+}
+
+// mute is a gadget's function that answers nothing.
+type mute struct{}
+
+func (mute) Configured(uint8)      {}
+func (mute) Selected(uint8, uint8) {}
+func (mute) Control(context.Context, usbdev.Setup, []byte) (int, error) {
+	return 0, usbdev.ErrStall
+}
+
+// start has U-Boot show its gadget when the board has everything.
+func (tr trial) start(t *testing.T, ctx context.Context, board *dfu.Board) {
+	select {
+	case <-board.Settled():
+		time.Sleep(2 * time.Second)
+	case <-ctx.Done():
+	}
+	if ctx.Err() == nil && tr.gadget != nil {
+		if err := tr.host.Port(tr.port).Attach(ctx, usbdev.NewGadget(tr.gadget, mute{})); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // outcome is what came of it.
@@ -96,6 +121,7 @@ func (tr trial) run(t *testing.T) *outcome {
 			t.Error(err)
 		}
 	})
+	wg.Go(func() { tr.start(t, ctx, board) })
 	opt := tr.opt
 	opt.Backend, opt.USB, opt.Model, opt.Firmware, opt.Port = soc.Backend{}, tr.host, model, tr.firmware, tr.port
 	o := &outcome{}
@@ -188,5 +214,40 @@ func TestVariants(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// Whatever U-Boot shows on the port is neither taken for a stage nor written to, and is what --expect waits for.
+func TestGadgets(t *testing.T) {
+	fastboot := usb.ID{Vendor: 0x0451, Product: 0xd022}
+	gadget := func(class, subclass uint8, names ...string) *usbdev.Descriptors {
+		d := &usbdev.Descriptors{Speed: usbdev.HighSpeed, ID: fastboot, Release: 0x0224, Product: "USB download gadget", Strings: map[uint8]string{}}
+		c := usbdev.Config{Value: 1, Attributes: 0x80, MaxPower: 50}
+		for i, name := range names {
+			d.Strings[uint8(4+i)] = name
+			c.Interfaces = append(c.Interfaces, usbdev.Interface{Alt: uint8(i), Class: class, SubClass: subclass, Protocol: 2, Name: uint8(4 + i)})
+		}
+		d.Configs = []usbdev.Config{c}
+		return d
+	}
+	for _, tc := range []struct {
+		name   string
+		gadget *usbdev.Descriptors
+	}{
+		{"fastboot", gadget(0xff, 0x42, "fastboot")},
+		{"DFU of a partition", gadget(0xfe, 1, "tiboot3.bin", "tispl.bin", "u-boot.img", "uEnv.txt")},
+		{"DFU of something else", gadget(0xfe, 1, "kernel", "rootfs")},
+	} {
+		for _, spl := range []dfu.SPLKind{dfu.SPLCombined, dfu.SPLOld, dfu.SPLNext} {
+			t.Run(fmt.Sprintf("%s %s", tc.name, spl), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					o := trial{model: "am625", cfg: dfu.Config{SPL: spl}, gadget: tc.gadget, opt: recovery.Options{Expect: fastboot}}.run(t)
+					o.good(t)
+					if o.took > 10*time.Second {
+						t.Errorf("it took %s", o.took)
+					}
+				})
+			})
+		}
 	}
 }
