@@ -94,7 +94,11 @@ func TestStatuses(t *testing.T) {
 					t.Run(fmt.Sprint(model, " ", stage, " ", name, " ", manifest), func(t *testing.T) {
 						synctest.Test(t, func(t *testing.T) {
 							f := dfu.Fault{Kind: dfu.Fail, Stage: stage, At: 10_000, Manifest: manifest, Status: uint8(i + 1)}
-							o := trial{model: model, cfg: dfu.Config{Faults: []dfu.Fault{f}}}.run(t)
+							fw := firmwareOf(map[string][]byte{"tf-a": stm32(model, 20_000).Bytes(), "fip": fip(20_000), "fip-ddr": ddrFIP(20_000)})
+							if !strings.HasPrefix(model, "stm32mp2") {
+								delete(fw, "fip-ddr")
+							}
+							o := trial{model: model, firmware: fw, cfg: dfu.Config{Faults: []dfu.Fault{f}}}.run(t)
 							o.bad(t, 6, "status "+name)
 							o.bad(t, 6, "stage "+ours)
 							o.bad(t, 6, "state dfuERROR")
