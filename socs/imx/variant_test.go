@@ -70,6 +70,9 @@ func TestVariants(t *testing.T) {
 		{name: "all in one, legacy", model: "imx6q", cfg: imx.Config{SPL: imx.SDPU, SPLFinds: imx.FindNothing}, files: map[string][]byte{"flash-bin": cat(spl, 0x11000, legacy)}, says: "second stage stands at 0x11000", jump: 0x17800000 - 64},
 		{name: "all in one, FIT, of a card", model: "imx6ull", cfg: imx.Config{SPL: imx.SDPU}, files: map[string][]byte{"flash-bin": cat(0x400, spl, 0x11400, fit)}, says: "second stage stands at 0x11400"},
 		{name: "plugin", model: "imx6q", files: map[string][]byte{"u-boot-with-dcd": cat(plugin, 0x2000, noDCD.Generate())}, says: "is a plugin", jump: 0x177ff400},
+		{name: "plugin, bulk", model: "imx53", files: map[string][]byte{"u-boot-with-dcd": cat(
+			imx.IVTImage{Self: 0xf8007000, Size: 3000, Seed: 5, Flags: 1}.Generate(), 0x2000,
+			imx.IVTImage{Self: 0x777ff400, Before: 0x400, Size: 50_000, Seed: 4}.Generate())}, says: "is a plugin"},
 		{name: "closed, signed", model: "imx6q", cfg: imx.Config{Closed: true}, says: "the part is closed"},
 		{name: "closed, signed, DCD skipped", model: "imx6ull", cfg: imx.Config{Closed: true}, says: "the part is closed"},
 		{name: "closed, not signed", model: "imx6q", cfg: imx.Config{Closed: true}, files: map[string][]byte{"u-boot-with-dcd": direct.Generate()}, code: 6, says: "was refused: expected no status, got 33"},
