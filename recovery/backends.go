@@ -4,6 +4,7 @@ import (
 	"snag/socs"
 	"snag/socs/am335x"
 	"snag/socs/imx"
+	"snag/socs/keembay"
 	"snag/socs/k3"
 	"snag/socs/rzn1"
 	"snag/socs/stm32mp"
@@ -15,6 +16,7 @@ func Backends() []socs.Backend {
 	return []socs.Backend{
 		am335x.Backend{},
 		imx.Backend{},
+		keembay.Backend{},
 		k3.Backend{},
 		rzn1.Backend{},
 		stm32mp.Backend{},

@@ -20,6 +20,8 @@ type Config struct {
 	Twice bool
 	// OldTFA is a TF-A of ST's ecosystem 3 for MP15, which wants a flash layout before the FIP.
 	OldTFA bool
+	// STM32SPL is an STM32MP1 that starts with U-Boot's SPL, of a configuration with CONFIG_SPL_DFU.
+	STM32SPL bool
 	// OldFSBL is an FSBL of 2017.
 	OldFSBL bool
 	// EarlyLeave is a ROM that starts its file before the host has read the status. RZ/N1's always does.

@@ -225,7 +225,7 @@ func TestOldTFA(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := trial{model: "stm32mp15", cfg: dfu.Config{OldTFA: true}}.run(t)
 		o.good(t)
-		if want := []string{"rom @FSBL 100256", "tfa @Partition0 342", "tfa @Partition3 303676"}; !slices.Equal(o.sent(), want) {
+		if want := []string{"rom @FSBL 100256", "tfa @Partition0 323", "tfa @Partition3 303676"}; !slices.Equal(o.sent(), want) {
 			t.Errorf("sent %q, want %q", o.sent(), want)
 		}
 		if !strings.Contains(o.texts(), "flash layout") {

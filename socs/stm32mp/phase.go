@@ -2,6 +2,7 @@ package stm32mp
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"regexp"
@@ -31,23 +32,27 @@ const (
 // phase is what the board says of itself.
 type phase struct {
 	id     byte
+	addr   uint32 // where what it waits for goes
 	detach bool   // it waits for DETACH
 	text   string // of an error
 }
+
+// undefined is the address of a board that waits for no file.
+const undefined = 0xffffffff
 
 // parsePhase decodes what is behind the setting of the phase (U-Boot, stm32prog_get_phase; TF-A, dfu_callback_upload),
 // little-endian:
 //
 //	off size
 //	0   1    phase
-//	1   4    address, ffffffff: none
+//	1   4    address
 //	5   4    offset
 //	9   ...  phase 0: 1 if DETACH is awaited; phase ff: text
 func parsePhase(b []byte) (phase, error) {
 	if len(b) < 9 {
 		return phase{}, fmt.Errorf("phase: expected 9 bytes or more, got % x", b)
 	}
-	p := phase{id: b[0]}
+	p := phase{id: b[0], addr: binary.LittleEndian.Uint32(b[1:])}
 	switch p.id {
 	case phaseLayout:
 		p.detach = len(b) > 9 && b[9]&1 != 0
@@ -99,40 +104,66 @@ type session struct {
 	*dfustage.Session
 	settings map[byte]dfu.Alt
 	sent     map[byte]bool // by phase
+	renewed  bool          // the port was reset, and the same device came back
 }
 
 // serve does what one enumeration of the board asks for.
 func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err error) {
+	for again := false; ; again = true {
+		s, err := r.open(ctx, stage, again)
+		if err != nil {
+			return false, err
+		}
+		if _, ok := s.settings[phaseCmd]; !ok {
+			return true, r.serveSPL(ctx, s)
+		}
+		done, err := r.follow(ctx, s)
+		if !s.renewed || done || err != nil {
+			return done, err
+		}
+		// It has the same descriptors as before, but its settings have other names.
+		if err := s.Release(ctx); err != nil {
+			return false, err
+		}
+	}
+}
+
+// open finds out what the stage is. again says that it should be another one than before.
+func (r *recovery) open(ctx context.Context, stage *socs.Stage, again bool) (*session, error) {
 	d, err := dfustage.Open(ctx, r.board, stage, func(d *dfu.Device) bool { return d.Alts[0].Name != "" })
 	switch {
 	case err == nil:
 	case isTransfer(err):
-		return false, err
+		return nil, err
 	default:
-		return false, &socs.BoardError{Stage: r.at, Err: fmt.Errorf("expected DFU of the boot ROM, TF-A or SPL: %w", err),
+		return nil, &socs.BoardError{Stage: r.at, Err: fmt.Errorf("expected DFU of the boot ROM, TF-A or SPL: %w", err),
 			Hint: "if the board runs U-Boot or Linux already, reset it with the boot pins set to serial boot; else build the first stage for USB (TF-A: STM32MP_USB_PROGRAMMER=1, U-Boot's SPL: CONFIG_SPL_DFU)"}
 	}
-	s := &session{d, settingsByPhase(d.Alts), make(map[byte]bool)}
+	s := &session{Session: d, settings: settingsByPhase(d.Alts), sent: make(map[byte]bool)}
+	_, cmd := s.settings[phaseCmd]
 	_, otp := s.settings[phaseOTP]
 	_, pmic := s.settings[phasePMIC]
 	_, fsbl := s.settings[phaseFSBL]
-	_, cmd := s.settings[phaseCmd]
+	_, spl := s.Find("u-boot*")
 	switch {
-	case len(s.settings) == 0 && !stage.ROM || strings.HasPrefix(d.Alts[0].Name, "u-boot"):
-		return r.serveSPL(ctx, s)
+	case !cmd && spl == nil:
+		r.at = stageSPL
 	case !cmd:
-		return false, &socs.BoardError{Stage: r.at, Err: fmt.Errorf("the device on port %s is no STM32MP in serial boot: it has no alternate setting \"@virtual /0xF1/...\", but %s", stage.Port, names(d.Alts)),
+		return nil, &socs.BoardError{Stage: r.at, Err: fmt.Errorf("the device on port %s is no STM32MP in serial boot: it has no alternate setting \"@virtual /0xF1/...\", but %s", stage.Port, names(d.Alts)),
 			Hint: "microcontrollers (STM32F, H, ...) show the same USB ID: unplug them, or name the board's port with --usb-path"}
 	case otp || pmic:
-		return false, &socs.BoardError{Stage: r.at, Err: fmt.Errorf("the board on port %s runs U-Boot's stm32prog already: it offers %s", stage.Port, names(d.Alts)),
+		return nil, &socs.BoardError{Stage: r.at, Err: fmt.Errorf("the board on port %s runs U-Boot's stm32prog already: it offers %s", stage.Port, names(d.Alts)),
 			Hint: "it is up; to recover it once more reset it, with the boot pins set to serial boot"}
-	}
-	r.at = stageTFA
-	if fsbl {
+	case fsbl && again:
+		return nil, &socs.BoardError{Stage: r.at, Err: fmt.Errorf("the board on port %s shows the same after DETACH and a reset of the port: %s", stage.Port, names(d.Alts)),
+			Hint: "the ROM did not start the first stage: check that it was built for this board with USB (STM32MP_USB_PROGRAMMER=1); a closed part starts signed images only"}
+	case fsbl:
 		r.at = stageROM
 		r.known(stage)
+	default:
+		r.at = stageTFA
 	}
-	return r.follow(ctx, s)
+	return s, nil
 }
 
 func isTransfer(err error) bool {
@@ -349,7 +380,7 @@ func (r *recovery) await(ctx context.Context, s *session, sent byte) (*phase, er
 			return nil, context.Cause(ctx)
 		case err != nil:
 			last = err.Error()
-		case p.id == sent, p.detach:
+		case p.id == sent, p.detach, p.id == phaseLayout && p.addr == undefined:
 			last = fmt.Sprintf("it is still in phase %#02x", p.id)
 		default:
 			return &p, nil
@@ -374,15 +405,12 @@ func (r *recovery) renew(ctx context.Context, s *session) error {
 	}
 	reset, cancel := context.WithTimeout(ctx, resetTime)
 	defer cancel()
-	if err := s.Reset(reset); err != nil && !errors.Is(err, usb.ErrGone) {
-		return err
-	}
-	// Another device comes back. If it describes itself as before it is still the ROM.
-	if dfustage.Left(ctx, s.Stage, time.Second) {
+	err := s.Reset(reset)
+	s.renewed = err == nil
+	if errors.Is(err, usb.ErrGone) { // another one came back
 		return nil
 	}
-	return &socs.BoardError{Stage: r.at, Err: fmt.Errorf("the board on port %s shows the same after DETACH and a reset of the port: %s", s.Stage.Port, names(s.Alts)),
-		Hint: "the ROM did not start the first stage: check that it was built for this board with USB (STM32MP_USB_PROGRAMMER=1); a closed part starts signed images only"}
+	return err
 }
 
 // answers waits until TF-A does.
@@ -420,20 +448,19 @@ func (r *recovery) start(ctx context.Context, s *session) error {
 }
 
 // serveSPL gives U-Boot's SPL what it asks for by the name of the file.
-func (r *recovery) serveSPL(ctx context.Context, s *session) (bool, error) {
-	r.at = stageSPL
+func (r *recovery) serveSPL(ctx context.Context, s *session) error {
 	alt, err := s.Find("u-boot*")
 	if err != nil {
-		return false, err
+		return err
 	}
 	f := r.file(slotUBoot)
 	if f.Data == nil {
-		return false, &socs.BoardError{Stage: r.at, Err: fmt.Errorf("U-Boot's SPL on port %s asks for %s, and no file was given for it", s.Stage.Port, alt),
+		return &socs.BoardError{Stage: r.at, Err: fmt.Errorf("U-Boot's SPL on port %s asks for %s, and no file was given for it", s.Stage.Port, alt),
 			Hint: "give u-boot.itb or u-boot.img of the SPL's build as " + slotUBoot}
 	}
 	left, err := s.Send(ctx, r.at, alt, f)
 	if err != nil || left {
-		return err == nil, err
+		return err
 	}
-	return true, s.Detach(ctx)
+	return s.Detach(ctx)
 }
