@@ -84,6 +84,9 @@ func (b *board) nextDevice(ctx context.Context) (*socs.Stage, error) {
 			continue
 		}
 		if errors.Is(err, errAway) {
+			if access, ok := errors.AsType[*usb.AccessError](err); ok {
+				return nil, access // until then it might have been given
+			}
 			b.opt.Log.Info("the time was over while the device was being opened", "port", d.Port, "id", d.ID, "address", d.Address)
 			return nil, b.noNextDevice(ctx)
 		}
@@ -203,7 +206,9 @@ const stillThere = "the device of the stage before is still there"
 // noNextDevice explains why no next stage came.
 func (b *board) noNextDevice(ctx context.Context) error {
 	found := "nothing enumerated there"
-	if _, ok := b.device(); ok {
+	if d, ok := b.device(); ok && b.seen && b.fresh(d) {
+		found = fmt.Sprintf("%s is there, and could not be opened in time", d.ID)
+	} else if ok {
 		found = stillThere
 	}
 	return b.awayError(ctx, found, "the stage that was sent did not start, or has no USB gadget for the next one: watch its serial console")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"sync"
@@ -194,33 +195,49 @@ func TestDevice(t *testing.T) {
 	}
 }
 
-// slowHost is a host that does not come to open the second stage.
-type slowHost struct{ *inproc.Host }
+// slowHost is a host that does not come to open the second stage, or only waits for permission.
+type slowHost struct {
+	*inproc.Host
+	denied bool
+}
 
 func (h slowHost) Open(ctx context.Context, d usb.Device) (usb.Handle, error) {
 	if d.ID == splAny {
 		<-ctx.Done()
+		if h.denied {
+			return nil, fmt.Errorf("%w: %w", context.Cause(ctx), d.Denied(fs.ErrPermission))
+		}
 		return nil, fmt.Errorf("opening: %w", context.Cause(ctx))
 	}
 	return h.Host.Open(ctx, d)
 }
 
-// A wait that ends while a stage is being opened ends as any other does.
+// A wait that ends while a stage is being opened ends as any other does, and says what it was that took so long.
 func TestDeviceSlow(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		host := inproc.New(inproc.Pair{High: 1, Super: 2})
-		port := host.Port("1-1")
-		_, err := run(t, slowHost{host}, Options{}, func() {
-			plug(t, port, romA, 2, usbdev.HighSpeed)
-			time.Sleep(time.Second)
+	for _, tc := range []struct {
+		denied bool
+		code   int
+		text   string
+	}{
+		{false, ExitBoard, "did not appear on port 1-1 within 10s: 0001:0005 is there, and could not be opened in time"},
+		{true, ExitPermission, "USB device 0001:0005 on port 1-1: open"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			host := inproc.New(inproc.Pair{High: 1, Super: 2})
+			port := host.Port("1-1")
+			_, err := run(t, slowHost{host, tc.denied}, Options{}, func() {
+				plug(t, port, romA, 2, usbdev.HighSpeed)
+				time.Sleep(time.Second)
+				port.Detach()
+				plug(t, port, splAny, 0, usbdev.HighSpeed)
+				time.Sleep(20 * time.Second)
+			})
 			port.Detach()
-			plug(t, port, splAny, 0, usbdev.HighSpeed)
+			if ExitCode(err) != tc.code || !strings.Contains(err.Error(), tc.text) {
+				t.Errorf("exit code %d, %v; want %d, %q", ExitCode(err), err, tc.code, tc.text)
+			}
 		})
-		port.Detach()
-		if ExitCode(err) != ExitBoard || !strings.Contains(err.Error(), "did not appear on port 1-1 within 10s") {
-			t.Errorf("exit code %d, %v", ExitCode(err), err)
-		}
-	})
+	}
 }
 
 // A port has one lock, whichever of its two names is used.

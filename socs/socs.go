@@ -51,6 +51,10 @@ type Family struct {
 	BootMode string // how a board of the family comes into its ROM's USB mode, for people: a general hint
 
 	Slots []Slot // the firmware it takes, in the order of the stages
+
+	// Unproven are the models whose virtual board only snag has recovered: no other program was seen to agree with the
+	// sources that board and backend follow.
+	Unproven []string
 }
 
 // IDs lists the USB IDs of all stages, each once.
@@ -96,6 +100,10 @@ const (
 	USB                    // a USB device that the backend talks to itself
 	Serial                 // a UART
 )
+
+func (c Carrier) String() string {
+	return map[Carrier]string{Network: "usb network", USB: "usb", Serial: "uart"}[c]
+}
 
 // Model is one row of the model table.
 type Model struct {

@@ -11,6 +11,7 @@ import (
 
 	"snag/internal/lab"
 	"snag/sim/imx"
+	"snag/socs"
 	"snag/usb"
 )
 
@@ -71,6 +72,7 @@ var imxCases = []imxCase{
 	{model: "imx6ul", uuu: done(uuuSDP), imxUSB: firstFile, differ: skipped},
 	{model: "imx6ull", uuu: done(uuuSDP), imxUSB: firstFile, differ: skipped},
 	{model: "imx6sll", uuu: done(uuuSDP), imxUSB: firstFile, differ: skipped},
+	{model: "imx7s"},
 	{model: "imx7d", uuu: done(uuuSDP), imxUSB: firstFile, differ: skipped},
 	{model: "imx7ulp", uuu: done(uuuSDP), imxUSB: firstFile, differ: skipped},
 	{model: "imxrt106x", uuu: done(uuuSDP)},
@@ -89,6 +91,7 @@ var imxCases = []imxCase{
 	{model: "imx8mm", uuu: done(uuuSDP, uuuSDPV), imxUSB: firstFile, partial: true},
 	{name: "SDPU", model: "imx8mm", config: imx.Config{SPL: imx.SDPU}, uuu: done(uuuSDP, uuuSDPU)},
 
+	{model: "imx23"}, // no peer knows it
 	{model: "imx28", uuu: done(uuuSDPS)},
 	{model: "imx8qm", uuu: done(uuuSDPS, uuuSDPV)},
 	{model: "imx8qxp", uuu: done(uuuSDPS, uuuSDPV)},
@@ -135,20 +138,18 @@ func (c *imxCase) imagesOf(t *testing.T, cfg imx.Config) imx.Images {
 	return imx.Images{First: data[0], Second: data[1]}
 }
 
-// TestWithIMXPeers recovers every board that a peer can, and compares what two peers did to the same one.
+// TestWithIMXPeers recovers every board with the peers that can, and with snag, and compares what they did to the same one.
 func TestWithIMXPeers(t *testing.T) {
 	lab.Inside(t)
 	proven := struct {
 		sync.Mutex
 		by map[string][]string
 	}{by: map[string][]string{}}
+	recoveredBySnag := map[string]bool{} // by its name of the model
 	t.Run("all", func(t *testing.T) {
 		for _, c := range imxCases {
 			t.Run(strings.TrimSuffix(c.model+", "+c.name, ", "), func(t *testing.T) {
 				t.Parallel()
-				if c.newer && !haveNewerUUU() {
-					t.Skip("run by hand, with SNAG_UUU naming an uuu of 1.5.243 or later")
-				}
 				effects := map[string]string{}
 				cfg := c.config
 				var err error
@@ -161,7 +162,7 @@ func TestWithIMXPeers(t *testing.T) {
 					can  bool
 					run  func(*testing.T, *peerBoard) error
 				}{
-					{"uuu", c.uuu != nil, func(t *testing.T, b *peerBoard) error {
+					{"uuu", c.uuu != nil && (!c.newer || haveNewerUUU()), func(t *testing.T, b *peerBoard) error {
 						if c.newer {
 							return b.uuu(t, newerUUU, c.uuu...)
 						}
@@ -176,6 +177,7 @@ func TestWithIMXPeers(t *testing.T) {
 						}
 						return nil
 					}},
+					{"snag", true, func(t *testing.T, b *peerBoard) error { return b.snag(t, nil, c.model) }},
 				} {
 					if !peer.can {
 						continue
@@ -210,17 +212,22 @@ func TestWithIMXPeers(t *testing.T) {
 						} else {
 							effects[name] = r.Effects()
 						}
-						if !slices.Contains(proven.by[c.model], name) {
+						if peer.name == "snag" {
+							recoveredBySnag[c.model] = true
+						} else if !slices.Contains(proven.by[c.model], name) {
 							proven.by[c.model] = append(proven.by[c.model], name)
 						}
 					})
 				}
-				if a, b := effects["uuu"], effects["imx_usb"]; a != "" && b != "" && (a != b) != (c.differ != "") {
-					t.Errorf("the peers' effects are the same: %t; a difference was expected because %q\nuuu:\n%s\nimx_usb:\n%s", a == b, c.differ, a, b)
-				}
+				c.sameEffects(t, effects)
 			})
 		}
 	})
+	for _, m := range socs.Models() {
+		if m.Family == "imx" && !recoveredBySnag[m.Name] && !slices.ContainsFunc(m.Aliases, func(a string) bool { return recoveredBySnag[a] }) {
+			t.Errorf("snag has recovered no %s", m.Name)
+		}
+	}
 	for _, m := range imx.Models() {
 		by := proven.by[m.Name]
 		if strings.Contains(m.ProvenBy, "(by hand)") && !haveNewerUUU() {

@@ -51,7 +51,7 @@ func TestIMX(t *testing.T) {
 		Packages: []string{"uuu", "imx-usb-loader"},
 		Files:    files,
 		Udev:     true, // libusb lists no device that udevd has not seen
-		Timeout:  6 * time.Minute,
+		Timeout:  10 * time.Minute,
 	})
 }
 
@@ -60,6 +60,7 @@ type peerBoard struct {
 	*imx.Board
 	dir    string // with first.bin and second.bin
 	port   usb.Port
+	id     usb.ID // of its ROM
 	images imx.Images
 	unplug func()
 }
@@ -73,11 +74,21 @@ var (
 	imxAtATime = make(chan struct{}, 3) // boards; more would keep the peers waiting for longer than they do
 )
 
-// powerIMX plugs a board in.
+// powerIMX plugs a board in, when the peers have time for it.
 func powerIMX(t *testing.T, cfg imx.Config, images imx.Images) *peerBoard {
 	t.Helper()
 	imxAtATime <- struct{}{}
-	b := &peerBoard{dir: t.TempDir(), images: images}
+	b := plugIMX(t, cfg, images)
+	unplug := b.unplug
+	b.unplug = sync.OnceFunc(func() { unplug(); <-imxAtATime })
+	t.Cleanup(b.unplug)
+	return b
+}
+
+// plugIMX plugs a board in.
+func plugIMX(t *testing.T, cfg imx.Config, images imx.Images) *peerBoard {
+	t.Helper()
+	b := &peerBoard{dir: t.TempDir(), id: cfg.Model.ID, images: images}
 	for name, data := range map[string][]byte{"first.bin": images.First, "second.bin": images.Second} {
 		if err := os.WriteFile(filepath.Join(b.dir, name), data, 0o644); err != nil {
 			t.Fatal(err)
@@ -106,7 +117,6 @@ func powerIMX(t *testing.T, cfg imx.Config, images imx.Images) *peerBoard {
 		imxPorts.Lock()
 		imxTaken = slices.DeleteFunc(imxTaken, func(p *vhci.Port) bool { return p == port })
 		imxPorts.Unlock()
-		<-imxAtATime
 	})
 	t.Cleanup(b.unplug)
 	return b

@@ -54,6 +54,8 @@ type chip struct {
 	spl       bool // the first stage may be an SPL that serves SDP itself
 	arm64     bool
 
+	unproven bool // no other program has recovered the virtual board (docs/imx.md)
+
 	entries []uint32 // where SPLs of this chip are linked to, if that tells it from its siblings
 	ocram   []span   // internal memory that a first stage may use
 	dram    []span
@@ -101,7 +103,7 @@ var (
 // chips is the table.
 var chips = []chip{
 	{name: "i.MX23", models: "imx23", ids: id(sigmatel, 0x3780), proto: stream, report: fullReport, cbw: true,
-		whole: true, sb: true},
+		whole: true, sb: true, unproven: true},
 	{name: "i.MX28", models: "imx28", ids: id(freescale, 0x004f), proto: stream, report: fullReport, cbw: true,
 		whole: true, sb: true},
 
@@ -176,6 +178,17 @@ func identities() []socs.Identity {
 	for _, c := range chips {
 		for _, i := range c.ids {
 			all = append(all, socs.Identity{ID: i, Models: fields(c.models)})
+		}
+	}
+	return all
+}
+
+// unproven are the models of the chips that are.
+func unproven() []string {
+	var all []string
+	for _, c := range chips {
+		if c.unproven {
+			all = append(all, fields(c.models)...)
 		}
 	}
 	return all

@@ -67,6 +67,7 @@ func (Backend) Family() socs.Family {
 		ROM:         identities(),
 		Later:       laterIdentities(),
 		Reenumerate: reenumerate,
+		Unproven:    unproven(),
 		BootMode:    `boot mode pins to "serial downloader", which is BOOT_MODE[1:0] = 01 on many; on others nothing bootable on card, eMMC and flash is enough`,
 		Slots: []socs.Slot{
 			{Name: slotWithDCD, Doc: "i.MX5x, 6, 7, RT: the only stage, u-boot.imx or u-boot-dtb.imx"},

@@ -128,6 +128,10 @@ func (p *program) sorted(value func(run) time.Duration) []float64 {
 	for _, r := range p.runs {
 		v = append(v, value(r).Seconds())
 	}
+	return sorted(v)
+}
+
+func sorted(v []float64) []float64 {
 	slices.Sort(v)
 	return v
 }

@@ -1,14 +1,17 @@
 //go:build linux
 
-// Bench measures how long a virtual AM335x takes from being plugged in until it has the last byte of U-Boot: with
-// snag, and beside it with Snagboot where SNAGBOOT names its sources.
+// Bench measures recoveries of virtual boards with snag and, in turns with it, with others: Debian's uuu and imx_usb, and
+// Snagboot where SNAGBOOT names its sources. All run in one VM of package lab.
 //
-// Both run in one VM of package lab, root and with udevd, on the same virtual board: a device of the kernel's virtual
+// For the AM335x it is how long the board takes from being plugged in until it has the last byte of U-Boot. snag and Snagboot run as root and with udevd, on the same virtual board: a device of the kernel's virtual
 // USB host controller whose ROM asks by BOOTP every second. They take turns; the table has the medians of the board's
 // own clock. Either is started at the moment of the plug, with all in place that it wants beforehand: nothing for snag, and
 // for Snagboot its am335x_usb_setup.sh, which runs as it is and polls for interfaces. Only the shell that the script ends
 // with is replaced, by one that waits for the plug. A first run of each is not counted. A failed one is repeated, up to twice as
 // often as there are runs in all, and counted in the table.
+//
+// For the i.MX it is how long the program runs, from its start to its end, when the board is there and udevd is done
+// with it; and how much memory it had at most.
 //
 //	SNAGBOOT        Snagboot's sources (the directory with src/)
 //	SNAGBOOT_TFTPY  the sources of tftpy, which Debian lacks; else the directory tftpy beside $SNAGBOOT
@@ -26,9 +29,11 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"snag/internal/lab"
+	"snag/sim/imx"
 )
 
 func main() {
@@ -38,15 +43,26 @@ func main() {
 	delay := flag.Duration("delay", 0, "`time` by which the board's link delays each frame, each way")
 	window := flag.Duration("spl-window", 15*time.Second, "`time` that SPL waits for its link; U-Boot's 3 s are short in an emulated machine")
 	cpus := flag.Int("cpus", 1, "of the VM; more make an emulated one slower on a busy machine")
-	guest := flag.Bool("guest", false, "this is the VM")
+	boards := flag.String("boards", "am335x,imx", "which to measure")
+	guest := flag.Bool("guest", false, "this is the VM: -guest FIRMWARE IMAGE")
+	one := flag.Bool("run", false, "run a program and write what it took: -run PROGRAM ARGUMENT...")
 	flag.Parse()
+	withAM335x, withIMX := strings.Contains(*boards, "am335x"), strings.Contains(*boards, "imx")
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	err := error(nil)
-	if *guest {
-		err = measure(ctx, os.Stdout, flag.Arg(0), *runs, *window, *delay)
-	} else {
-		err = host(ctx, *runs, *window, *delay, *cpus)
+	switch {
+	case *one:
+		err = runOne(os.Stdout, flag.Args())
+	case *guest:
+		if withAM335x {
+			err = measure(ctx, os.Stdout, flag.Arg(0), *runs, *window, *delay)
+		}
+		if withIMX && err == nil {
+			err = measureIMX(ctx, os.Stdout, flag.Arg(1), *runs)
+		}
+	default:
+		err = host(ctx, *boards, *runs, *window, *delay, *cpus)
 	}
 	if err != nil {
 		log.Fatal(err)
@@ -54,11 +70,11 @@ func main() {
 }
 
 // drivers are what a distribution loads by itself, by udev or by an earlier use.
-const drivers = `modprobe -a vhci-hcd rndis_host cdc_ether nft_nat nft_masq nft_chain_nat nft_compat xt_nat xt_MASQUERADE xt_tcpudp
+const drivers = `modprobe -a vhci-hcd usbhid hid-generic rndis_host cdc_ether nft_nat nft_masq nft_chain_nat nft_compat xt_nat xt_MASQUERADE xt_tcpudp
 `
 
 // host runs this program in a VM.
-func host(ctx context.Context, runs int, window, delay time.Duration, cpus int) error {
+func host(ctx context.Context, boards string, runs int, window, delay time.Duration, cpus int) error {
 	dir, err := os.MkdirTemp("", "snag-bench")
 	if err != nil {
 		return err
@@ -68,8 +84,9 @@ func host(ctx context.Context, runs int, window, delay time.Duration, cpus int) 
 		return err
 	}
 	job := lab.Job{
-		Udev: true, CPUs: cpus, Timeout: 3*time.Minute + time.Duration(runs)*2*time.Minute,
+		Udev: true, CPUs: cpus, Timeout: 3*time.Minute + time.Duration(runs)*4*time.Minute,
 		Files: map[string]string{}, Dirs: []string{filepath.Join(dir, "firmware")},
+		Packages: []string{"uuu", "imx-usb-loader"},
 	}
 	for name, pkg := range map[string]string{"snag": "snag/cmd/snag", "snag-netmove": "snag/cmd/snag-netmove", "bench": "snag/internal/e2e/bench"} {
 		file := filepath.Join(dir, name)
@@ -104,7 +121,11 @@ func host(ctx context.Context, runs int, window, delay time.Duration, cpus int) 
 		job.Packages = append(job.Packages, "python3", "python3-usb", "python3-yaml", "python3-serial", "python3-xmodem", "iptables", "iproute2", "procps")
 		job.Script += fmt.Sprintf("export SNAGBOOT='%s' SNAGBOOT_TFTPY='%s'\n", src, tftpy)
 	}
-	job.Script += fmt.Sprintf("bench -guest -runs %d -spl-window %v -delay %v '%s'\n", runs, window, delay, filepath.Join(dir, "firmware"))
+	image, err := sabreLite(ctx, filepath.Join(dir, "firmware"))
+	if err != nil {
+		return err
+	}
+	job.Script += fmt.Sprintf("bench -guest -boards %s -runs %d -spl-window %v -delay %v '%s' '%s'\n", boards, runs, window, delay, filepath.Join(dir, "firmware"), image)
 
 	vm := filepath.Join(dir, "vm")
 	if err := os.Mkdir(vm, 0o755); err != nil {
@@ -123,4 +144,20 @@ func host(ctx context.Context, runs int, window, delay time.Duration, cpus int) 
 	}
 	fmt.Printf("VM with %d processors, emulated; firmware: %s%s", cpus, kind, r.Stdout)
 	return nil
+}
+
+// sabreLite writes U-Boot for an i.MX6Q board, Debian's if it can be had, and returns the file.
+func sabreLite(ctx context.Context, dir string) (string, error) {
+	const size = 551_936 // Debian's 2023.01
+	file := filepath.Join(dir, "u-boot-dtb.imx")
+	var image []byte
+	dirs, err := lab.Fetch(ctx, "u-boot-imx:armhf")
+	if err == nil {
+		image, err = os.ReadFile(filepath.Join(dirs[0], "usr/lib/u-boot/mx6qsabrelite/u-boot-dtb.imx"))
+	}
+	if err != nil {
+		log.Printf("an image for i.MX6Q is generated, because Debian's cannot be had: %v", err)
+		image = imx.IVTImage{Self: 0x177ff400, Before: 0x400, DCD: imx.GenerateDCD(90, false), Size: size, Seed: 1}.Generate()
+	}
+	return file, os.WriteFile(file, image, 0o644)
 }
