@@ -39,7 +39,7 @@ const (
 	stm32Magic     = "STM2"
 	stm32V1Size    = 256
 	stm32V2Size    = 128     // without extension headers
-	stm32MaxExt    = 1 << 16 // of all extension headers
+	stm32MaxExt    = 1 << 12 // of all extension headers
 	stm32NotSigned = 1 << 0  // option flags, version 1
 	stm32Signed    = 1 << 0  // extension flags, version 2
 	stm32Encrypted = 1 << 1  // extension flags, version 2

@@ -206,7 +206,8 @@ func ParseZynqMP(b []byte) (*ZynqMP, error) {
 func (z *ZynqMP) tables(b []byte, at int) (errs []error) {
 	word := func(off int) uint32 { return binary.LittleEndian.Uint32(b[off:]) }
 	fail := func(format string, args ...any) []error { return append(errs, fmt.Errorf("ZynqMP "+format, args...)) }
-	if at%4 != 0 || at > len(b)-zynqTableSize {
+	outside := func(off, size int) bool { return off < ZynqMPHeaderSize || off > len(b)-size }
+	if at%4 != 0 || outside(at, zynqTableSize) {
 		return fail("image header table: %w: it would lie at %#x, the file has %#x bytes", ErrTruncated, at, len(b))
 	}
 	t := &ZynqMPTable{Offset: at, Version: word(at), Partitions: int(word(at + 4)), cert: word(at + 0x10), Device: word(at + 0x14),
@@ -218,7 +219,7 @@ func (z *ZynqMP) tables(b []byte, at int) (errs []error) {
 	}
 	for next := zynqWords(word(at + 0x0c)); next != 0; next = zynqWords(word(next)) {
 		switch {
-		case next > len(b)-zynqImageSize:
+		case outside(next, zynqImageSize):
 			return fail("image header: %w: it would lie at %#x, the file has %#x bytes", ErrTruncated, next, len(b))
 		case len(z.Images) == zynqMaxParts:
 			return fail("image headers: more than %d", zynqMaxParts)
@@ -231,7 +232,7 @@ func (z *ZynqMP) tables(b []byte, at int) (errs []error) {
 	}
 	for next := zynqWords(word(at + 8)); next != 0; next = zynqWords(word(next + 0x0c)) {
 		switch {
-		case next > len(b)-zynqPartSize:
+		case outside(next, zynqPartSize):
 			return fail("partition header: %w: it would lie at %#x, the file has %#x bytes", ErrTruncated, next, len(b))
 		case len(z.Partitions) == zynqMaxParts:
 			return fail("partition headers: more than %d, which is more than FSBL takes", zynqMaxParts)
@@ -346,5 +347,8 @@ func (z *ZynqMP) FirstStage(data []byte) ([]byte, error) {
 	set(last.Offset+0x3c, zynqSum(out[last.Offset:last.Offset+0x3c]))
 	set(z.Table.Offset+4, uint32(len(parts)))
 	set(z.Table.Offset+0x3c, zynqSum(out[z.Table.Offset:z.Table.Offset+0x3c]))
+	if _, err := ParseZynqMP(out); err != nil {
+		return nil, fmt.Errorf("the first stage that was taken out: %w", err)
+	}
 	return out, nil
 }

@@ -70,6 +70,7 @@ func TestZynqMPFirstStage(t *testing.T) {
 	for name, tt := range map[string]struct{ whole, want []byte }{
 		"PMU on its own":   {build(nil, fsbl, pmu, uboot), build(nil, fsbl, pmu)},
 		"PMU by the ROM":   {build(pattern(1100), fsbl, uboot), build(pattern(1100), fsbl)},
+		"PMU twice":        {build(pattern(1100), fsbl, pmu, uboot), build(pattern(1100), fsbl)},
 		"no PMU":           {build(nil, fsbl, uboot), build(nil, fsbl)},
 		"PMU later":        {build(nil, fsbl, uboot, pmu), build(nil, fsbl)},
 		"first stage only": {build(nil, fsbl, pmu), build(nil, fsbl, pmu)},

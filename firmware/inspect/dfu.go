@@ -198,7 +198,7 @@ func (r *Report) zynqmp() int {
 		}
 		for n, q := range z.Partitions {
 			words := []string{fmt.Sprintf("partition %d: %s", n, q.CPU())}
-			if q.Device() != "" && q.Device() != "PS" {
+			if q.Device() != "" && q.Device() != "PS" && q.Device() != q.CPU() {
 				words = append(words, "for "+q.Device())
 			}
 			if q.EL() != 0 {
@@ -212,7 +212,11 @@ func (r *Report) zynqmp() int {
 					words = append(words, w.word)
 				}
 			}
-			words = append(words, "loaded by "+q.Owner())
+			if n == 0 {
+				words = append(words, "loaded by the ROM")
+			} else {
+				words = append(words, "loaded by "+q.Owner())
+			}
 			part := &Part{Kind: kindPartition, Text: strings.Join(words, ", "), Offset: q.Start, Size: q.Size, Load: addr(q.Load), Entry: addr(q.Entry)}
 			part.Parts = []*Part{{Kind: kindHeader, Text: "partition header", Offset: q.Offset, Size: 64, Checks: []Check{{"sum32", outcome(q.Sum == q.Checksum)}}}}
 			if start := min(q.Start, len(r.data)); n > 0 && !q.Encrypted() {
