@@ -28,6 +28,7 @@ type trial struct {
 	model    string
 	cfg      dfu.Config // Model apart
 	firmware socs.Firmware
+	cut      []string // stages in the middle of whose files recoveries before it were ended
 	port     usb.Port
 	host     *inproc.Host
 }
@@ -117,10 +118,6 @@ func (tr trial) run(t *testing.T) *outcome {
 	if err != nil {
 		t.Fatal(err)
 	}
-	model, err := socs.Lookup(tr.model)
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var wg sync.WaitGroup
@@ -129,16 +126,25 @@ func (tr trial) run(t *testing.T) *outcome {
 			t.Error(err)
 		}
 	})
+	for _, stage := range tr.cut {
+		cut, stop := context.WithCancel(ctx)
+		err := tr.recover(t, cut, func(e event.Event) {
+			if p, ok := e.Body.(event.Progress); ok && p.Bytes < p.Total && e.Stage == stage {
+				stop()
+			}
+		})
+		if cut.Err() == nil {
+			t.Errorf("the recovery was over before it was ended: %v", err)
+		}
+		stop()
+	}
 	o := &outcome{}
-	var mu sync.Mutex
 	begun := time.Now()
-	o.err = recovery.Run(ctx, recovery.Options{
-		Backend: stm32mp.Backend{}, USB: tr.host, Model: model, Firmware: tr.firmware, Port: tr.port,
-		Emit: func(e event.Event) {
-			mu.Lock()
-			defer mu.Unlock()
-			o.events = append(o.events, e)
-		},
+	var mu sync.Mutex
+	o.err = tr.recover(t, ctx, func(e event.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		o.events = append(o.events, e)
 	})
 	o.took = time.Since(begun)
 	if o.err == nil {
@@ -152,6 +158,18 @@ func (tr trial) run(t *testing.T) *outcome {
 	cancel()
 	wg.Wait()
 	return o
+}
+
+// recover recovers what is plugged in.
+func (tr trial) recover(t *testing.T, ctx context.Context, emit event.Sink) error {
+	t.Helper()
+	model, err := socs.Lookup(tr.model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return recovery.Run(ctx, recovery.Options{
+		Backend: stm32mp.Backend{}, USB: tr.host, Model: model, Firmware: tr.firmware, Port: tr.port, Emit: emit,
+	})
 }
 
 // good fails the test unless the board was recovered, and the host did nothing wrong.
@@ -217,6 +235,23 @@ func TestModels(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A recovery goes on where another one was ended, in the middle of a file.
+func TestGoOn(t *testing.T) {
+	for _, model := range models {
+		for _, cut := range [][]string{{"rom"}, {"tf-a"}, {"rom", "tf-a", "tf-a"}} {
+			t.Run(fmt.Sprint(model, cut), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					o := trial{model: model, cut: cut, cfg: dfu.Config{Block: 5 * time.Millisecond}}.run(t)
+					o.good(t)
+					if o.report.Resets != 0 || strings.Contains(o.texts(), "starting over") {
+						t.Errorf("it was begun again:\n%s", o.texts())
+					}
+				})
+			})
+		}
 	}
 }
 
