@@ -29,6 +29,7 @@ type trial struct {
 	cfg      dfu.Config // Model apart
 	firmware socs.Firmware
 	cut      []string // stages in the middle of whose files recoveries before it were ended
+	twice    bool     // recover it again when it is up
 	port     usb.Port
 	host     *inproc.Host
 }
@@ -155,6 +156,9 @@ func (tr trial) run(t *testing.T) *outcome {
 		}
 	}
 	o.report = board.Report()
+	if tr.twice && o.err == nil {
+		o.err = tr.recover(t, ctx, func(event.Event) {})
+	}
 	cancel()
 	wg.Wait()
 	return o
@@ -269,12 +273,23 @@ func TestOldTFA(t *testing.T) {
 	})
 }
 
+// U-Boot that is up is not taken for a stage that wants a flash layout.
+func TestUp(t *testing.T) {
+	for _, model := range models {
+		synctest.Test(t, func(t *testing.T) {
+			o := trial{model: model, twice: true}.run(t)
+			o.bad(t, 6, "runs U-Boot's stm32prog already")
+		})
+	}
+}
+
 // The times are the board's alone.
 func TestTimes(t *testing.T) {
 	for _, model := range models {
 		for _, cfg := range []dfu.Config{
 			{LeaveDelay: -1, StageDelay: -1},
 			{LeaveDelay: time.Second, StageDelay: 5 * time.Second},
+			{SameAddress: true},
 			{Block: 2 * time.Millisecond, Manifest: 3 * time.Second},
 			{Block: 2 * time.Millisecond, Manifest: time.Second, ShortPoll: true},
 		} {
