@@ -39,7 +39,7 @@ type Config struct {
 	StageDelay time.Duration
 	// SameAddress lets the next stage keep the USB address of the one before, on ports that can do so.
 	SameAddress bool
-	// Never is a stage that never shows up.
+	// Never is a stage that never shows up. A stage whose USB session it would go on with stays as it is.
 	Never string
 	// Missing are the names of alternate settings that stages do not have.
 	Missing []string
@@ -66,11 +66,12 @@ const (
 	Stall  FaultKind = "stall"  // the request is refused; nothing else changes
 	NAK    FaultKind = "nak"    // the board says nothing for Fault.For
 	Hang   FaultKind = "hang"   // the same for ever
+	Refuse FaultKind = "refuse" // the same, and TF-A says so in its phase
 	Unplug FaultKind = "unplug" // the cable is pulled for good
 	Reset  FaultKind = "reset"  // the board is power-cycled and comes back in its ROM
 )
 
-var faultKinds = []FaultKind{Fail, Busy, Lie, Stall, NAK, Hang, Unplug, Reset}
+var faultKinds = []FaultKind{Fail, Busy, Lie, Stall, NAK, Hang, Refuse, Unplug, Reset}
 
 // Fault happens once in a stage: at the first block with which the stage has at least At bytes of files, or, with
 // Manifest, at the end of a file.

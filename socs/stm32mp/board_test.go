@@ -28,6 +28,8 @@ type trial struct {
 	model    string
 	cfg      dfu.Config // Model apart
 	firmware socs.Firmware
+	cut      []string // stages in the middle of whose files recoveries before it were ended
+	twice    bool     // recover it again when it is up
 	port     usb.Port
 	host     *inproc.Host
 }
@@ -117,10 +119,6 @@ func (tr trial) run(t *testing.T) *outcome {
 	if err != nil {
 		t.Fatal(err)
 	}
-	model, err := socs.Lookup(tr.model)
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var wg sync.WaitGroup
@@ -129,16 +127,25 @@ func (tr trial) run(t *testing.T) *outcome {
 			t.Error(err)
 		}
 	})
+	for _, stage := range tr.cut {
+		cut, stop := context.WithCancel(ctx)
+		err := tr.recover(t, cut, func(e event.Event) {
+			if p, ok := e.Body.(event.Progress); ok && p.Bytes < p.Total && e.Stage == stage {
+				stop()
+			}
+		})
+		if cut.Err() == nil {
+			t.Errorf("the recovery was over before it was ended: %v", err)
+		}
+		stop()
+	}
 	o := &outcome{}
-	var mu sync.Mutex
 	begun := time.Now()
-	o.err = recovery.Run(ctx, recovery.Options{
-		Backend: stm32mp.Backend{}, USB: tr.host, Model: model, Firmware: tr.firmware, Port: tr.port,
-		Emit: func(e event.Event) {
-			mu.Lock()
-			defer mu.Unlock()
-			o.events = append(o.events, e)
-		},
+	var mu sync.Mutex
+	o.err = tr.recover(t, ctx, func(e event.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		o.events = append(o.events, e)
 	})
 	o.took = time.Since(begun)
 	if o.err == nil {
@@ -149,9 +156,24 @@ func (tr trial) run(t *testing.T) *outcome {
 		}
 	}
 	o.report = board.Report()
+	if tr.twice && o.err == nil {
+		o.err = tr.recover(t, ctx, func(event.Event) {})
+	}
 	cancel()
 	wg.Wait()
 	return o
+}
+
+// recover recovers what is plugged in.
+func (tr trial) recover(t *testing.T, ctx context.Context, emit event.Sink) error {
+	t.Helper()
+	model, err := socs.Lookup(tr.model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return recovery.Run(ctx, recovery.Options{
+		Backend: stm32mp.Backend{}, USB: tr.host, Model: model, Firmware: tr.firmware, Port: tr.port, Emit: emit,
+	})
 }
 
 // good fails the test unless the board was recovered, and the host did nothing wrong.
@@ -220,6 +242,23 @@ func TestModels(t *testing.T) {
 	}
 }
 
+// A recovery goes on where another one was ended, in the middle of a file.
+func TestGoOn(t *testing.T) {
+	for _, model := range models {
+		for _, cut := range [][]string{{"rom"}, {"tf-a"}, {"rom", "tf-a", "tf-a"}} {
+			t.Run(fmt.Sprint(model, cut), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					o := trial{model: model, cut: cut, cfg: dfu.Config{Block: 5 * time.Millisecond}}.run(t)
+					o.good(t)
+					if o.report.Resets != 0 || strings.Contains(o.texts(), "starting over") {
+						t.Errorf("it was begun again:\n%s", o.texts())
+					}
+				})
+			})
+		}
+	}
+}
+
 // TF-A of ST's ecosystem 3 wants a flash layout first.
 func TestOldTFA(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -234,12 +273,23 @@ func TestOldTFA(t *testing.T) {
 	})
 }
 
+// U-Boot that is up is not taken for a stage that wants a flash layout.
+func TestUp(t *testing.T) {
+	for _, model := range models {
+		synctest.Test(t, func(t *testing.T) {
+			o := trial{model: model, twice: true}.run(t)
+			o.bad(t, 6, "runs U-Boot's stm32prog already")
+		})
+	}
+}
+
 // The times are the board's alone.
 func TestTimes(t *testing.T) {
 	for _, model := range models {
 		for _, cfg := range []dfu.Config{
 			{LeaveDelay: -1, StageDelay: -1},
 			{LeaveDelay: time.Second, StageDelay: 5 * time.Second},
+			{SameAddress: true},
 			{Block: 2 * time.Millisecond, Manifest: 3 * time.Second},
 			{Block: 2 * time.Millisecond, Manifest: time.Second, ShortPoll: true},
 		} {

@@ -131,7 +131,7 @@ func (c *checker) slots(fw socs.Firmware) (refused []string) {
 	return refused
 }
 
-// spl tells whether a first stage is U-Boot's SPL, by its banner.
+// isSPL tells whether a first stage is U-Boot's SPL, by its banner.
 func isSPL(payload []byte) bool { return bytes.Contains(payload, []byte("U-Boot SPL ")) }
 
 // fsbl looks at the first stage.
@@ -155,12 +155,16 @@ func (c *checker) fsbl(slot string, data []byte, fw socs.Firmware) ([]byte, erro
 		return nil, refuse("give TF-A's BL2, which fits the internal memory", "it has %d bytes, the ROM takes %d at most", img.HeaderSize+len(img.Payload), maxFSBL)
 	}
 	_, uboot := fw[slotUBoot]
-	switch spl := isSPL(img.Payload); {
-	case spl && !uboot && !c.ddr:
-		return nil, refuse("give u-boot.itb or u-boot.img of its build as "+slotUBoot+" instead of a FIP", "it is U-Boot's SPL, which starts no FIP")
-	case spl && !bytes.Contains(img.Payload, []byte("dfu_alt_info")):
+	fip, haveFIP := fw[slotFIP]
+	spl := isSPL(img.Payload)
+	if spl && haveFIP {
+		c.errs = append(c.errs, &socs.FirmwareError{Slot: slotFIP, Path: fip.Path, Err: errors.New("the first stage is U-Boot's SPL, which starts no FIP"),
+			Hint: "give u-boot.itb or u-boot.img of its build as " + slotUBoot + " instead"})
+	}
+	if spl && !bytes.Contains(img.Payload, []byte("dfu_alt_info")) {
 		c.warn(slot, "it is a U-Boot SPL with no DFU settings of its own: unless its build has CONFIG_SPL_DFU it will not ask for U-Boot over USB")
-	case !spl && uboot:
+	}
+	if !spl && uboot {
 		c.warn(slot, "no U-Boot SPL is recognised in it: only an SPL asks for what is given as %s", slotUBoot)
 	}
 	if img.Trailing > 0 {

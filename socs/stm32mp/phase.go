@@ -24,8 +24,6 @@ const (
 	phaseDDR    = 0x02 // firmware of the memory controller
 	phaseSSBL   = 0x03
 	phaseCmd    = 0xf1 // the setting behind which the phase stands
-	phaseOTP    = 0xf2
-	phasePMIC   = 0xf4
 	phaseError  = 0xff
 )
 
@@ -141,17 +139,16 @@ func (r *recovery) open(ctx context.Context, stage *socs.Stage, again bool) (*se
 	}
 	s := &session{Session: d, settings: settingsByPhase(d.Alts), sent: make(map[byte]bool)}
 	_, cmd := s.settings[phaseCmd]
-	_, otp := s.settings[phaseOTP]
-	_, pmic := s.settings[phasePMIC]
 	_, fsbl := s.settings[phaseFSBL]
-	_, spl := s.Find("u-boot*")
+	_, noSPL := s.Find("u-boot*")
+	_, noUBoot := s.Find("@FlashLayout*")
 	switch {
-	case !cmd && spl == nil:
+	case !cmd && noSPL == nil:
 		r.at = stageSPL
 	case !cmd:
 		return nil, &socs.BoardError{Stage: r.at, Err: fmt.Errorf("the device on port %s is no STM32MP in serial boot: it has no alternate setting \"@virtual /0xF1/...\", but %s", stage.Port, names(d.Alts)),
 			Hint: "microcontrollers (STM32F, H, ...) show the same USB ID: unplug them, or name the board's port with --usb-path"}
-	case otp || pmic:
+	case noUBoot == nil:
 		return nil, &socs.BoardError{Stage: r.at, Err: fmt.Errorf("the board on port %s runs U-Boot's stm32prog already: it offers %s", stage.Port, names(d.Alts)),
 			Hint: "it is up; to recover it once more reset it, with the boot pins set to serial boot"}
 	case fsbl && again:
@@ -229,7 +226,9 @@ func (r *recovery) first(ctx context.Context, s *session) (*phase, error) {
 		return &phase{id: phaseFSBL}, nil
 	case err == nil:
 		return &p, nil
-	case !unanswered(err):
+	case context.Cause(ctx) != nil:
+		return nil, context.Cause(ctx)
+	case !unanswered(err) && !(rom && errors.Is(err, context.DeadlineExceeded)):
 		return nil, err
 	}
 	for _, id := range []byte{phaseFSBL, phaseDDR, phaseSSBL} {

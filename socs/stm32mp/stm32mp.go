@@ -101,19 +101,18 @@ type chip struct {
 	dram                  uint32 // where it begins: a first stage cannot be loaded there
 	ddr                   bool   // the memory controller needs firmware
 	detach                bool   // the ROM starts the first stage when it is told to leave
-	// stays says that TF-A keeps the ROM's enumeration. It may have other settings than those which the host was told of: stale.
-	stays, stale bool
-	arch         string
-	spl          bool // U-Boot's SPL may be the first stage
+	// stays says that TF-A keeps the ROM's enumeration.
+	stays bool
+	arch  string
 }
 
 // chips are in the order of their names. STM32MP23 is an STM32MP25 with fewer parts, and shows its device ID.
 var chips = []chip{
-	{name: "stm32mp13", device: "0x501", major: 2, minorTo: 1, dram: 0xc0000000, detach: true, arch: "arm", spl: true},
-	{name: "stm32mp15", device: "0x500", major: 1, dram: 0xc0000000, stays: true, arch: "arm", spl: true},
-	{name: "stm32mp21", device: "0x503", major: 2, minor: 2, minorTo: 3, dram: 0x80000000, ddr: true, detach: true, stays: true, stale: true, arch: "arm64"},
-	{name: "stm32mp23", device: "0x505", major: 2, minor: 2, minorTo: 3, dram: 0x80000000, ddr: true, detach: true, stays: true, stale: true, arch: "arm64"},
-	{name: "stm32mp25", device: "0x505", major: 2, minor: 2, minorTo: 3, dram: 0x80000000, ddr: true, detach: true, stays: true, stale: true, arch: "arm64"},
+	{name: "stm32mp13", device: "0x501", major: 2, minorTo: 1, dram: 0xc0000000, detach: true, arch: "arm"},
+	{name: "stm32mp15", device: "0x500", major: 1, dram: 0xc0000000, stays: true, arch: "arm"},
+	{name: "stm32mp21", device: "0x503", major: 2, minor: 2, minorTo: 3, dram: 0x80000000, ddr: true, detach: true, stays: true, arch: "arm64"},
+	{name: "stm32mp23", device: "0x505", major: 2, minor: 2, minorTo: 3, dram: 0x80000000, ddr: true, detach: true, stays: true, arch: "arm64"},
+	{name: "stm32mp25", device: "0x505", major: 2, minor: 2, minorTo: 3, dram: 0x80000000, ddr: true, detach: true, stays: true, arch: "arm64"},
 }
 
 func chipOf(model socs.Model) (*chip, error) {

@@ -158,6 +158,7 @@ func TestBoards(t *testing.T) {
 		{name: "FSBL of 2017", files: map[string][]byte{"boot": whole}, cfg: dfu.Config{OldFSBL: true}, boot: len(whole)},
 		{name: "ROM that leaves early", files: map[string][]byte{"boot": whole}, cfg: dfu.Config{EarlyLeave: true}, boot: len(whole)},
 		{name: "slow", files: map[string][]byte{"boot": whole}, cfg: dfu.Config{Block: time.Millisecond, StageDelay: 10 * time.Second}, boot: len(whole)},
+		{name: "same address", files: map[string][]byte{"boot": whole}, cfg: dfu.Config{SameAddress: true}, boot: len(whole)},
 		{name: "at once", files: map[string][]byte{"boot": whole}, cfg: dfu.Config{LeaveDelay: -1, StageDelay: -1}, boot: len(whole)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
