@@ -23,6 +23,7 @@ const (
 	askAgain     = 100 * time.Millisecond // while it does not
 	blockTime    = 10 * time.Second       // for a block
 	manifestTime = 30 * time.Second       // from the last block on
+	leaveTime    = 10 * time.Second       // from DETACH to the disconnect
 	goneTime     = time.Second            // from a transfer that failed to the board's end, if that was the cause
 	progressTime = 100 * time.Millisecond
 )
@@ -179,4 +180,18 @@ func (s *Session) Send(ctx context.Context, name string, alt dfu.Alt, f File) (l
 	tell(now, len(f.Data))
 	s.Board.Emit(name, event.StageDone{Summary: event.StageSummary{Stage: name, File: f.Path, Bytes: int64(len(f.Data)), Duration: now.Sub(begun)}})
 	return err != nil, nil
+}
+
+// Leave sends DETACH, and waits until the device has left the bus. That is what counts: an answer there may be none.
+func (s *Session) Leave(ctx context.Context) error {
+	err := s.Detach(ctx)
+	switch {
+	case Left(ctx, s.Stage, leaveTime):
+		return nil
+	case err != nil:
+		return err
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	}
+	return fmt.Errorf("DFU device %s on port %s did not leave within %s after DETACH", s.Stage.ID, s.Stage.Port, leaveTime)
 }
