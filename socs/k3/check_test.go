@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"snag/firmware/firmwaretest"
+	"snag/sim/dfu"
 	"snag/socs"
 	soc "snag/socs/k3"
 )
@@ -203,6 +204,45 @@ func TestCheck(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The virtual boards' own files are in order.
+func TestCheckGenerated(t *testing.T) {
+	for _, name := range models() {
+		model, _ := socs.Lookup(name)
+		board, err := dfu.FindModel(chip(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fw := socs.Firmware{}
+		for slot, data := range dfu.Generate(board, 20_000, 1) {
+			fw[slot] = socs.Image{Path: slot, Data: data}
+		}
+		if _, findings, err := (soc.Backend{}).Check(model, fw); err != nil || len(findings) > 0 {
+			t.Errorf("%s: %v, %v", name, err, findings)
+		}
+	}
+}
+
+func FuzzCheck(f *testing.F) {
+	for _, model := range []string{"am625", "am62l3", "j721e"} {
+		for slot, img := range of(model) {
+			f.Add(model, slot, img.Data)
+		}
+	}
+	f.Fuzz(func(t *testing.T, name, slot string, data []byte) {
+		model, err := socs.Lookup(name)
+		if err != nil {
+			return
+		}
+		sent, _, err := soc.Backend{}.Check(model, socs.Firmware{slot: {Path: "file", Data: data}})
+		if err == nil {
+			t.Error("one file alone is in order")
+		}
+		if img, ok := sent[slot]; ok && len(img.Data) != len(data) {
+			t.Errorf("%d of %d bytes are to be sent", len(img.Data), len(data))
+		}
+	})
 }
 
 func hints(all []*socs.FirmwareError) (s []string) {

@@ -76,6 +76,8 @@ func TestFaults(t *testing.T) {
 		{model: l, cfg: dfu.Config{Never: "spl-a53"}, code: 6, says: "stage bl1: the next stage did not appear", most: 25 * time.Second},
 		{model: split, cfg: dfu.Config{Never: "spl-r5"}, code: 6, says: "stage sysfw: the next stage did not appear", most: 25 * time.Second},
 		{model: old, cfg: dfu.Config{Missing: []string{"bootloader"}}, code: 6, says: `stage rom: expected an alternate setting "bootloader" from 0451:6165 on port 211-1, found the alternate settings 0 "SocId"`, most: 5 * time.Second},
+		{model: old, cfg: dfu.Config{Missing: []string{"tispl.bin"}}, code: 6, says: `expected an alternate setting "tispl.bin" from 0451:6165 on port 211-1, found the alternate settings 0 "u-boot.img"`, most: 5 * time.Second},
+		{model: old, cfg: dfu.Config{Missing: []string{"u-boot.img"}}, code: 6, says: `stage spl-a53: expected an alternate setting "u-boot.img" from 0451:6165 on port 211-1, found the alternate settings 0 "tispl.bin"`, most: 5 * time.Second},
 	} {
 		name := strings.TrimSpace(fmt.Sprintf("%s %s %s %v", tc.model, tc.fault, tc.cfg.Never, strings.Join(tc.cfg.Missing, " ")))
 		t.Run(name, func(t *testing.T) {

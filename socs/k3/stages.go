@@ -103,12 +103,12 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err
 	s, err := dfustage.Open(ctx, r, stage, named)
 	_, transfer := errors.AsType[*usb.TransferError](err)
 	switch {
-	case err != nil && !transfer && !errors.Is(err, usb.ErrGone) && r.maybe:
-		return true, nil // U-Boot's
-	case err != nil && !transfer && !errors.Is(err, usb.ErrGone):
-		return false, r.strange(stage, err.Error())
-	case err != nil:
+	case err != nil && (transfer || errors.Is(err, usb.ErrGone)):
 		return false, err
+	case err != nil && r.maybe: // no DFU interface: U-Boot's
+		return true, nil
+	case err != nil:
+		return false, r.strange(stage, err.Error())
 	case has(s, altROM):
 		return false, r.serveROM(ctx, s)
 	case has(s, altFlash) && r.maybe:
@@ -119,7 +119,7 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err
 		return false, r.serveSysfw(ctx, s)
 	case has(s, altTispl) && !r.bl1 && r.last != stageR5:
 		return false, r.serveR5(ctx, s)
-	case has(s, altUBoot):
+	case has(s, altUBoot) && (r.last == "" || r.bl1 || r.at == r.stageMain()):
 		err := r.hand(ctx, s, r.stageMain(), [][2]string{{altUBoot, slotUBoot}})
 		return err == nil, err
 	case r.maybe:
