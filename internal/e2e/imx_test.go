@@ -51,7 +51,7 @@ func TestIMX(t *testing.T) {
 		Packages: []string{"uuu", "imx-usb-loader"},
 		Files:    files,
 		Udev:     true, // libusb lists no device that udevd has not seen
-		Timeout:  6 * time.Minute,
+		Timeout:  10 * time.Minute,
 	})
 }
 
