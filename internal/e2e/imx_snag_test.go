@@ -59,8 +59,11 @@ func readable(t *testing.T, dir string) {
 // snagDiffers tells why what snag does to a board may show otherwise in its memory than what a peer does. Empty:
 // it may not.
 func (c *imxCase) snagDiffers(peer string) string {
-	if peer == "imx_usb" && c.differ != "" {
+	switch {
+	case peer == "imx_usb" && c.differ != "":
 		return "snag has the ROM skip the DCD as uuu does, imx_usb clears it"
+	case peer == "uuu" && c.name == "" && (c.model == "imx8mq" || c.model == "imx8mm"):
+		return "uuu gives SPL all of the file behind the ROM's part and has it search, snag gives it the FIT"
 	}
 	return ""
 }

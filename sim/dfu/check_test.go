@@ -13,7 +13,7 @@ var checks = map[string]func([]byte) error{
 func TestChecks(t *testing.T) {
 	noise := bytes.Repeat([]byte("noise"), 1000)
 	for name, b := range map[string][]byte{
-		"STM32": stm32(noise, false), "FIP": fip(noise), "X.509": x509(noise), "FIT": fit(noise), "SPKG": spkg(noise),
+		"STM32": stm32(noise, false), "FIP": fip(noise), "X.509": x509(0x43c00000, noise), "FIT": fit(nil, noise, "spl"), "SPKG": spkg(noise),
 		"ZynqMP": zynqmp(noise, nil), "ZynqMP, full": zynqmp(noise, noise),
 	} {
 		if err := checks[name](b); err != nil {
@@ -35,7 +35,7 @@ func TestChecks(t *testing.T) {
 
 func FuzzChecks(f *testing.F) {
 	noise := []byte("noise")
-	for _, b := range [][]byte{stm32(noise, false), stm32(noise, true), fip(noise), x509(noise), fit(noise), spkg(noise), zynqmp(noise, noise)[:0x1100]} {
+	for _, b := range [][]byte{stm32(noise, false), stm32(noise, true), fip(noise), x509(0x43c00000, noise), fit(nil, noise, "spl"), spkg(noise), zynqmp(noise, noise)[:0x1100]} {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

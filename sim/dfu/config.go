@@ -20,6 +20,8 @@ type Config struct {
 	Twice bool
 	// OldTFA is a TF-A of ST's ecosystem 3 for MP15, which wants a flash layout before the FIP.
 	OldTFA bool
+	// STM32SPL is an STM32MP1 that starts with U-Boot's SPL, of a configuration with CONFIG_SPL_DFU.
+	STM32SPL bool
 	// OldFSBL is an FSBL of 2017.
 	OldFSBL bool
 	// EarlyLeave is a ROM that starts its file before the host has read the status. RZ/N1's always does.
@@ -37,7 +39,7 @@ type Config struct {
 	StageDelay time.Duration
 	// SameAddress lets the next stage keep the USB address of the one before, on ports that can do so.
 	SameAddress bool
-	// Never is a stage that never shows up.
+	// Never is a stage that never shows up. A stage whose USB session it would go on with stays as it is.
 	Never string
 	// Missing are the names of alternate settings that stages do not have.
 	Missing []string
@@ -64,11 +66,12 @@ const (
 	Stall  FaultKind = "stall"  // the request is refused; nothing else changes
 	NAK    FaultKind = "nak"    // the board says nothing for Fault.For
 	Hang   FaultKind = "hang"   // the same for ever
+	Refuse FaultKind = "refuse" // the same, and TF-A says so in its phase
 	Unplug FaultKind = "unplug" // the cable is pulled for good
 	Reset  FaultKind = "reset"  // the board is power-cycled and comes back in its ROM
 )
 
-var faultKinds = []FaultKind{Fail, Busy, Lie, Stall, NAK, Hang, Unplug, Reset}
+var faultKinds = []FaultKind{Fail, Busy, Lie, Stall, NAK, Hang, Refuse, Unplug, Reset}
 
 // Fault happens once in a stage: at the first block with which the stage has at least At bytes of files, or, with
 // Manifest, at the end of a file.

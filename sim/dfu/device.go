@@ -135,6 +135,10 @@ func (d *device) leave(err error) {
 	}
 	if err == nil {
 		d.edit(func(s *Stage) { s.Complete = true })
+		if next := d.index + 1; d.st.keeps && d.b.way[next].name == d.b.cfg.Never {
+			d.b.stuck(d.b.cfg.Never + ": it never shows on the bus")
+			return
+		}
 		if d.st.keeps {
 			d.keep()
 			return

@@ -8,7 +8,7 @@ import (
 
 // Generate makes the files that a board starts with, by the names that snag has for them ("tf-a", "fip-ddr", "fip",
 // "tiboot3", "sysfw", "tispl", "u-boot", "boot", "fsbl"), each with some size bytes of noise. They are as much as the
-// stages look at, and start nothing.
+// stages and those who check such files look at, and start nothing.
 func Generate(m Model, size int, seed uint64) map[string][]byte {
 	r := rand.New(rand.NewPCG(seed, 0))
 	noise := func() []byte {
@@ -27,11 +27,7 @@ func Generate(m Model, size int, seed uint64) map[string][]byte {
 		}
 		return files
 	case K3:
-		files := map[string][]byte{"tiboot3": x509(noise()), "tispl": fit(noise()), "u-boot": fit(noise())}
-		if m.Split {
-			files["sysfw"] = fit(noise())
-		}
-		return files
+		return generateK3(m, noise)
 	case RZN1:
 		return map[string][]byte{"u-boot": spkg(noise())}
 	}
@@ -70,20 +66,6 @@ func fip(payload []byte) []byte {
 	put(h, 32, uint32(len(h)))
 	put(h, 40, uint32(len(payload)))
 	put(h, 72, uint32(len(h)+len(payload)))
-	return append(h, payload...)
-}
-
-// x509 is an outer sequence of 512 bytes with nothing of a certificate in it.
-func x509(payload []byte) []byte {
-	return append(append([]byte{0x30, 0x82, 2, 0}, make([]byte, 512)...), payload...)
-}
-
-// fit is a tree with an empty root, and something behind it.
-func fit(payload []byte) []byte {
-	var h []byte
-	for _, v := range []uint32{0xd00dfeed, 72, 56, 72, 40, 17, 16, 0, 0, 16, 0, 0, 0, 0, 1, 0, 2, 9} {
-		h = binary.BigEndian.AppendUint32(h, v)
-	}
 	return append(h, payload...)
 }
 

@@ -70,13 +70,14 @@ const (
 	StageROM2   = "rom2"    // AM62L: the ROM, for the second file; K3 that wants the first one twice
 	StageTFA    = "tfa"     // STM32MP
 	StageUBoot  = "u-boot"  // STM32MP: stm32prog
+	StageSPL    = "spl"     // STM32MP with U-Boot's SPL instead of TF-A
 	StageSysfw  = "sysfw"   // K3: SPL without system firmware
 	StageSPLR5  = "spl-r5"  // K3
 	StageSPLA53 = "spl-a53" // K3
 	StageFSBL   = "fsbl"    // ZynqMP
 )
 
-var stageNames = []string{StageROM, StageROM2, StageTFA, StageUBoot, StageSysfw, StageSPLR5, StageSPLA53, StageFSBL}
+var stageNames = []string{StageROM, StageROM2, StageTFA, StageUBoot, StageSPL, StageSysfw, StageSPLR5, StageSPLA53, StageFSBL}
 
 // kind is whose state machine a stage has.
 type kind int
@@ -138,7 +139,11 @@ func (c *Config) stages() []stage {
 }
 
 func (c *Config) stm32() []stage {
-	const product = "DFU @Device ID /0x500, @Revision ID /0x0000, @Name /STM32MP,"
+	device := "@Device ID /" + map[string]string{"stm32mp13": "0x501", "stm32mp15": "0x500", "stm32mp21": "0x503"}[c.Model.Name]
+	if strings.HasSuffix(device, "/") { // STM32MP23 is the same die as STM32MP25
+		device += "0x505"
+	}
+	product := "DFU " + device + ", @Revision ID /0x0000, @Name /STM32MP,"
 	virtual := alt{name: "@virtual /0xF1/1*512Ba", phase: phaseVirtual}
 	rom := stage{
 		name: StageROM, release: 0x0200, maker: "STMicroelectronics", product: product,
@@ -172,8 +177,16 @@ func (c *Config) stm32() []stage {
 		tfa.phases = []int{2, 3}
 		tfa.alts = []alt{{name: "@DDR FIP /0x02/1*32Ke", phase: 2, limit: 0xa000, check: checkFIP}, fip, virtual}
 	}
+	if c.STM32SPL {
+		rom.detachs, rom.keeps = false, false
+		return []stage{rom, {
+			name: StageSPL, kind: kindUBoot, release: 0x0201, maker: "STMicroelectronics", product: "USB download gadget",
+			attributes: 0x0f, transfer: 4096, detachs: true, last: true,
+			alts: []alt{{name: "u-boot.itb", limit: 0x800000}}, needs: []string{"u-boot.itb"},
+		}}
+	}
 	return []stage{rom, tfa, {
-		name: StageUBoot, kind: kindUBoot, release: 0x0200, maker: "STMicroelectronics", product: "USB download gadget@Device ID /0x500",
+		name: StageUBoot, kind: kindUBoot, release: 0x0200, maker: "STMicroelectronics", product: "USB download gadget" + device,
 		attributes: 0x0f, transfer: 4096, stays: true,
 		alts: []alt{
 			{name: "@FlashLayout/0x00/1*256Ke", phase: 0, limit: 256 << 10, check: checkSTM32},

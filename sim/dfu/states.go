@@ -357,6 +357,8 @@ func (d *device) fault(ctx context.Context, n int) error {
 			d.busy = lie * time.Millisecond
 		case Stall:
 			return usbdev.ErrStall
+		case Refuse:
+			return d.refuse("refused by request")
 		case NAK:
 			if err := sleep(ctx, t); err != nil {
 				return err
