@@ -227,7 +227,7 @@ func TestFailAmongData(t *testing.T) {
 	}
 }
 
-// connect brings a board and a client together over one of the transports.
+// connect brings a board and a client together over one of the carriers.
 func connect(t *testing.T, over string, cfg sim.Config) (*fastboot.Client, *sim.Board) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -395,7 +395,6 @@ func TestDeviceFaults(t *testing.T) {
 						if took > 12*time.Second {
 							t.Errorf("it took %s", took)
 						}
-						t.Log(took, err)
 					})
 				})
 			}
@@ -458,6 +457,57 @@ func TestSockets(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A message that does not fit into a packet goes on in the next one, and so does the device's.
+func TestContinued(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := pipes(false, false)
+		defer ours.Close()
+		var got []string // kind, flags and length of what came
+		go func() {
+			buf := make([]byte, 10_000)
+			rest := strings.Repeat("y", 700)
+			for {
+				n, err := theirs.Read(buf)
+				if err != nil {
+					return
+				}
+				answer := append([]byte{buf[0], 0}, buf[2:4]...)
+				switch {
+				case buf[0] == 1:
+					answer = append(answer, 0xff, 0xff) // wraps
+				case buf[0] == 2:
+					answer = append(answer, 0, 1, 2, 4) // 516 bytes
+				case n == 4 && len(rest) > 512:
+					answer[1] = 1
+					answer, rest = append(answer, rest[:512]...), rest[512:]
+				case n == 4:
+					answer = append(answer, rest...)
+				default:
+					got = append(got, fmt.Sprintf("%d %d %x %d", buf[0], buf[1], buf[2:4], n-4))
+				}
+				theirs.Write(answer)
+			}
+		}()
+		u, err := fastboot.NewUDP(t.Context(), ours)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := u.Send(t.Context(), make([]byte, 1025)); err != nil {
+			t.Fatal(err)
+		}
+		if want := []string{"3 1 0000 512", "3 1 0001 512", "3 0 0002 1"}; !reflect.DeepEqual(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		buf := make([]byte, 700)
+		if n, err := u.Receive(t.Context(), buf); err != nil || n != 700 {
+			t.Error(n, err)
+		}
+		if _, err := u.Receive(t.Context(), buf[:1]); err == nil || !strings.Contains(err.Error(), "a message of 1 bytes at most") {
+			t.Error(err)
+		}
+	})
 }
 
 // What a server is that speaks no fastboot.

@@ -342,14 +342,16 @@ func readFile(path string, limit int64) ([]byte, error) {
 		return nil, cause(err)
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	// With room for a byte more, which shows a file that grows. No buffer grows: the images may be large.
+	data := make([]byte, info.Size()+1)
+	n, err := io.ReadFull(f, data)
 	switch {
-	case err != nil:
+	case err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, cause(err)
-	case len(data) == 0 || int64(len(data)) > limit:
+	case int64(n) != info.Size():
 		return nil, errors.New("the file changes while it is read")
 	}
-	return data, nil
+	return data[:n:n], nil
 }
 
 // cause leaves out the path, which the message has already.

@@ -133,19 +133,19 @@ func TestStrangers(t *testing.T) {
 		iface usbdev.Interface
 		says  string
 	}{
-		{"ROM without HID", rom, vendor, "expected the boot ROM of i.MX6Q: USB device 15a2:0054 on port 203-1: no HID interface"},
-		{"SPL without HID", spl, vendor, "expected the SDP gadget of U-Boot's SPL: USB device 0525:b4a4 on port 203-1: no HID interface"},
+		{"ROM without HID", rom, vendor, "expected the boot ROM of i.MX6Q: USB device 15a2:0054 on port 206-1: no HID interface"},
+		{"SPL without HID", spl, vendor, "expected the SDP gadget of U-Boot's SPL: USB device 0525:b4a4 on port 206-1: no HID interface"},
 		{"ROM without endpoints", rom, usbdev.Interface{Class: 3}, "no interrupt IN endpoint"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				host := inproc.New()
 				d := usbdev.NewGadget(&usbdev.Descriptors{ID: tc.id, Speed: usbdev.HighSpeed, Configs: []usbdev.Config{{Value: 1, Interfaces: []usbdev.Interface{tc.iface}}}}, mute{})
-				if err := host.Port("203-1").Attach(t.Context(), d); err != nil {
+				if err := host.Port("206-1").Attach(t.Context(), d); err != nil {
 					t.Fatal(err)
 				}
-				defer host.Port("203-1").Detach()
-				o := trial{model: "imx6q", host: host, port: "203-1", cfg: imx.Config{SPL: imx.SDPU}}.recover(t, t.Context())
+				defer host.Port("206-1").Detach()
+				o := trial{model: "imx6q", host: host, port: "206-1", cfg: imx.Config{SPL: imx.SDPU}}.recover(t, t.Context())
 				o.bad(t, 6, tc.says)
 			})
 		})

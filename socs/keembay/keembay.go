@@ -77,13 +77,14 @@ func (Backend) Check(_ socs.Model, fw socs.Firmware) (socs.Firmware, []socs.Find
 		errs = append(errs, refuse(slotFIP, "copy or build the file again", "the file is empty"))
 	case int64(len(img.Data)) > maxFIP:
 		errs = append(errs, refuse(slotFIP, hint, "it has %d bytes, the ROM can be told of %d at most", len(img.Data), int64(maxFIP)))
-	case !isFIP(img.Data):
-		errs = append(errs, refuse(slotFIP, hint, "expected a FIP, which begins with 01 00 64 aa: it is %s", firmware.Identify(img.Data)))
 	default:
-		n, err := checkFIP(img.Data)
-		if err != nil {
+		fip, err := firmware.ParseFIP(img.Data)
+		switch {
+		case fip == nil && !errors.Is(err, firmware.ErrTruncated):
+			errs = append(errs, refuse(slotFIP, hint, "%w; it is %s", err, firmware.Identify(img.Data)))
+		case err != nil:
 			errs = append(errs, refuse(slotFIP, "copy or build the file again", "%w", err))
-		} else if n == 0 {
+		case len(fip.Entries) == 0:
 			errs = append(errs, refuse(slotFIP, hint, "the FIP has no images"))
 		}
 	}

@@ -214,6 +214,7 @@ type window struct {
 	ep            uint8
 	packet, chunk int
 	idle          time.Duration // 0: the context is enough
+	timer         *time.Timer   // of idle, once it was needed
 	flights       []*transfer   // the oldest first
 	bytes         int           // of the flights
 	spare         []*transfer
@@ -279,11 +280,20 @@ func (w *window) submit(piece []byte) error {
 // wait waits for the oldest URB. After an error what was in flight has ended, too.
 func (w *window) wait(ctx context.Context) error {
 	t := w.flights[0]
+	select {
+	case <-t.done:
+		return w.land(t)
+	default:
+	}
 	var late <-chan time.Time
 	if w.idle > 0 {
-		timer := time.NewTimer(w.idle)
-		defer timer.Stop()
-		late = timer.C
+		if w.timer == nil {
+			w.timer = time.NewTimer(w.idle)
+		} else {
+			w.timer.Reset(w.idle)
+		}
+		defer w.timer.Stop()
+		late = w.timer.C
 	}
 	var reason error
 	select {

@@ -50,9 +50,9 @@ type usage struct {
 	Error   string
 }
 
-// measureIMX runs in the VM. The image for the i.MX6Q is in file.
-func measureIMX(ctx context.Context, w io.Writer, file string, runs int) error {
-	contests, err := imxContests(file)
+// measureIMX runs in the VM. The image for the i.MX6Q is in file, the one for the i.MX8MP is made, of stream bytes.
+func measureIMX(ctx context.Context, w io.Writer, file string, runs, stream int) error {
+	contests, err := imxContests(file, stream)
 	if err != nil {
 		return err
 	}
@@ -89,9 +89,8 @@ func measureIMX(ctx context.Context, w io.Writer, file string, runs int) error {
 	return nil
 }
 
-// imxContests are those that the targets are about.
-func imxContests(file string) ([]*contest, error) {
-	const stream = 24 << 20
+// imxContests are those that the targets are about. The stream has about so many bytes.
+func imxContests(file string, stream int) ([]*contest, error) {
 	first, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
@@ -102,7 +101,7 @@ func imxContests(file string) ([]*contest, error) {
 	all := []*contest{
 		q(fmt.Sprintf("i.MX6Q, %d KB", len(first)/1000), false),
 		q("the same, interrupt OUT", true),
-		{name: "i.MX8MP, stream of 24 MiB", slot: "flash-bin", uuu: "SDPS: boot -f IMAGE\nSDPS: done\n"},
+		{name: fmt.Sprintf("i.MX8MP, stream of %d MiB", stream>>20), slot: "flash-bin", uuu: "SDPS: boot -f IMAGE\nSDPS: done\n"},
 	}
 	for i, model := range []string{"imx6q", "imx6q", "imx8mp"} {
 		if all[i].config.Model, err = imx.FindModel(model); err != nil {

@@ -3,9 +3,9 @@
 // Bench measures recoveries of virtual boards with snag and, in turns with it, with others: Debian's uuu and imx_usb, and
 // Snagboot where SNAGBOOT names its sources. All run in one VM of package lab.
 //
-// For the AM335x it is how long the board takes from being plugged in until it has the last byte of U-Boot. snag and Snagboot run as root and with udevd, on the same virtual board: a device of the kernel's virtual
-// USB host controller whose ROM asks by BOOTP every second. They take turns; the table has the medians of the board's
-// own clock. Either is started at the moment of the plug, with all in place that it wants beforehand: nothing for snag, and
+// For the AM335x it is how long the board takes from being plugged in until it has the last byte of U-Boot. snag and
+// Snagboot run as root and with udevd, on the same virtual board: a device of the kernel's virtual USB host controller whose
+// ROM asks by BOOTP every second. They take turns; the table has the medians of the board's own clock. Either is started at the moment of the plug, with all in place that it wants beforehand: nothing for snag, and
 // for Snagboot its am335x_usb_setup.sh, which runs as it is and polls for interfaces. Only the shell that the script ends
 // with is replaced, by one that waits for the plug. A first run of each is not counted. A failed one is repeated, up to twice as
 // often as there are runs in all, and counted in the table.
@@ -44,6 +44,7 @@ func main() {
 	window := flag.Duration("spl-window", 15*time.Second, "`time` that SPL waits for its link; U-Boot's 3 s are short in an emulated machine")
 	cpus := flag.Int("cpus", 1, "of the VM; more make an emulated one slower on a busy machine")
 	boards := flag.String("boards", "am335x,imx", "which to measure")
+	stream := flag.Int("stream", 24, "size of the i.MX8MP's stream, in `MiB`")
 	guest := flag.Bool("guest", false, "this is the VM: -guest FIRMWARE IMAGE")
 	one := flag.Bool("run", false, "run a program and write what it took: -run PROGRAM ARGUMENT...")
 	flag.Parse()
@@ -59,10 +60,10 @@ func main() {
 			err = measure(ctx, os.Stdout, flag.Arg(0), *runs, *window, *delay)
 		}
 		if withIMX && err == nil {
-			err = measureIMX(ctx, os.Stdout, flag.Arg(1), *runs)
+			err = measureIMX(ctx, os.Stdout, flag.Arg(1), *runs, *stream<<20)
 		}
 	default:
-		err = host(ctx, *boards, *runs, *window, *delay, *cpus)
+		err = host(ctx, *boards, *stream, *runs, *window, *delay, *cpus)
 	}
 	if err != nil {
 		log.Fatal(err)
@@ -74,7 +75,7 @@ const drivers = `modprobe -a vhci-hcd usbhid hid-generic rndis_host cdc_ether nf
 `
 
 // host runs this program in a VM.
-func host(ctx context.Context, boards string, runs int, window, delay time.Duration, cpus int) error {
+func host(ctx context.Context, boards string, stream, runs int, window, delay time.Duration, cpus int) error {
 	dir, err := os.MkdirTemp("", "snag-bench")
 	if err != nil {
 		return err
@@ -125,7 +126,7 @@ func host(ctx context.Context, boards string, runs int, window, delay time.Durat
 	if err != nil {
 		return err
 	}
-	job.Script += fmt.Sprintf("bench -guest -boards %s -runs %d -spl-window %v -delay %v '%s' '%s'\n", boards, runs, window, delay, filepath.Join(dir, "firmware"), image)
+	job.Script += fmt.Sprintf("bench -guest -boards %s -stream %d -runs %d -spl-window %v -delay %v '%s' '%s'\n", boards, stream, runs, window, delay, filepath.Join(dir, "firmware"), image)
 
 	vm := filepath.Join(dir, "vm")
 	if err := os.Mkdir(vm, 0o755); err != nil {
