@@ -16,6 +16,7 @@ import (
 	"snag/internal/lab"
 	"snag/sim/dfu"
 	"snag/sim/vhci"
+	"snag/usb"
 )
 
 // TestDFU is the proof that the virtual DFU boards are right which does not rest on snag: as devices of a real kernel they
@@ -126,15 +127,7 @@ func TestWithDFU(t *testing.T) {
 					}
 				}
 			}
-			soon(t, 10*time.Second, func() error {
-				if r := b.Report(); r.Outcome != dfu.Booted {
-					return fmt.Errorf("board: %s %s\n%s", r.Outcome, r.Error, r.Effects())
-				}
-				return nil
-			})
-			for _, v := range b.Report().Violations {
-				t.Errorf("the board saw %d times: %s", v.N, v.Text)
-			}
+			b.booted(t)
 		})
 	}
 }
@@ -144,6 +137,7 @@ type dfuBoard struct {
 	*dfu.Board
 	dir    string // with the files by their names
 	port   string
+	id     usb.ID
 	images map[string][]byte
 }
 
@@ -152,7 +146,7 @@ func powerDFU(t *testing.T, cfg dfu.Config) *dfuBoard {
 	t.Helper()
 	imxAtATime <- struct{}{}
 	t.Cleanup(func() { <-imxAtATime })
-	b := &dfuBoard{dir: t.TempDir(), images: dfu.Generate(cfg.Model, 50_000, 1)}
+	b := &dfuBoard{dir: t.TempDir(), id: cfg.Model.ID, images: dfu.Generate(cfg.Model, 50_000, 1)}
 	for name, data := range b.images {
 		if err := os.WriteFile(filepath.Join(b.dir, name), data, 0o644); err != nil {
 			t.Fatal(err)
@@ -183,6 +177,20 @@ func powerDFU(t *testing.T, cfg dfu.Config) *dfuBoard {
 		imxPorts.Unlock()
 	})
 	return b
+}
+
+// booted checks what became of the board.
+func (b *dfuBoard) booted(t *testing.T) {
+	t.Helper()
+	soon(t, 10*time.Second, func() error {
+		if r := b.Report(); r.Outcome != dfu.Booted {
+			return fmt.Errorf("board: %s %s\n%s", r.Outcome, r.Error, r.Effects())
+		}
+		return nil
+	})
+	for _, v := range b.Report().Violations {
+		t.Errorf("the board saw %d times: %s", v.N, v.Text)
+	}
 }
 
 // files are all that the board has received.

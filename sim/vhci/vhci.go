@@ -150,7 +150,8 @@ func (p *Port) Name() usb.Port { return p.name }
 const attachTimeout = 5 * time.Second
 
 // Attach implements [usbdev.Port]. The kernel keeps a port busy for some 10 ms after a detach:
-// it is tried again until it is free.
+// it is tried again until it is free. It also takes its time to remove what was there, and would go on with a device of
+// the same descriptors as if it had never been away, without configuring it: that is awaited too.
 func (p *Port) Attach(ctx context.Context, dev usbdev.Device) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -202,6 +203,15 @@ func (p *Port) give(ctx context.Context, fd int, speed usbdev.Speed) error {
 	line := fmt.Sprintf("%d %d %d %d", p.number, fd, 1<<16|(p.number+1), speed)
 	ctx, cancel := context.WithTimeout(ctx, attachTimeout)
 	defer cancel()
+	for ctx.Err() == nil {
+		if _, err := os.Stat("/sys/bus/usb/devices/" + string(p.name)); err != nil {
+			break
+		}
+		select {
+		case <-ctx.Done(): // to be tried nevertheless
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
 	for {
 		err := os.WriteFile(dir+"/attach", []byte(line), 0)
 		if err == nil {
