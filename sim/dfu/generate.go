@@ -22,8 +22,9 @@ func Generate(m Model, size int, seed uint64) map[string][]byte {
 	case STM32MP1, STM32MP2:
 		files := map[string][]byte{"tf-a": stm32(noise(), m.Name != "stm32mp15"), "fip": fip(noise())}
 		if m.Family == STM32MP2 {
+			put(files["tf-a"], 72, 0x00020200)
 			ddr := noise()
-			files["fip-ddr"] = fip(ddr[:min(len(ddr), 30<<10)])
+			files["fip-ddr"] = pack(fipImage{uuidDDR, ddr[:min(len(ddr), 30<<10)]})
 		}
 		return files
 	case K3:
@@ -51,22 +52,47 @@ func stm32(payload []byte, v2 bool) []byte {
 	put(h, 68, sum)
 	put(h, 72, version)
 	put(h, 76, uint32(len(payload)))
-	if !v2 {
+	if v2 {
+		put(h, 104, 384) // an extension header of padding
+		copy(h[128:], "ST\xff\xff")
+		put(h, 132, 384)
+	} else {
 		put(h, 100, 1)
 	}
 	return append(h, payload...)
 }
 
-// fip is a table of one entry and its end.
+// UUIDs of what is in a FIP.
+const (
+	uuidBL31 = "\x47\xd4\x08\x6d\x4c\xfe\x98\x46\x9b\x95\x29\x50\xcb\xbd\x5a\x00"
+	uuidBL33 = "\xd6\xd0\xee\xa7\xfc\xea\xd5\x4b\x97\x82\x99\x34\xf2\x34\xb6\xe4" // U-Boot
+	uuidFW   = "\x58\x07\xe1\x6a\x84\x59\x47\xbe\x8e\xd5\x64\x8e\x8d\xdd\xab\x0e" // TF-A's device tree
+	uuidDDR  = "\xb1\x12\x49\xbe\x92\xdd\x4b\x10\x86\x7c\x2c\x6a\x4b\x47\xa7\xfb"
+)
+
+// fip has U-Boot, and what TF-A wants beside it.
 func fip(payload []byte) []byte {
-	h := make([]byte, 16+2*40)
-	put(h, 0, 0xaa640001)
-	put(h, 4, 0x12345678)
-	copy(h[16:], "\x47\xd4\x08\x6d\x4c\xfe\x98\x46\x9b\x95\x29\x50\xcb\xbd\x5a\x00") // TF-A's BL31
-	put(h, 32, uint32(len(h)))
-	put(h, 40, uint32(len(payload)))
-	put(h, 72, uint32(len(h)+len(payload)))
-	return append(h, payload...)
+	return pack(fipImage{uuidFW, make([]byte, 64)}, fipImage{uuidBL31, make([]byte, 64)}, fipImage{uuidBL33, payload})
+}
+
+type fipImage struct {
+	uuid string
+	data []byte
+}
+
+// pack makes a FIP: a table, of which the last entry tells the end, and what it tells of.
+func pack(images ...fipImage) []byte {
+	b := make([]byte, 16+40*(len(images)+1))
+	put(b, 0, 0xaa640001)
+	put(b, 4, 0x12345678)
+	for i, img := range images {
+		copy(b[16+40*i:], img.uuid)
+		put(b, 32+40*i, uint32(len(b)))
+		put(b, 40+40*i, uint32(len(img.data)))
+		b = append(b, img.data...)
+	}
+	put(b, 32+40*len(images), uint32(len(b)))
+	return b
 }
 
 func spkg(payload []byte) []byte {

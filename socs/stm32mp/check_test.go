@@ -4,8 +4,10 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"snag/firmware/firmwaretest"
+	"snag/sim/dfu"
 	"snag/socs"
 	"snag/socs/stm32mp"
 )
@@ -150,4 +152,17 @@ func FuzzCheck(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What virtual boards are given passes, and they come up with it.
+func TestGenerated(t *testing.T) {
+	for _, model := range models {
+		m, err := dfu.FindModel(model)
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Test(t, func(t *testing.T) {
+			trial{model: model, firmware: firmwareOf(dfu.Generate(m, 50_000, 1))}.run(t).good(t)
+		})
+	}
 }

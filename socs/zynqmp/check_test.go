@@ -4,8 +4,10 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"snag/firmware/firmwaretest"
+	"snag/sim/dfu"
 	"snag/socs"
 	"snag/socs/zynqmp"
 )
@@ -89,4 +91,18 @@ func FuzzCheck(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What virtual boards are given passes, and they come up with it; with the first stage that is given, and with that which is
+// taken out of the whole.
+func TestGenerated(t *testing.T) {
+	m, err := dfu.FindModel("zynqmp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := dfu.Generate(m, 50_000, 1)
+	for range 2 {
+		synctest.Test(t, func(t *testing.T) { trial{firmware: firmwareOf(files)}.run(t).good(t) })
+		delete(files, "fsbl")
+	}
 }
