@@ -4,7 +4,9 @@
 // [ParseFIT] (flattened device trees, and the image tree that U-Boot builds on them). For TI's: [ParseMLO] (the
 // headers that the ROMs want on memory cards). For NXP's i.MX: [FindIVT] with [ParseDCD] and [ParseCSF] (50 to 8M),
 // [FindFlashHeader] (51 and before), [ParseContainers] and [FindContainers] (8Q, 8ULP, 9x), [ParseBootStream] (23, 28),
-// [FlexSPIHeader] and [FindBurnTag] (what media have around them). A parser checks every offset against the slice it
+// [FlexSPIHeader] and [FindBurnTag] (what media have around them). For the families that boot over DFU and fastboot:
+// [ParseSTM32] (STM32MP), [ParseFIP] (TF-A's package), [ParseTIImage] (the certificates of TI's K3), [ParseSPKG] (RZ/N1),
+// [ParseZynqMP], which also takes the first stage out of a whole image, and [ParseELF]. A parser checks every offset against the slice it
 // was given, allocates nothing in proportion to a number it read, and verifies the checksums that
 // the format has. [Identify] says in words what a file is, for the message that tells a user that
 // it is in the wrong place.

@@ -177,22 +177,23 @@ func TestMkimageOthers(t *testing.T) {
 	in := write(t, dir, "in", makeSPL(0, "U-Boot SPL 2025.01 (today)", 8192))
 	for _, tt := range []struct {
 		args []string
+		kind Kind
 		want string
 	}{
-		{[]string{"-T", "sunxi_egon", "-n", "sun8i-test"}, "Allwinner eGON"},
-		{[]string{"-T", "stm32image", "-a", "0x2ffc2500", "-e", "0x2ffc2500"}, "STM32MP"},
-		{[]string{"-T", "rksd", "-n", "rk3288"}, "Rockchip"},
-		{[]string{"-T", "rksd", "-n", "rk3568"}, "Rockchip"},
-		{[]string{"-T", "zynqmpimage"}, "Zynq"},
-		{[]string{"-T", "zynqimage"}, "Zynq"},
+		{[]string{"-T", "sunxi_egon", "-n", "sun8i-test"}, KindOtherSoC, "Allwinner eGON"},
+		{[]string{"-T", "stm32image", "-a", "0x2ffc2500", "-e", "0x2ffc2500"}, KindSTM32, "STM32MP"},
+		{[]string{"-T", "rksd", "-n", "rk3288"}, KindOtherSoC, "Rockchip"},
+		{[]string{"-T", "rksd", "-n", "rk3568"}, KindOtherSoC, "Rockchip"},
+		{[]string{"-T", "zynqmpimage"}, KindZynqMP, "ZynqMP"},
+		{[]string{"-T", "zynqimage"}, KindOtherSoC, "Zynq-7000"},
 	} {
 		out := filepath.Join(dir, "out")
 		if b, err := exec.Command(mkimage, append(tt.args, "-d", in, out)...).CombinedOutput(); err != nil {
 			t.Logf("this mkimage cannot make %q: %v: %s", tt.args, err, b)
 			continue
 		}
-		if info := Identify(read(t, out)); info.Kind != KindOtherSoC || !strings.Contains(info.Text, tt.want) {
-			t.Errorf("%q: %v", tt.args, info)
+		if info := Identify(read(t, out)); info.Kind != tt.kind || !strings.Contains(info.Text, tt.want) {
+			t.Errorf("%q: kind %d, %v", tt.args, info.Kind, info)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package firmware
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"strings"
@@ -31,6 +32,11 @@ const (
 	KindFlashHeader // i.MX25 to i.MX51
 	KindContainer   // i.MX8Q, 8ULP, 9x
 	KindBootStream  // i.MX23, i.MX28
+	KindSTM32       // STM32MP: an STM32 header
+	KindFIP         // TF-A's package: STM32MP, Keem Bay and others
+	KindTIX509      // K3: an X.509 certificate in front
+	KindSPKG        // RZ/N1
+	KindZynqMP      // Zynq UltraScale+: a boot image
 	KindOtherSoC    // a first stage, or an image, in another SoC vendor's format
 	KindDisk        // an image of a whole disk or file system
 )
@@ -51,6 +57,9 @@ func Identify(b []byte) Info {
 		return Info{KindEmpty, "an empty file"}
 	case bytes.Count(b, b[:1]) == len(b):
 		return Info{KindBlank, fmt.Sprintf("%d bytes of %#02x and nothing else", len(b), b[0])}
+	}
+	if info, ok := identifyHeader(b); ok {
+		return info
 	}
 	for _, m := range magics {
 		if matches(b, m.off, m.magic) {
@@ -82,8 +91,6 @@ var magics = []struct {
 	{4, "eGON.BT1", KindOtherSoC, "an Allwinner eGON boot1 image"},
 	{0, "TOC0.GLH", KindOtherSoC, "an Allwinner TOC0 (secure boot) SPL"},
 	{8192 + 4, "eGON.BT0", KindOtherSoC, "an Allwinner SD card image (eGON SPL at 8 KiB)"},
-	{0, "STM2", KindOtherSoC, "an STM32MP image (STM32 header)"},
-	{0, "\x01\x00\x64\xaa\x78\x56\x34\x12", KindOtherSoC, "a firmware image package (FIP)"},
 	{0, "RKNS", KindOtherSoC, "a Rockchip boot image (RKNS)"},
 	{0, "\x3b\x8c\xdc\xfc\xbe\x9f\x9d\x51", KindOtherSoC, "a Rockchip idbloader"},
 	{0, "RK30", KindOtherSoC, "a Rockchip first stage"},
@@ -91,8 +98,6 @@ var magics = []struct {
 	{0, "RK32", KindOtherSoC, "a Rockchip first stage"},
 	{0, "RK33", KindOtherSoC, "a Rockchip first stage"},
 	{0, "LDR ", KindOtherSoC, "a Rockchip loader container"},
-	{0x24, "XNLX", KindOtherSoC, "a Xilinx Zynq or ZynqMP boot image"},
-	{0x24, "XLNX", KindOtherSoC, "a Xilinx Zynq or ZynqMP boot image"},
 	{0x14, "STMP", KindBootStream, "a boot stream (.sb) of i.MX23 or i.MX28"},
 	{16, "@AML", KindOtherSoC, "an Amlogic boot image"},
 	{0x24, "\x18\x28\x6f\x01", KindARM, "a Linux kernel (zImage)"},
@@ -178,17 +183,14 @@ func TISoC(load uint32) string {
 }
 
 func identifyELF(b []byte) (Info, bool) {
-	if !matches(b, 0, "\x7fELF") || len(b) < 20 {
+	if !matches(b, 0, elfMagic) || len(b) < 20 {
 		return Info{}, false
 	}
 	var order binary.ByteOrder = binary.LittleEndian
 	if b[5] == 2 {
 		order = binary.BigEndian
 	}
-	machine := map[uint16]string{3: "x86", 8: "MIPS", 40: "ARM", 62: "x86-64", 183: "64-bit ARM", 243: "RISC-V"}[order.Uint16(b[18:])]
-	if machine == "" {
-		machine = fmt.Sprintf("machine %d", order.Uint16(b[18:]))
-	}
+	machine := elfMachine(order.Uint16(b[18:]))
 	return Info{KindELF, "an ELF file for " + machine + " (what the linker made; boards want the .bin or .img made from it)"}, true
 }
 
@@ -255,16 +257,57 @@ func nxpAt(b []byte, off int) (Kind, string) {
 	return KindUnknown, ""
 }
 
-// identifyDER finds TI's K3 images, which begin with an X.509 certificate (SEQUENCE, two bytes of
-// length) that has extensions below TI's arc 1.3.6.1.4.1.294.1.
+// identifyHeader finds what the ROMs that boot over DFU and fastboot take, but for TI's.
+func identifyHeader(b []byte) (Info, bool) {
+	zynq, mp := isZynq(b)
+	switch {
+	case matches(b, 0, stm32Magic):
+		text := "an STM32MP image (STM32 header)"
+		if s, _ := ParseSTM32(b); s != nil {
+			text = fmt.Sprintf("an STM32MP image (STM32 header, version %d.%d: %s)", s.Major, s.Minor, s.TypeName())
+		}
+		return Info{KindSTM32, text}, true
+	case isFIP(b):
+		text := "a firmware image package (FIP)"
+		if f, _ := ParseFIP(b); f != nil && len(f.Entries) > 0 {
+			var names []string
+			for _, e := range f.Entries[:min(len(f.Entries), 8)] {
+				names = append(names, cmp.Or(e.Name, e.Text))
+			}
+			text = "a firmware image package (FIP: " + strings.Join(names, ", ") + ")"
+		}
+		return Info{KindFIP, text}, true
+	case matches(b, 0, spkgMagic) && len(b) >= spkgHeaderSize:
+		return Info{KindSPKG, "an image for Renesas RZ/N1 (SPKG)"}, true
+	case mp:
+		text := "a Xilinx ZynqMP boot image"
+		if z, _ := ParseZynqMP(b); z != nil && z.Complete() {
+			text += fmt.Sprintf(" with %d partitions", len(z.Partitions))
+		} else if z != nil {
+			text += " with a first stage alone"
+		}
+		return Info{KindZynqMP, text}, true
+	case zynq:
+		return Info{KindOtherSoC, "a Xilinx Zynq-7000 boot image (its FSBL does not go into ZynqMP's OCM)"}, true
+	}
+	return Info{}, false
+}
+
+// identifyDER finds what begins with an X.509 certificate: TI's K3 images.
 func identifyDER(b []byte) (Info, bool) {
-	if !matches(b, 0, "\x30\x82") || len(b) < 64 {
-		return Info{}, false
+	if isTIImage(b) {
+		t, _ := ParseTIImage(b)
+		switch {
+		case t == nil || len(t.Components) == 0:
+			return Info{KindTIX509, "a TI K3 image (X.509 certificate in front)"}, true
+		case t.Combined:
+			return Info{KindTIX509, "a TI K3 boot image (tiboot3.bin, combined with the system firmware)"}, true
+		case t.Components[0].Type == 0:
+			return Info{KindTIX509, "an image signed for TI K3's system firmware"}, true
+		}
+		return Info{KindTIX509, "a TI K3 boot image (" + t.Components[0].TypeName() + " for the ROM)"}, true
 	}
-	if bytes.Contains(b[:min(len(b), 4096)], []byte("\x2b\x06\x01\x04\x01\x82\x26\x01")) {
-		return Info{KindOtherSoC, "a TI K3 image (X.509 certificate in front: tiboot3.bin of AM6x, J7)"}, true
-	}
-	if b[4] == 0x30 {
+	if matches(b, 0, "\x30\x82") && len(b) >= 64 && b[4] == 0x30 {
 		return Info{KindUnknown, "an X.509 certificate or other DER data"}, true
 	}
 	return Info{}, false

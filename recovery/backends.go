@@ -4,6 +4,11 @@ import (
 	"snag/socs"
 	"snag/socs/am335x"
 	"snag/socs/imx"
+	"snag/socs/k3"
+	"snag/socs/keembay"
+	"snag/socs/rzn1"
+	"snag/socs/stm32mp"
+	"snag/socs/zynqmp"
 )
 
 // Backends lists the families that are built. The model table (socs) knows more.
@@ -11,6 +16,11 @@ func Backends() []socs.Backend {
 	return []socs.Backend{
 		am335x.Backend{},
 		imx.Backend{},
+		keembay.Backend{},
+		k3.Backend{},
+		rzn1.Backend{},
+		stm32mp.Backend{},
+		zynqmp.Backend{},
 	}
 }
 

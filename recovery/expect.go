@@ -13,7 +13,8 @@ import (
 const expectPatience = 60 * time.Second
 
 // expect waits until the device that proves that the last stage runs stands on the board's port.
-// The stage before may bear the same ID: only a new enumeration counts.
+// The stage before may bear the same ID: only an enumeration after it counts. One that the backend was handed, and that it
+// found to be no stage of its own, is such.
 func (b *board) expect(ctx context.Context) error {
 	b.Emit("", event.Waiting{For: fmt.Sprintf("USB device %s on port %s", b.opt.Expect, b.port), Deadline: expectPatience})
 	ctx, cancel := context.WithTimeoutCause(ctx, expectPatience, errAway)
@@ -42,7 +43,7 @@ func (b *board) expect(ctx context.Context) error {
 		switch {
 		case !ok:
 			found = "nothing is there"
-		case b.handle != nil && !b.fresh(d), b.handle == nil && d.Address == b.address:
+		case b.handle != nil && !b.stageDone.IsZero() && !b.fresh(d), b.handle == nil && d.Address == b.address:
 			found = "the stage before is still there"
 		case d.ID != b.opt.Expect:
 			found = fmt.Sprintf("%s is there", d.ID)

@@ -70,7 +70,10 @@ func Run(ctx context.Context, opt Options) error {
 		return nil
 	}
 	failure := &Error{Port: b.name(), SoC: opt.Model.Name, Stage: b.stage, Err: err}
-	b.Emit("", event.Failed{Err: err, Hint: Hint(err), ExitCode: ExitCode(err), Duration: time.Since(start), Stages: b.done})
+	if stuck, ok := errors.AsType[*socs.BoardError](err); ok && stuck.Stage != "" {
+		failure.Stage = stuck.Stage // of which there may have been no event yet
+	}
+	b.Emit(failure.Stage, event.Failed{Err: err, Hint: Hint(err), ExitCode: ExitCode(err), Duration: time.Since(start), Stages: b.done})
 	return failure
 }
 

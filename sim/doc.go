@@ -5,6 +5,8 @@
 //	usbdev    what a USB device is, to models and carriers; network gadgets
 //	am335x    the model of an AM335x board
 //	imx       the models of i.MX boards
+//	dfu       the models of boards that start over DFU
+//	fastboot  the model of a fastboot gadget, and of Keem Bay's ROM
 //	inproc    a USB host without a kernel
 //	usbip     USB/IP: transfers to a kernel, over any stream or TCP
 //	vhci      plugs a device into the running kernel (root, module vhci-hcd)

@@ -6,20 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"sync"
 
 	"snag/sim/imx"
-	"snag/sim/usbdev"
-	"snag/sim/usbip"
-	"snag/sim/vhci"
 	"snag/usb"
 )
-
-// USBIP exports a board over TCP, for a stock usbip client of another machine.
-const USBIP Carrier = "usbip"
 
 // IMX is one run of "snag sim imx6q" and its siblings.
 type IMX struct {
@@ -56,9 +49,7 @@ func (o IMX) Generate(dir string) error {
 
 // imxBoard is a board and its port.
 type imxBoard struct {
-	port  usb.Port
-	where string // what there is to say of the port
-	slot  usbdev.Port
+	slot
 	board *imx.Board
 	qemu  *executing // nil for a board that executes nothing
 	err   error      // of Run
@@ -81,7 +72,7 @@ func (o IMX) Run(ctx context.Context, stdout, stderr io.Writer) error {
 		if b.qemu != nil {
 			o.say(stdout, b, ": "+b.qemu.String())
 		}
-		running.Go(func() { b.err = b.board.Run(boardCtx, b.slot) })
+		running.Go(func() { b.err = b.board.Run(boardCtx, b.Port) })
 	}
 	status, runErr := o.meanwhile(ctx, boards, stdout, stderr)
 	cut()
@@ -103,7 +94,7 @@ func (o IMX) Run(ctx context.Context, stdout, stderr io.Writer) error {
 // say tells something of a board while it runs.
 func (o IMX) say(w io.Writer, b *imxBoard, what string) {
 	if !o.JSON {
-		fmt.Fprintf(w, "board on port %s%s\n", b.port, what)
+		fmt.Fprintf(w, "board on port %s%s\n", b.name, what)
 	}
 }
 
@@ -117,8 +108,8 @@ func (o IMX) plan(ctx context.Context, running *sync.WaitGroup) ([]*imxBoard, er
 		ports = []usb.Port{""}
 	}
 	var boards []*imxBoard
-	for _, p := range ports {
-		b, cfg := &imxBoard{port: p}, o.Board
+	for range ports {
+		b, cfg := &imxBoard{}, o.Board
 		var err error
 		if o.QEMU {
 			if b.qemu, err = execute(ctx, running); err != nil {
@@ -131,62 +122,25 @@ func (o IMX) plan(ctx context.Context, running *sync.WaitGroup) ([]*imxBoard, er
 		}
 		boards = append(boards, b)
 	}
-	switch o.Carrier {
-	case Auto, VHCI:
-		if err := vhci.Available(); err != nil {
-			return nil, err
-		}
-		var taken []*vhci.Port
-		for _, b := range boards {
-			p, err := vhci.Open(b.port, taken...)
-			if err != nil {
-				return nil, err
-			}
-			taken = append(taken, p)
-			b.port, b.slot = p.Name(), p
-		}
-	case USBIP:
-		var server usbip.Server
-		for i, b := range boards {
-			if b.port == "" {
-				b.port = usb.Port(fmt.Sprintf("1-%d", i+1))
-			}
-			p, err := server.NewPort(string(b.port))
-			if err != nil {
-				return nil, err
-			}
-			b.slot = p
-		}
-		l, err := net.Listen("tcp", o.Listen)
-		if err != nil {
-			return nil, err
-		}
-		for _, b := range boards {
-			b.where = fmt.Sprintf(" of the USB/IP server at %s", l.Addr())
-		}
-		running.Go(func() { server.Serve(ctx, l) })
-	default:
-		return nil, fmt.Errorf("carrier %q: an i.MX board is carried by vhci or usbip", o.Carrier)
+	all, err := slots(ctx, o.Carrier, o.Listen, ports, running)
+	if err != nil {
+		return nil, err
+	}
+	for i, b := range boards {
+		b.slot = all[i]
 	}
 	return boards, nil
 }
 
 // meanwhile waits for what ends the run and returns the command's status.
 func (o IMX) meanwhile(ctx context.Context, boards []*imxBoard, stdout, stderr io.Writer) (int, error) {
-	if len(o.Command) > 0 {
-		return run(ctx, o.Command, nil, stdout, stderr)
-	}
+	var settled []<-chan struct{}
 	for _, b := range boards {
-		select {
-		case <-b.board.Settled():
-			o.say(stdout, b, ": "+string(b.board.Report().Outcome))
-		case <-ctx.Done():
-		}
+		settled = append(settled, b.board.Settled())
 	}
-	if !o.Once {
-		<-ctx.Done()
-	}
-	return 0, nil
+	return meanwhile(ctx, o.Command, o.Once, settled, func(i int) {
+		o.say(stdout, boards[i], ": "+string(boards[i].board.Report().Outcome))
+	}, stdout, stderr)
 }
 
 // imxJSON is a board in the JSON report.
@@ -198,7 +152,7 @@ type imxJSON struct {
 func (o IMX) print(w io.Writer, boards []*imxBoard) error {
 	var list []imxJSON
 	for _, b := range boards {
-		list = append(list, imxJSON{b.port, b.board.Report()})
+		list = append(list, imxJSON{b.name, b.board.Report()})
 	}
 	if o.JSON {
 		return json.NewEncoder(w).Encode(struct {

@@ -23,7 +23,7 @@ var families = []struct {
 		"j784s4=am69,tda4ah,tda4ap,tda4vh,tda4vp"},
 	{"imx", "imx23 imx28 imx50 imx51 imx53 vf610=vybrid imx6d=imx6dl,imx6s imx6q imx6sl imx6sll imx6sx imx6ul imx6ull=imx6ulz imx7d imx7s imx7ulp " +
 		"imx815=imx8mn imx865=imx8mp imx8dxl imx8mm imx8mq imx8qm imx8qxp imx8ulp imx91 imx93 imx943 imx95 imx952 imxrt106x=imxrt1060"},
-	{"stm32mp", "stm32mp13 stm32mp15 stm32mp25"},
+	{"stm32mp", "stm32mp13 stm32mp15 stm32mp21 stm32mp23 stm32mp25"},
 	{"sunxi", "sunxi a10 a10s a13 a20 a23 a31 a33 a63 a64 a80 a83t a133 af1c100s h2+ h3 h5 h6 h616 r8 r16 r329 r40 r528 " +
 		"t113-s3 v3s v536 v5s v831 v853"},
 	{"sama5", "sama5d2 sama5d3 sama5d4"},

@@ -61,7 +61,7 @@ var (
 )
 
 // Devices lists what is attached, root hubs left out, in port order. A device that vanishes
-// while it is read is left out. A kernel without USB has no devices: that is no error.
+// while it is read, or that is being reset, is left out. A kernel without USB has no devices: that is no error.
 func (s Sysfs) Devices() ([]Device, error) {
 	entries, err := os.ReadDir(s.sys("bus/usb/devices"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -81,6 +81,9 @@ func (s Sysfs) Devices() ([]Device, error) {
 		}
 		if err != nil {
 			return nil, err
+		}
+		if d.Address == 0 {
+			continue // it is being reset (hub_port_reset in Linux's drivers/usb/core/hub.c), and has it again in a moment
 		}
 		devices = append(devices, d)
 	}

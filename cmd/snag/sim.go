@@ -18,7 +18,7 @@ func newSim() *cobra.Command {
 		Args:  noArgs,
 		RunE:  showHelp, DisableFlagsInUseLine: true,
 	}
-	cmd.AddCommand(newSimAM335x(), newSimIMX())
+	cmd.AddCommand(newSimAM335x(), newSimIMX(), newSimDFU())
 	return cmd
 }
 

@@ -12,11 +12,14 @@ import (
 	sim "snag/sim/am335x"
 )
 
-// generated is what no Debian package has: one image for each format and layout, some damaged.
-func generated(t testing.TB) []struct {
+// file is a generated file.
+type file struct {
 	name string
 	data []byte
-} {
+}
+
+// generated is what no Debian package has: one image for each format and layout, some damaged.
+func generated(t testing.TB) []file {
 	t.Helper()
 	fit, err := os.ReadFile("../../socs/am335x/testdata/arm64.itb")
 	if err != nil {
@@ -47,10 +50,7 @@ func generated(t testing.TB) []struct {
 		firmwaretest.Container{At: 0x8000, Tag: 0x87, Version: 2, Flags: 2, Images: []firmwaretest.Image{
 			{At: 0xc800, Data: ft(500), Load: 0x1ffc0000, Flags: 0x1023}, {At: 0xcc00, Data: ft(512), Flags: 8}}})
 	flip := firmwaretest.Damage
-	return []struct {
-		name string
-		data []byte
-	}{
+	return append([]file{
 		{"8mm/flash.bin", at(0x400, spl.Bytes(), fit)},
 		{"8mq/flash.bin", at(0x400, make([]byte, 1024), hdmi.Bytes(), spl.Bytes(), fit)},
 		{"8mm/flexspi.bin", at(0x1000, append(make([]byte, 0x400), "FCFB"...), spl.Bytes())},
@@ -78,6 +78,35 @@ func generated(t testing.TB) []struct {
 		{"spl.bin", sim.GenerateSPL(2000, 1)},
 		{"zero", make([]byte, 99)},
 		{"notes.txt", []byte("no image\n")},
+	}, dfuImages()...)
+}
+
+// dfuImages are those of the families whose ROMs speak DFU and fastboot.
+func dfuImages() []file {
+	ft, flip := firmwaretest.Pattern, firmwaretest.Damage
+	stm32 := firmwaretest.STM32{Version: [2]byte{2, 0}, Type: 0x10, Load: 0x2ffe0000, Entry: 0x2ffe0100, Payload: ft(900)}.Bytes()
+	fip := firmwaretest.FIP(firmwaretest.FIPImage{UUID: firmwaretest.UUIDBL33, Data: sim.GenerateUBoot(1000, 1)}, firmwaretest.FIPImage{UUID: "00112233445566778899aabbccddeeff", Data: ft(50)})
+	tiboot3 := firmwaretest.SomeTiboot3()
+	spkg := firmwaretest.SPKG{Load: 0x20040000, Offset: 265, BLp: true, Padding: 1024, Program: ft(1000)}.Bytes()
+	boot, merged := firmwaretest.SomeBoot(), firmwaretest.SomeBootMerged()
+	return []file{
+		{"mp13/tf-a.stm32", stm32},
+		{"mp13/tf-a-damaged.stm32", flip(stm32, 700)},
+		{"mp13/tf-a-cut.stm32", stm32[:700]},
+		{"fip.bin", fip},
+		{"fip-cut.bin", fip[:len(fip)-9]},
+		{"am62x/tiboot3.bin", tiboot3},
+		{"am62x/tiboot3-damaged.bin", flip(tiboot3, len(tiboot3)-300)},
+		{"am62x/tiboot3-cut.bin", tiboot3[:len(tiboot3)-300]},
+		{"am65x/tiboot3.bin", firmwaretest.TIBoot(0x41c00000, ft(500))},
+		{"am65x/sysfw.bin", firmwaretest.TISigned(ft(400))},
+		{"u-boot.bin.spkg", spkg},
+		{"u-boot-damaged.bin.spkg", flip(spkg, 30)},
+		{"zynqmp/boot.bin", boot},
+		{"zynqmp/boot-merged.bin", merged},
+		{"zynqmp/boot-damaged.bin", flip(boot, 0xc80+0x10)},
+		{"zynqmp/boot-cut.bin", boot[:len(boot)-1000]},
+		{"fsbl.elf", firmwaretest.ELF64(0xfffc0000, ft(300))},
 	}
 }
 

@@ -97,6 +97,16 @@ const (
 	kindUImage     = "uimage"
 	kindTOC        = "toc"
 	kindMLO        = "mlo"
+
+	kindSTM32       = "stm32-image"
+	kindFIP         = "fip"
+	kindTI          = "ti-image"
+	kindCertificate = "certificate"
+	kindSPKG        = "spkg"
+	kindZynqMP      = "zynqmp-image"
+	kindPartition   = "partition"
+	kindELF         = "elf"
+	kindSegment     = "segment"
 )
 
 // File reads a file and takes it apart. Of a file that is longer than Limit, only so much is looked at.
@@ -148,6 +158,18 @@ func Data(name string, data []byte) *Report {
 		end = r.fit(0)
 	case firmware.KindTIMemory:
 		end = r.mlo()
+	case firmware.KindSTM32:
+		end = r.stm32()
+	case firmware.KindFIP:
+		end = r.fip()
+	case firmware.KindTIX509:
+		end = r.ti()
+	case firmware.KindSPKG:
+		end = r.spkg()
+	case firmware.KindZynqMP:
+		end = r.zynqmp()
+	case firmware.KindELF:
+		end = r.elf()
 	default:
 		if _, err := firmware.FindIVT(data, 0); err == nil {
 			end = r.ivts(0)

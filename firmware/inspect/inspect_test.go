@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -32,10 +33,10 @@ func unpacked(t *testing.T, pkg string) string {
 	return lab.Packages(t, pkg)[0]
 }
 
-// debian returns Debian's images for i.MX by their names in the package, and the package's version.
-func debian(t *testing.T) (images map[string][]byte, version string) {
+// debian returns the images of one of Debian's packages of U-Boot by their names in it, and the package's version.
+func debian(t *testing.T, pkg string) (images map[string][]byte, version string) {
 	t.Helper()
-	dir := unpacked(t, "u-boot-imx:armhf")
+	dir := unpacked(t, pkg)
 	root := filepath.Join(dir, "usr/lib/u-boot")
 	images = make(map[string][]byte)
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
@@ -49,7 +50,7 @@ func debian(t *testing.T) (images map[string][]byte, version string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(images) < 10 {
+	if len(images) < 2 {
 		t.Fatalf("%d images in %s", len(images), root)
 	}
 	return images, filepath.Base(dir)
@@ -58,20 +59,47 @@ func debian(t *testing.T) (images map[string][]byte, version string) {
 // TestDebian holds all of Debian's i.MX images against testdata/debian.txt, whose first line is the package's version. Of
 // another version only what cannot change is compared.
 func TestDebian(t *testing.T) {
-	images, version := debian(t)
+	images, version := debian(t, "u-boot-imx:armhf")
+	goldenDebian(t, "debian.txt", images, version)
+	sabre := Data("u-boot-dtb.imx", images["mx6qsabrelite/u-boot-dtb.imx"]).Parts[0]
+	if *sabre.Load != 0x177ff400 || *sabre.Entry != 0x17800000 || sabre.Offset != 0 || len(sabre.Parts) != 4 {
+		t.Errorf("%+v", sabre)
+	}
+	if dcd := sabre.Parts[2]; dcd.Text != "DCD: 97 writes" || len(dcd.Commands) != 97 || dcd.Commands[0].Text != "write 0x020e05a8 = 0x00000030" {
+		t.Errorf("%+v", dcd)
+	}
+}
+
+// TestDebianSTM32 holds Debian's images for STM32MP15 against testdata/debian-stm32.txt.
+func TestDebianSTM32(t *testing.T) {
+	images, version := debian(t, "u-boot-stm32:armhf")
+	goldenDebian(t, "debian-stm32.txt", images, version)
+
+	spl := Data("u-boot-spl.stm32", images["stm32mp157c-dk2/u-boot-spl.stm32"]).Parts[0]
+	if spl.Kind != kindSTM32 || *spl.Load != 0x2ffc2500 || *spl.Entry != 0x2ffc2500 || len(spl.Parts) != 2 || spl.Parts[0].Size != 256 {
+		t.Errorf("%+v", spl)
+	}
+	if c := spl.Parts[1].Checks; len(c) != 1 || c[0] != (Check{"sum32", OK}) {
+		t.Errorf("%+v", c)
+	}
+}
+
+// goldenDebian compares what is found in images with a golden file.
+func goldenDebian(t *testing.T, name string, images map[string][]byte, version string) {
+	t.Helper()
 	var got bytes.Buffer
 	fmt.Fprintln(&got, version)
-	for _, name := range slices.Sorted(mapKeys(images)) {
-		r := Data(name, images[name])
+	for _, file := range slices.Sorted(mapKeys(images)) {
+		r := Data(file, images[file])
 		fmt.Fprintln(&got)
 		if err := r.Write(&got, false); err != nil {
 			t.Fatal(err)
 		}
 		if len(r.Problems) > 0 || len(r.Parts) == 0 || r.Parts[0].Kind == kindData {
-			t.Errorf("%s: %q, %s", name, r.Problems, r.Parts[0].Kind)
+			t.Errorf("%s: %q, %s", file, r.Problems, r.Parts[0].Kind)
 		}
 	}
-	golden := filepath.Join("testdata", "debian.txt")
+	golden := filepath.Join("testdata", name)
 	if *update {
 		if err := os.WriteFile(golden, got.Bytes(), 0o644); err != nil {
 			t.Fatal(err)
@@ -85,14 +113,6 @@ func TestDebian(t *testing.T) {
 		t.Logf("the golden file is of %s, the archive has %s: not compared", was, version)
 	} else if got.String() != string(want) {
 		t.Errorf("differs from %s (go test -update):\n%s", golden, diff(t, golden, got.Bytes()))
-	}
-
-	sabre := Data("u-boot-dtb.imx", images["mx6qsabrelite/u-boot-dtb.imx"]).Parts[0]
-	if *sabre.Load != 0x177ff400 || *sabre.Entry != 0x17800000 || sabre.Offset != 0 || len(sabre.Parts) != 4 {
-		t.Errorf("%+v", sabre)
-	}
-	if dcd := sabre.Parts[2]; dcd.Text != "DCD: 97 writes" || len(dcd.Commands) != 97 || dcd.Commands[0].Text != "write 0x020e05a8 = 0x00000030" {
-		t.Errorf("%+v", dcd)
 	}
 }
 
@@ -118,7 +138,12 @@ func diff(t *testing.T, golden string, got []byte) string {
 
 // TestDebianDamaged cuts each image at 20 places, and flips 1,000 bits of it 20 times: whatever comes out, it comes, and soon.
 func TestDebianDamaged(t *testing.T) {
-	images, _ := debian(t)
+	images, _ := debian(t, "u-boot-imx:armhf")
+	stm32, _ := debian(t, "u-boot-stm32:armhf")
+	maps.Copy(images, stm32)
+	for _, g := range dfuImages() {
+		images[g.name] = g.data
+	}
 	rnd := rand.New(rand.NewPCG(1, 2))
 	look := func(name string, data []byte) {
 		start := time.Now()
@@ -161,7 +186,7 @@ func TestDebianDamaged(t *testing.T) {
 // inside checks that no part lies outside of the file, but for what the file lacks.
 func inside(t *testing.T, name string, size int, parts []*Part) {
 	for _, p := range parts {
-		if p.Offset < 0 || p.Size < 0 || p.Offset > size && len(p.Checks) == 0 && p.Kind != kindImage && p.Kind != kindSection && p.Kind != kindData {
+		if p.Offset < 0 || p.Size < 0 || p.Offset > size && len(p.Checks) == 0 && p.Kind != kindImage && p.Kind != kindSection && p.Kind != kindPartition && p.Kind != kindData {
 			t.Errorf("%s: %s of %d bytes at %#x of %#x", name, p.Kind, p.Size, p.Offset, size)
 		}
 		inside(t, name, size, p.Parts)

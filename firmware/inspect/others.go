@@ -74,6 +74,11 @@ func (r *Report) fit(off int) int {
 		if i.Data == nil {
 			img.Offset = off
 		}
+		if firmware.Identify(i.Data).Kind == firmware.KindTIX509 {
+			if signed := r.tiImage(img.Offset, i.Data); signed != nil {
+				img.Parts = []*Part{signed}
+			}
+		}
 		end = max(end, i.Offset+len(i.Data))
 		p.Parts = append(p.Parts, img)
 	}

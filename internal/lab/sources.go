@@ -77,8 +77,8 @@ func parseList(text string) []source {
 		line = strings.TrimSpace(line)
 		if opts, rest, ok := strings.Cut(line, "]"); ok && strings.HasPrefix(line, "[") {
 			for _, o := range strings.Fields(opts[1:]) {
-				if v, ok := strings.CutPrefix(strings.ToLower(o), "signed-by="); ok {
-					s.signedBy = o[len(o)-len(v):]
+				if name, v, ok := strings.Cut(o, "="); ok && strings.EqualFold(name, "signed-by") {
+					s.signedBy = v
 				}
 			}
 			line = rest

@@ -389,7 +389,11 @@ func generateContainers(m Model, size int, seed uint64) []byte {
 	if m.Name == "imx943" || m.Name == "imx952" {
 		version = 2
 	}
-	spl := []ContainerImage{{Type: 3, Core: 1, Size: 30_000, Load: 0x1ffe0000}, {Type: 3, Core: 4, Size: min(size/4, 160<<10), Load: 0x100000}}
+	load := uint64(0x20490000) // internal memory
+	if m.Data == 1024 {        // i.MX8Q, 8DXL
+		load = 0x100000
+	}
+	spl := []ContainerImage{{Type: 3, Core: 1, Size: 30_000, Load: 0x1ffe0000}, {Type: 3, Core: 4, Size: min(size/4, 160<<10), Load: load}}
 	b := GenerateContainers(version, seed, []ContainerImage{{Type: 6, Core: 6, Size: 40_000}}, spl)
 	return append(b, GenerateContainers(version, seed+100, []ContainerImage{
 		{Type: 3, Core: 4, Size: 40_000, Load: 0x80000000},

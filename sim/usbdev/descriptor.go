@@ -78,6 +78,7 @@ type Config struct {
 type Interface struct {
 	Number, Alt               uint8
 	Class, SubClass, Protocol uint8
+	Name                      uint8  // iInterface, an index of Strings; 0: none
 	Extra                     []byte // class descriptors that follow
 	Endpoints                 []Endpoint
 }
@@ -159,7 +160,7 @@ func (d *Descriptors) Config(index int) []byte {
 	b := []byte{9, descConfig, 0, 0, 0, c.Value, 0, 0x80 | c.Attributes, c.MaxPower}
 	for _, i := range c.Interfaces {
 		numbers[i.Number] = true
-		b = append(b, 9, descInterface, i.Number, i.Alt, uint8(len(i.Endpoints)), i.Class, i.SubClass, i.Protocol, 0)
+		b = append(b, 9, descInterface, i.Number, i.Alt, uint8(len(i.Endpoints)), i.Class, i.SubClass, i.Protocol, i.Name)
 		b = append(b, i.Extra...)
 		for _, e := range i.Endpoints {
 			b = append(b, 7, descEndpoint, e.Address, e.Type, uint8(e.MaxPacket), uint8(e.MaxPacket>>8), e.Interval)

@@ -115,6 +115,9 @@ func (s *session) perform(u *urb) {
 		return
 	}
 	n, data, err := s.transfer(u)
+	if err != nil && u.ctx.Err() != nil {
+		return // unlinked, or unplugged: then the host is to see the end of the connection and no error of its transfer
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.pending[u.seq] != u {

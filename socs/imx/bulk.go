@@ -199,29 +199,31 @@ func (b *bulk) check(ctx context.Context, cmd firmware.DCDCommand) error {
 	}
 }
 
-// serveBulk executes the DCD, writes the image and has it started.
+// serveBulk executes the DCD, writes the image and has it started; a plugin first, if there is one.
 func (r *recovery) serveBulk(ctx context.Context, stage *socs.Stage) error {
 	b, err := r.openBulk(ctx, stage)
 	if err != nil {
 		return err
 	}
-	img := r.plan.images[0]
-	data := bytes.Clone(img.data)
-	r.board.Emit(stageROM, event.StageBegun{File: img.path, Bytes: int64(len(data))})
-	if err := b.execute(ctx, img.dcd); err != nil {
-		return err
+	for _, img := range r.plan.images {
+		data := bytes.Clone(img.data)
+		r.board.Emit(stageROM, event.StageBegun{File: img.path, Bytes: int64(len(data))})
+		if err := b.execute(ctx, img.dcd); err != nil {
+			return err
+		}
+		// The ROM would execute it again.
+		at := 12
+		if img.header != nil {
+			at = 20
+		}
+		clear(data[at:][:4])
+		if err := b.writeFile(ctx, r, img.addr, data); err != nil {
+			return err
+		}
+		if !img.plugin {
+			r.done(stage, stageROM, img.path, len(data))
+		}
 	}
-	// The ROM would execute it again.
-	at := 12
-	if img.header != nil {
-		at = 20
-	}
-	clear(data[at:][:4])
-	if err := b.writeFile(ctx, r, img.addr, data); err != nil {
-		return err
-	}
-	r.images++
-	r.done(stage, stageROM, img.path, len(data))
 	return nil
 }
 

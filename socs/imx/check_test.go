@@ -125,6 +125,7 @@ func TestCheck(t *testing.T) {
 		{name: "version 0 for 943", model: "imx943", files: one(flash, set(0, 0x2049a000)), slot: flash, says: "expected version 2 for i.MX943"},
 		{name: "either for 95", model: "imx95", files: one(flash, set(0, 0x2049a000))},
 		{name: "8QXP's for 93", model: "imx93", files: one(flash, set(0, 0x00100000)), slot: flash, says: "its programs load to 0x100000, where i.MX93 has no memory"},
+		{name: "8QXP's with SCU firmware for 93", model: "imx93", files: one(flash, generated(t, "imx8qxp")), says: "load to 0x100000, where no memory of i.MX93 is known", sent: -1},
 		{name: "93, damaged", model: "imx93", files: one(flash, edit(mx93, 0x2000, 1)), slot: flash, says: "sha256"},
 		{name: "93, cut", model: "imx93", files: one(flash, mx93[:20_000]), slot: flash, says: "truncated"},
 		{name: "93, cut in U-Boot", model: "imx93", files: one(flash, mx93[:len(mx93)-2000]), slot: flash, says: "truncated"},

@@ -23,6 +23,8 @@ type chip struct {
 	name   string // for people
 	models string // socs' models that have it, by space
 	ids    []usb.ID
+	// release is the first bcdDevice that speaks the protocol (uuu, config.cpp): the ROMs before it are of silicon A0.
+	release uint16
 
 	proto  protocol
 	report int // bytes of a data report without its ID; of a bulk packet
@@ -100,8 +102,10 @@ var (
 
 // chips is the table.
 var chips = []chip{
-	{name: "i.MX23", models: "imx23", ids: id(sigmatel, 0x3780), proto: stream, report: fullReport, cbw: true, whole: true, sb: true, unproven: true},
-	{name: "i.MX28", models: "imx28", ids: id(freescale, 0x004f), proto: stream, report: fullReport, cbw: true, whole: true, sb: true},
+	{name: "i.MX23", models: "imx23", ids: id(sigmatel, 0x3780), proto: stream, report: fullReport, cbw: true,
+		whole: true, sb: true, unproven: true},
+	{name: "i.MX28", models: "imx28", ids: id(freescale, 0x004f), proto: stream, report: fullReport, cbw: true,
+		whole: true, sb: true},
 
 	{name: "i.MX50", models: "imx50", ids: id(freescale, 0x0052), proto: sdpHID, report: 64, dcd: 0xf8006400, clear: true,
 		ocram: []span{{0xf8000000, 0xf8020000}}, dram: []span{{0x70000000, 0xb0000000}}},
@@ -109,19 +113,29 @@ var chips = []chip{
 		ocram: []span{{0x1ffe0000, 0x20000000}}, dram: []span{{0x90000000, 0xb0000000}}},
 	{name: "i.MX53", models: "imx53", ids: id(freescale, 0x004e), proto: sdpBulk, report: 512,
 		ocram: []span{{0xf8000000, 0xf8020000}}, dram: []span{{0x70000000, 0xf0000000}}},
-	{name: "Vybrid", models: "vf610", ids: id(freescale, 0x006a), proto: sdpHID, report: fullReport, dcd: 0x3f400000, clear: true,
+	{name: "Vybrid", models: "vf610", ids: id(freescale, 0x006a), proto: sdpHID, report: fullReport,
+		dcd: 0x3f400000, clear: true,
 		ocram: []span{{0x3f000000, 0x3f580000}}, dram: []span{{0x80000000, 0xe0000000}}},
 
-	{name: "i.MX6Q", models: "imx6q", ids: id(freescale, 0x0054), proto: sdpHID, report: fullReport, dcd: 0x00910000, clear: true, spl: true, ocram: ocram6, dram: dram6Q},
-	{name: "i.MX6D/DL/S", models: "imx6d", ids: id(freescale, 0x0061), proto: sdpHID, report: fullReport, dcd: 0x00910000, clear: true, spl: true, ocram: ocram6, dram: dram6Q},
-	{name: "i.MX6SL", models: "imx6sl", ids: id(freescale, 0x0063), proto: sdpHID, report: fullReport, dcd: 0x00910000, clear: true, spl: true, ocram: ocram6, dram: dram6},
-	{name: "i.MX6SX", models: "imx6sx", ids: id(freescale, 0x0071), proto: sdpHID, report: fullReport, dcd: 0x00910000, clear: true, spl: true, ocram: ocram6, dram: dram6},
-	{name: "i.MX6UL", models: "imx6ul", ids: id(freescale, 0x007d), proto: sdpHID, report: fullReport, dcd: 0x00910000, spl: true, ocram: ocram6, dram: dram6},
-	{name: "i.MX6ULL/ULZ", models: "imx6ull", ids: id(freescale, 0x0080), proto: sdpHID, report: fullReport, dcd: 0x00910000, spl: true, ocram: ocram6, dram: dram6},
-	{name: "i.MX6SLL", models: "imx6sll", ids: id(nxp, 0x0128), proto: sdpHID, report: fullReport, dcd: 0x00910000, spl: true, ocram: ocram6, dram: dram6},
-	{name: "i.MX7D/S", models: "imx7d imx7s", ids: id(freescale, 0x0076), proto: sdpHID, report: fullReport, dcd: 0x00911000, spl: true,
+	{name: "i.MX6Q", models: "imx6q", ids: id(freescale, 0x0054), proto: sdpHID, report: fullReport,
+		dcd: 0x00910000, clear: true, spl: true, ocram: ocram6, dram: dram6Q},
+	{name: "i.MX6D/DL/S", models: "imx6d", ids: id(freescale, 0x0061), proto: sdpHID, report: fullReport,
+		dcd: 0x00910000, clear: true, spl: true, ocram: ocram6, dram: dram6Q},
+	{name: "i.MX6SL", models: "imx6sl", ids: id(freescale, 0x0063), proto: sdpHID, report: fullReport,
+		dcd: 0x00910000, clear: true, spl: true, ocram: ocram6, dram: dram6},
+	{name: "i.MX6SX", models: "imx6sx", ids: id(freescale, 0x0071), proto: sdpHID, report: fullReport,
+		dcd: 0x00910000, clear: true, spl: true, ocram: ocram6, dram: dram6},
+	{name: "i.MX6UL", models: "imx6ul", ids: id(freescale, 0x007d), proto: sdpHID, report: fullReport,
+		dcd: 0x00910000, spl: true, ocram: ocram6, dram: dram6},
+	{name: "i.MX6ULL/ULZ", models: "imx6ull", ids: id(freescale, 0x0080), proto: sdpHID, report: fullReport,
+		dcd: 0x00910000, spl: true, ocram: ocram6, dram: dram6},
+	{name: "i.MX6SLL", models: "imx6sll", ids: id(nxp, 0x0128), proto: sdpHID, report: fullReport,
+		dcd: 0x00910000, spl: true, ocram: ocram6, dram: dram6},
+	{name: "i.MX7D/S", models: "imx7d imx7s", ids: id(freescale, 0x0076), proto: sdpHID, report: fullReport,
+		dcd: 0x00911000, spl: true,
 		ocram: []span{{0x00900000, 0x00950000}}, dram: dram6},
-	{name: "i.MX7ULP", models: "imx7ulp", ids: id(nxp, 0x0126), proto: sdpHID, report: fullReport, dcd: 0x2f018000, spl: true,
+	{name: "i.MX7ULP", models: "imx7ulp", ids: id(nxp, 0x0126), proto: sdpHID, report: fullReport,
+		dcd: 0x2f018000, spl: true,
 		ocram: []span{{0x1ffc0000, 0x20030000}, {0x2f000000, 0x2f040000}}, dram: []span{{0x60000000, 0xa0000000}}},
 	{name: "i.MX RT106x", models: "imxrt106x", ids: id(nxp, 0x0135), proto: sdpHID, report: fullReport, dcd: 0x00001000,
 		ocram: []span{{0, 0x00080000}, {0x20000000, 0x202c0000}}, dram: []span{{0x80000000, 0xe0000000}}},
@@ -135,23 +149,30 @@ var chips = []chip{
 	{name: "i.MX8MP", models: "imx865", ids: id(nxp, 0x0146), proto: stream, report: shortReport, whole: true,
 		mx8m: true, arm64: true, entries: []uint32{0x00920000}, ocram: ocram8M, dram: dram8M},
 
-	{name: "i.MX8QM", models: "imx8qm", ids: id(nxp, 0x0129), proto: stream, report: fullReport, container: true, spl: true, arm64: true, ocram: ocram8Q, dram: dram8},
-	{name: "i.MX8QXP", models: "imx8qxp", ids: id(nxp, 0x012f), proto: stream, report: fullReport, container: true, spl: true, arm64: true, ocram: ocram8Q, dram: dram8},
+	{name: "i.MX8QM", models: "imx8qm", ids: id(nxp, 0x0129), release: 2, proto: stream, report: fullReport,
+		container: true, spl: true, arm64: true, ocram: ocram8Q, dram: dram8},
+	{name: "i.MX8QXP", models: "imx8qxp", ids: id(nxp, 0x012f), release: 2, proto: stream, report: fullReport,
+		container: true, spl: true, arm64: true, ocram: ocram8Q, dram: dram8},
 	// 8DXL: Snagboot sends a command block, uuu, which is NXP's own, does not.
-	{name: "i.MX8DXL", models: "imx8dxl", ids: id(nxp, 0x0147), proto: stream, report: fullReport, container: true, spl: true, arm64: true, ocram: ocram8Q, dram: dram8},
-	{name: "i.MX8ULP", models: "imx8ulp", ids: []usb.ID{{Vendor: nxp, Product: 0x014a}, {Vendor: nxp, Product: 0x014b}}, proto: stream, report: shortReport, whole: true,
+	{name: "i.MX8DXL", models: "imx8dxl", ids: id(nxp, 0x0147), proto: stream, report: fullReport,
+		container: true, spl: true, arm64: true, ocram: ocram8Q, dram: dram8},
+	{name: "i.MX8ULP", models: "imx8ulp", ids: []usb.ID{{Vendor: nxp, Product: 0x014a}, {Vendor: nxp, Product: 0x014b}}, proto: stream, report: shortReport,
+		whole:     true,
 		container: true, arm64: true, ocram: []span{{0x1ffc0000, 0x22060000}}, dram: dram8},
-	{name: "i.MX91", models: "imx91", ids: id(nxp, 0x0159), proto: stream, report: shortReport, whole: true, container: true, arm64: true, ocram: ocram9, dram: dram8},
-	{name: "i.MX93", models: "imx93", ids: id(nxp, 0x014e), proto: stream, report: shortReport, whole: true, container: true, arm64: true, ocram: ocram9, dram: dram8},
+	{name: "i.MX91", models: "imx91", ids: id(nxp, 0x0159), proto: stream, report: shortReport, whole: true,
+		container: true, arm64: true, ocram: ocram9, dram: dram8},
+	{name: "i.MX93", models: "imx93", ids: id(nxp, 0x014e), proto: stream, report: shortReport, whole: true,
+		container: true, arm64: true, ocram: ocram9, dram: dram8},
 	// i.MX95 of the first silicon revision takes containers of version 0, later ones version 2.
 	{name: "i.MX95", models: "imx95", ids: []usb.ID{{Vendor: nxp, Product: 0x015d}, {Vendor: nxp, Product: 0x015c}}, proto: stream, report: shortReport,
 		container: true, v2: true, spl: true, arm64: true, ocram: ocram9, dram: dram8},
-	{name: "i.MX943", models: "imx943", ids: id(nxp, 0x0027), proto: stream, report: shortReport, container: true, v2: true, only2: true, spl: true, arm64: true, ocram: ocram9, dram: dram8},
-	{name: "i.MX952", models: "imx952", ids: id(nxp, 0x0028), proto: stream, report: shortReport, container: true, v2: true, only2: true, spl: true, arm64: true, ocram: ocram9, dram: dram8},
+	{name: "i.MX943", models: "imx943", ids: id(nxp, 0x0027), proto: stream, report: shortReport,
+		container: true, v2: true, only2: true, spl: true, arm64: true, ocram: ocram9, dram: dram8},
+	{name: "i.MX952", models: "imx952", ids: id(nxp, 0x0028), proto: stream, report: shortReport,
+		container: true, v2: true, only2: true, spl: true, arm64: true, ocram: ocram9, dram: dram8},
 }
 
-// identities are what the ROMs show. i.MX8QM and 8QXP of the first silicon revision show a release below firstRelease;
-// they are known all the same, so that they can be refused in words.
+// identities are what the ROMs show, of whatever release: what is too old is refused in words.
 func identities() []socs.Identity {
 	var all []socs.Identity
 	for _, c := range chips {
@@ -171,13 +192,6 @@ func unproven() []string {
 		}
 	}
 	return all
-}
-
-// firstRelease is the bcdDevice from which on the ROMs of i.MX8QM and 8QXP speak SDPS (uuu, config.cpp).
-const firstRelease = 2
-
-func (c *chip) tooOld(d usb.Device) bool {
-	return c.container && !c.whole && !c.v2 && c.report == fullReport && c.name != "i.MX8DXL" && d.Release < firstRelease
 }
 
 // splIDs are what U-Boot's SPL shows, where it was not given an ID of its own. Mainline U-Boot adds 0x0fff to

@@ -114,10 +114,8 @@ type recovery struct {
 	*chip
 	plan  *plan
 	board socs.Board
-	model socs.Model
 
 	runs   int    // how often the ROM was begun with
-	images int    // how many of the plan's images the ROM has started: a plugin comes before another
 	state  word   // the last HAB word that was told of
 	endLog func() // ends the reading of the ROM's log
 }
@@ -149,7 +147,7 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (bool, error) {
 	}
 	switch {
 	case err == nil:
-		return !stage.ROM || r.plan.second == nil && r.images == len(r.plan.images), nil
+		return !stage.ROM || r.plan.second == nil, nil
 	case errors.Is(err, usb.ErrGone):
 		r.board.Emit(name, event.Warning{Text: fmt.Sprintf("the board left port %s: %v; waiting for it to come back", stage.Port, err)})
 		return false, nil
@@ -163,20 +161,16 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (bool, error) {
 
 // countRun counts the ROM's appearances.
 func (r *recovery) countRun(stage *socs.Stage) error {
-	if d := stage.USB.Device(); r.tooOld(d) {
+	if d := stage.USB.Device(); d.Release < r.release {
 		return &socs.BoardError{Stage: stageROM,
-			Err:  fmt.Errorf("the boot ROM on port %s shows release %04x, expected %04x or later: first silicon (A0) of %s, whose ROM does not speak SDPS", stage.Port, d.Release, firstRelease, r.name),
+			Err:  fmt.Errorf("the boot ROM on port %s shows release %04x, expected %04x or later: first silicon (A0) of %s, whose ROM does not speak SDPS", stage.Port, d.Release, r.release, r.chip.name),
 			Hint: "no tool recovers this silicon revision over USB: boot it from a card, or by JTAG"}
-	}
-	if r.runs > 0 && r.images < len(r.plan.images) && r.images > 0 {
-		return nil // behind a plugin
 	}
 	if r.runs++; r.runs > maxRuns {
 		return &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("the boot ROM is back after the first stage was begun %d times", maxRuns),
 			Hint: "the first stage does not run on this board: check that it was built for this board and SoC, and that power and cable are good; a closed part starts signed images only"}
 	}
 	if r.runs > 1 {
-		r.images = 0
 		r.board.Emit(stageROM, event.Warning{Text: "the boot ROM is back: starting over"})
 	}
 	return nil

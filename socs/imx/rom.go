@@ -24,26 +24,21 @@ func (r *recovery) serveROM(ctx context.Context, stage *socs.Stage) error {
 	return r.serveHID(ctx, stage)
 }
 
-// serveHID loads and starts the first stage by SDP over HID: DCD, file, no second run of the DCD, jump. A plugin is
-// followed by the image behind it: from the same enumeration if the ROM answers again, else from the next one.
+// serveHID loads and starts the first stage by SDP over HID: DCD, file, no second run of the DCD, jump. A plugin returns to the
+// ROM, which then takes the image behind it.
 func (r *recovery) serveHID(ctx context.Context, stage *socs.Stage) error {
 	s, err := r.openSDP(ctx, stage, stageROM, r.report)
 	if err != nil {
 		return err
 	}
-	for r.images < len(r.plan.images) {
-		img := r.plan.images[r.images]
+	for _, img := range r.plan.images {
 		if err := r.loadImage(ctx, s, stage, img); err != nil {
 			return err
 		}
-		if r.images++; !img.plugin {
-			break
-		}
-		// The plugin returns to the ROM, which then answers again.
-		if _, err := s.errorStatus(ctx); errors.Is(err, usb.ErrGone) {
-			return nil
-		} else if err != nil {
-			return fmt.Errorf("the ROM does not answer after the plugin: %w", err)
+		if img.plugin {
+			if _, err := s.errorStatus(ctx); err != nil {
+				return fmt.Errorf("the ROM does not answer after the plugin: %w", err)
+			}
 		}
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,6 +24,7 @@ type scripted struct {
 	desc    *usb.Descriptors
 	reports []byte // the report descriptor
 	answer  func(out []byte) [][]byte
+	mu      sync.Mutex
 	queue   [][]byte
 	sent    [][]byte
 	gone    chan struct{}
@@ -50,7 +52,7 @@ func reportDescriptor(data int) []byte {
 }
 
 func (s *scripted) Device() usb.Device {
-	return usb.Device{Port: "1-1", ID: usb.ID{Vendor: 1, Product: 2}, Config: 1, Interfaces: []usb.Interface{{}}}
+	return usb.Device{Port: "1-1", ID: usb.ID{Vendor: 1, Product: 2}, Release: 2, Config: 1, Interfaces: []usb.Interface{{}}}
 }
 func (s *scripted) Descriptors() *usb.Descriptors              { return s.desc }
 func (s *scripted) Configure(context.Context, uint8) error     { return nil }
@@ -62,6 +64,8 @@ func (s *scripted) Reset(context.Context) error                { return nil }
 func (s *scripted) Gone() <-chan struct{}                      { return s.gone }
 func (s *scripted) Close() error                               { return nil }
 func (s *scripted) Out(_ context.Context, _ uint8, data []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	data = slices.Clone(data)
 	s.sent = append(s.sent, data)
 	s.queue = append(s.queue, s.answer(data)...)
@@ -85,12 +89,15 @@ func (s *scripted) Control(ctx context.Context, setup usb.Setup, data []byte) (i
 }
 
 func (s *scripted) In(ctx context.Context, ep uint8, buf []byte) (int, error) {
+	s.mu.Lock()
 	if len(s.queue) == 0 {
+		s.mu.Unlock()
 		<-ctx.Done()
 		return 0, &usb.TransferError{Op: "in", Endpoint: int(ep), Err: ctx.Err()}
 	}
 	b := s.queue[0]
 	s.queue = s.queue[1:]
+	s.mu.Unlock()
 	if b == nil {
 		// The host notices a little later that it is gone.
 		time.AfterFunc(100*time.Millisecond, func() { close(s.gone) })
@@ -115,10 +122,17 @@ func serveScripted(t *testing.T, model string, s *scripted, commands []firmware.
 	return b.events, done, err
 }
 
-type eventBoard struct{ events []event.Body }
+type eventBoard struct {
+	mu     sync.Mutex
+	events []event.Body
+}
 
 func (b *eventBoard) Next(context.Context) (*socs.Stage, error) { return nil, errors.New("no stage") }
-func (b *eventBoard) Emit(_ string, e event.Body)               { b.events = append(b.events, e) }
+func (b *eventBoard) Emit(_ string, e event.Body) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.events = append(b.events, e)
+}
 
 // report is an input report.
 func report(id byte, w word) []byte { return append([]byte{id}, w[:]...) }
@@ -207,6 +221,28 @@ func TestUnpluggedInAnswer(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a ROM tells while it takes a stream is passed on.
+func TestLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		chip, err := chipOf(socs.Model{Name: "imx8qxp"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &scripted{desc: hidDescriptors, reports: reportDescriptor(1024), answer: func([]byte) [][]byte { return nil }, gone: make(chan struct{})}
+		s.queue = [][]byte{append([]byte{4, 0, 0, 0}, "booting\x00\x00"...), {4, 0}, append([]byte{4, 0, 0, 0}, "\x1b[2Jdone\n"...)}
+		b := &eventBoard{}
+		r := &recovery{chip: chip, board: b, endLog: noLog, plan: &plan{stream: &payload{path: "flash.bin", data: make([]byte, 5000)}, second: &payload{}}}
+		if done, err := r.serve(t.Context(), &socs.Stage{Port: "1-1", ROM: true, USB: s, Gone: s.gone}); done || err != nil {
+			t.Errorf("done %v, %v; want to go on", done, err)
+		}
+		synctest.Wait()
+		r.endLog()
+		if said := fmt.Sprint(b.events); !strings.Contains(said, "{the ROM's log: booting}") || !strings.Contains(said, "{the ROM's log: [2Jdone}") {
+			t.Error(said)
+		}
+	})
 }
 
 // A DCD is executed register by register where the ROM cannot.

@@ -132,17 +132,6 @@ func (w word) hab() string {
 	return fmt.Sprintf("%s: %s, %s, in %s, %s", w, name(habStatus, w[0]), name(habReason, w[1]), name(habContext, w[2]), name(habEngine, w[3]))
 }
 
-// state spells a HAB word out.
-func (w word) state() string {
-	switch w {
-	case wordOpen:
-		return "open"
-	case wordClosed:
-		return "closed"
-	}
-	return fmt.Sprintf("neither open (%s) nor closed (%s)", wordOpen, wordClosed)
-}
-
 // The command block of a stream, report 1: uuu's sdps.cpp, ST_HID_CBW. Little-endian, but for the length of the command.
 //
 //	offset size field

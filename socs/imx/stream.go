@@ -118,21 +118,28 @@ func (c *checker) containerSoC(set *firmware.ContainerSet) error {
 		return refuse(c.other(), "its containers are of version 0; expected version 2 for %s", c.chip.name)
 	}
 	var loads []string
+	fits := false
 	for _, one := range set.Containers {
 		for _, i := range one.Images {
 			if i.Type() != 3 || i.Size == 0 { // executables
 				continue
 			}
 			if within(c.ocram, i.Load) || within(c.dram, i.Load) {
-				return nil
+				fits = true
+				continue
 			}
 			loads = append(loads, fmt.Sprintf("%#x", i.Load))
 		}
 	}
-	if loads == nil {
+	where := strings.Join(slices.Compact(loads), ", ")
+	switch {
+	case loads == nil:
+		return nil
+	case fits: // other cores have memories of their own
+		c.warn(slotFlash, "some of its programs load to %s, where no memory of %s is known: is it for this SoC?", where, c.chip.name)
 		return nil
 	}
-	return refuse(c.other(), "its programs load to %s, where %s has no memory", strings.Join(slices.Compact(loads), ", "), c.chip.name)
+	return refuse(c.other(), "its programs load to %s, where %s has no memory", where, c.chip.name)
 }
 
 // serveStream pushes the file to a ROM that finds in it what it needs. There is no answer: the ROM takes the data, at last
@@ -159,7 +166,12 @@ func (r *recovery) serveStream(ctx context.Context, stage *socs.Stage) error {
 	// The last report is filled up, as by uuu; Snagboot sends a short one.
 	n, err := d.SendAll(ctx, reportData, size, streamIdle, reports(file.data, size, progress.at))
 	if err != nil {
-		return fmt.Errorf("after %d of %d bytes of the stream: %w", n, len(file.data), err)
+		err = fmt.Errorf("after %d of %d bytes of the stream: %w", n, len(file.data), err)
+		if n > 0 && errors.Is(err, context.DeadlineExceeded) {
+			return &socs.BoardError{Stage: stageROM, Err: err,
+				Hint: "the board takes no more of the file: it does not find in it what it looks for, or SPL could not set up the DRAM; watch its serial console"}
+		}
+		return err
 	}
 	progress.done()
 	r.done(stage, stageROM, file.path, len(file.data))

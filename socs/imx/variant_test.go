@@ -70,6 +70,9 @@ func TestVariants(t *testing.T) {
 		{name: "all in one, legacy", model: "imx6q", cfg: imx.Config{SPL: imx.SDPU, SPLFinds: imx.FindNothing}, files: map[string][]byte{"flash-bin": cat(spl, 0x11000, legacy)}, says: "second stage stands at 0x11000", jump: 0x17800000 - 64},
 		{name: "all in one, FIT, of a card", model: "imx6ull", cfg: imx.Config{SPL: imx.SDPU}, files: map[string][]byte{"flash-bin": cat(0x400, spl, 0x11400, fit)}, says: "second stage stands at 0x11400"},
 		{name: "plugin", model: "imx6q", files: map[string][]byte{"u-boot-with-dcd": cat(plugin, 0x2000, noDCD.Generate())}, says: "is a plugin", jump: 0x177ff400},
+		{name: "plugin, bulk", model: "imx53", files: map[string][]byte{"u-boot-with-dcd": cat(
+			imx.IVTImage{Self: 0xf8007000, Size: 3000, Seed: 5, Flags: 1}.Generate(), 0x2000,
+			imx.IVTImage{Self: 0x777ff400, Before: 0x400, Size: 50_000, Seed: 4}.Generate())}, says: "is a plugin"},
 		{name: "closed, signed", model: "imx6q", cfg: imx.Config{Closed: true}, says: "the part is closed"},
 		{name: "closed, signed, DCD skipped", model: "imx6ull", cfg: imx.Config{Closed: true}, says: "the part is closed"},
 		{name: "closed, not signed", model: "imx6q", cfg: imx.Config{Closed: true}, files: map[string][]byte{"u-boot-with-dcd": direct.Generate()}, code: 6, says: "was refused: expected no status, got 33"},
@@ -130,19 +133,19 @@ func TestStrangers(t *testing.T) {
 		iface usbdev.Interface
 		says  string
 	}{
-		{"ROM without HID", rom, vendor, "expected the boot ROM of i.MX6Q: USB device 15a2:0054 on port 203-1: no HID interface"},
-		{"SPL without HID", spl, vendor, "expected the SDP gadget of U-Boot's SPL: USB device 0525:b4a4 on port 203-1: no HID interface"},
+		{"ROM without HID", rom, vendor, "expected the boot ROM of i.MX6Q: USB device 15a2:0054 on port 206-1: no HID interface"},
+		{"SPL without HID", spl, vendor, "expected the SDP gadget of U-Boot's SPL: USB device 0525:b4a4 on port 206-1: no HID interface"},
 		{"ROM without endpoints", rom, usbdev.Interface{Class: 3}, "no interrupt IN endpoint"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				host := inproc.New()
 				d := usbdev.NewGadget(&usbdev.Descriptors{ID: tc.id, Speed: usbdev.HighSpeed, Configs: []usbdev.Config{{Value: 1, Interfaces: []usbdev.Interface{tc.iface}}}}, mute{})
-				if err := host.Port("203-1").Attach(t.Context(), d); err != nil {
+				if err := host.Port("206-1").Attach(t.Context(), d); err != nil {
 					t.Fatal(err)
 				}
-				defer host.Port("203-1").Detach()
-				o := trial{model: "imx6q", host: host, port: "203-1", cfg: imx.Config{SPL: imx.SDPU}}.recover(t, t.Context())
+				defer host.Port("206-1").Detach()
+				o := trial{model: "imx6q", host: host, port: "206-1", cfg: imx.Config{SPL: imx.SDPU}}.recover(t, t.Context())
 				o.bad(t, 6, tc.says)
 			})
 		})

@@ -264,7 +264,7 @@ func (h *Handle) ClearHalt(ctx context.Context, ep uint8) error {
 	if err != nil {
 		return h.failed("clear halt", int(ep), err)
 	}
-	// Settings are a halt's end, too (USB 2.0, 9.4.5), but what the ROMs of boards know of that is not known.
+	// The setting ends the halt too (USB 2.0, 9.4.5), in a device that goes by the book. This is for the others.
 	if _, err := h.control(ctx, usb.Setup{Type: 2, Request: usb.ReqClearFeature, Index: uint16(ep)}, nil); err != nil {
 		return h.failed("clear halt", int(ep), err)
 	}

@@ -27,10 +27,10 @@ func hotplug(ctx context.Context, f func()) {
 	_ = usb.Hotplug(ctx, func(usb.Uevent) { f() }) // where there is no socket, looking does
 }
 
-// present says whether a device that was listed is still there.
+// present says whether a device that was listed is still there. While it is reset it has no address.
 func present(_ *gousb.Context, d usb.Device) bool {
 	now, err := usb.Sysfs{}.Device(d.Port)
-	return err == nil && now.Bus == d.Bus && now.Address == d.Address && now.ID == d.ID && now.Release == d.Release && now.Serial == d.Serial
+	return err == nil && now.Bus == d.Bus && (now.Address == d.Address || now.Address == 0) && now.ID == d.ID && now.Release == d.Release && now.Serial == d.Serial
 }
 
 // rawDescriptors are a device's descriptors as the kernel read them.

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"os"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/google/gousb"
@@ -128,12 +129,7 @@ func (h *Handle) launch(ep uint8, length int, begin func(*gousb.Interface) (func
 	land := func() {
 		cancel(nil)
 		h.mu.Lock()
-		for i, other := range c.flights {
-			if other == f {
-				c.flights = append(c.flights[:i:i], c.flights[i+1:]...)
-				break
-			}
-		}
+		c.flights = slices.DeleteFunc(c.flights, func(other *flight) bool { return other == f })
 		h.mu.Unlock()
 		close(f.ended)
 	}
@@ -152,16 +148,16 @@ func (h *Handle) launch(ep uint8, length int, begin func(*gousb.Interface) (func
 	return f, nil
 }
 
-// packet is the size of an endpoint's packets, and of the longest transfers there.
-func (h *Handle) packet(ep uint8) (packet, chunk int, err error) {
+// chunk is the size of the longest transfers on an endpoint, whole packets.
+func (h *Handle) chunk(ep uint8) (int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	_, e, err := h.find(ep)
-	packet, chunk = max(e.MaxPacket, 1), chunkBulk
+	packet, chunk := max(e.MaxPacket, 1), chunkBulk
 	if e.Type == usb.Interrupt {
 		chunk = chunkInterrupt
 	}
-	return packet, max(chunk/packet, 1) * packet, err
+	return max(chunk/packet, 1) * packet, err
 }
 
 // In implements [usb.Handle].
@@ -182,7 +178,7 @@ func (h *Handle) in(ctx context.Context, ep uint8, buf []byte) (n int, err error
 		return 0, err
 	}
 	defer unlock()
-	_, chunk, err := h.packet(ep)
+	chunk, err := h.chunk(ep)
 	if err != nil {
 		return 0, err
 	}
@@ -235,7 +231,7 @@ func (h *Handle) out(ctx context.Context, ep uint8, idle time.Duration, transfer
 		return 0, err
 	}
 	defer unlock()
-	_, chunk, err := h.packet(ep)
+	chunk, err := h.chunk(ep)
 	if err != nil {
 		return 0, err
 	}

@@ -158,6 +158,8 @@ func TestKernelMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.WriteFile(parameter, []byte("16"), 0)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
 	const boards, size = 4, 2 << 20
 	var devices []*usbtest.Device
 	errs := make(chan error, boards)
@@ -167,14 +169,14 @@ func TestKernelMemory(t *testing.T) {
 		h := open(t, d)
 		devices = append(devices, dev)
 		go func() {
-			_, err := h.Out(t.Context(), bulkOut, bytes.Repeat([]byte{byte(i)}, size))
+			_, err := h.Out(ctx, bulkOut, bytes.Repeat([]byte{byte(i)}, size))
 			errs <- err
 		}()
 	}
 	for i, dev := range devices {
 		go func() {
 			buf := make([]byte, size)
-			n, err := dev.OutPipe(bulkOut).Read(t.Context(), buf)
+			n, err := dev.OutPipe(bulkOut).Read(ctx, buf)
 			if n != size || err != nil || !bytes.Equal(buf, bytes.Repeat([]byte{byte(i)}, size)) {
 				t.Errorf("board %d: %d bytes, %v, or others than were sent", i, n, err)
 			}

@@ -51,6 +51,20 @@ func TestLibusb(t *testing.T) {
 	})
 }
 
+// TestOtherSystems builds what usb/libusb is made of for the systems that it is for.
+func TestOtherSystems(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it builds the standard library for other systems")
+	}
+	for _, system := range []string{"darwin", "windows"} {
+		cmd := exec.CommandContext(t.Context(), "go", "build", "snag/usb")
+		cmd.Env = append(os.Environ(), "GOOS="+system, "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", system, err, out)
+		}
+	}
+}
+
 // libusbBuild fetches what the module builds against, and returns go's flags and environment for it: a go.mod that
 // replaces gousb with the fetched one, and the places of libusb's header and library instead of pkg-config's.
 func libusbBuild(t *testing.T, module string) (flags, env []string) {

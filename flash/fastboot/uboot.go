@@ -1,0 +1,90 @@
+package fastboot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// The commands that U-Boot and NXP's U-Boot have beyond Android's (doc/android/fastboot.rst; uuu's FB: commands).
+// Numbers in U-Boot's commands are hexadecimal.
+const (
+	ucmd   = "UCmd:"
+	acmd   = "ACmd:"
+	oemRun = "oem run:"
+)
+
+// maxACmd is what U-Boot keeps of a command that it is to run later (drivers/fastboot/fb_command.c).
+const maxACmd = 63
+
+// Run has U-Boot run a command line and waits until that is done: by UCmd, or by "oem run" where there is no UCmd. U-Boot sends
+// no output, and no reason if the command fails. patience is for its silence meanwhile (0: 5 s). Without
+// either the error is ErrUnsupported.
+//
+// The line goes to U-Boot's shell, in which ; & | $ quotes and backslashes act: names from files do not belong there unchecked.
+func (c *Client) Run(ctx context.Context, line string, patience time.Duration) error {
+	if c.run != "" {
+		_, err := c.Do(ctx, c.run+line, patience)
+		return err
+	}
+	var err error
+	for _, by := range []string{ucmd, oemRun} { // some 40 of U-Boot's configurations have UCmd, one has oem run
+		_, err = c.Do(ctx, by+line, patience)
+		if errors.Is(err, ErrUnsupported) {
+			continue
+		}
+		var refused *FailError
+		if err == nil || errors.As(err, &refused) {
+			c.run = by
+		}
+		return err
+	}
+	return fmt.Errorf("%w (U-Boot needs CONFIG_FASTBOOT_UUU_SUPPORT or CONFIG_FASTBOOT_OEM_RUN)", err)
+}
+
+// Start has U-Boot run a command line that does not come back (reset, bootm, booti): by ACmd, which is answered before. The line
+// has 63 bytes at most.
+func (c *Client) Start(ctx context.Context, line string) error {
+	if len(line) > maxACmd {
+		return fmt.Errorf("%s%s: of %d bytes, U-Boot takes %d", acmd, line, len(line), maxACmd)
+	}
+	return c.leave(ctx, acmd+line)
+}
+
+// Format writes the partition table that U-Boot's environment variable "partitions" describes.
+func (c *Client) Format(ctx context.Context) error {
+	_, err := c.Do(ctx, "oem format", flashTime)
+	return err
+}
+
+// PartConf sets up which hardware partition of the eMMC is booted from, as "mmc partconf" does.
+func (c *Client) PartConf(ctx context.Context, ack, partition int) error {
+	_, err := c.Do(ctx, fmt.Sprintf("oem partconf:%x %x", ack, partition), 0)
+	return err
+}
+
+// BootBus sets up the bus that the eMMC is booted over, as "mmc bootbus" does.
+func (c *Client) BootBus(ctx context.Context, width, reset, mode int) error {
+	_, err := c.Do(ctx, fmt.Sprintf("oem bootbus:%x %x %x", width, reset, mode), 0)
+	return err
+}
+
+// Console types a line into U-Boot's console, if it is not empty, and returns what the console has shown since the last time.
+func (c *Client) Console(ctx context.Context, line string) ([]string, error) {
+	command := "oem console"
+	if line != "" {
+		command += ":" + line
+	}
+	var shown []string
+	show := c.Info
+	defer func() { c.Info = show }()
+	c.Info = func(s string) { shown = append(shown, s) }
+	_, err := c.Do(ctx, command, 0)
+	var refused *FailError
+	if errors.As(err, &refused) && strings.Contains(refused.Text, "Empty console") {
+		return nil, nil
+	}
+	return shown, err
+}

@@ -1,0 +1,446 @@
+package fastboot
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// carrier is what a stage's messages come over.
+type carrier interface {
+	// command waits for the host's next command.
+	command(ctx context.Context) ([]byte, error)
+	// data fills buf with the next bytes of a download, or with some of them; rest is how many are to come at all.
+	data(ctx context.Context, buf []byte, rest int) (int, error)
+	// answer sends an answer, and returns when the host has it.
+	answer(ctx context.Context, b []byte) error
+	// halt stalls the host's transfers, where there are any.
+	halt()
+}
+
+// errBegun is the host's beginning anew.
+var errBegun = errors.New("the host selected a configuration, or connected, anew")
+
+// maxAnswer is U-Boot's (FASTBOOT_RESPONSE_LEN), maxBuffer bounds what a host may make the model keep.
+const (
+	maxAnswer = 64
+	maxBuffer = 1 << 30
+)
+
+// stage is one run of the ROM or of U-Boot's fastboot.
+type stage struct {
+	b       *Board
+	name    string
+	index   int // in the report
+	carrier carrier
+
+	image    []byte    // the last download
+	fault    FaultKind // of the next answer
+	answered bool      // the command that ends the stage
+	end      error     // what the stage does when its answer was sent
+}
+
+// begin begins a Stage of the report.
+func (b *Board) begin(name, id string, c carrier) *stage {
+	s := &stage{b: b, name: name, carrier: c}
+	b.edit(func(r *Report) {
+		s.index = len(r.Stages)
+		r.Stages = append(r.Stages, Stage{Name: name, ID: id, Plugged: time.Now(), Commands: []string{}, Downloads: []Download{}})
+	})
+	return s
+}
+
+func (s *stage) edit(f func(*Stage)) { s.b.edit(func(r *Report) { f(&r.Stages[s.index]) }) }
+
+func (s *stage) violation(format string, args ...any) {
+	s.b.violation(s.name+": "+format, args...)
+}
+
+// serve answers commands until the stage ends.
+func (s *stage) serve(ctx context.Context) error {
+	for {
+		err := s.one(ctx)
+		switch {
+		case err == nil && s.end != nil:
+			s.answered = true
+			return s.end
+		case errors.Is(err, errBegun):
+			s.end = nil
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// one serves one command.
+func (s *stage) one(ctx context.Context) error {
+	raw, err := s.carrier.command(ctx)
+	if err != nil {
+		return err
+	}
+	command := strings.TrimRight(string(raw), "\x00")
+	s.edit(func(t *Stage) {
+		if len(t.Commands) < 1000 {
+			t.Commands = append(t.Commands, command)
+		}
+	})
+	word, arg, _ := strings.Cut(command, ":")
+	first, _, _ := strings.Cut(word, " ")
+	if err := s.due(ctx, first, 0); err != nil {
+		return err
+	}
+	if word == "download" {
+		return s.download(ctx, arg)
+	}
+	if s.name == StageROM {
+		return s.answer(ctx, "FAILunknown command")
+	}
+	return s.uboot(ctx, word, arg)
+}
+
+// due carries out the faults that are due at a command or, if that is empty, at the bytes received.
+func (s *stage) due(ctx context.Context, command string, n int) error {
+	for {
+		f, ok := s.b.takeFault(s.name, command, n)
+		if !ok {
+			return nil
+		}
+		switch f.Kind {
+		case Stall:
+			s.carrier.halt()
+		case NAK:
+			d := f.For
+			if d == 0 {
+				d = 3 * time.Second
+			}
+			if err := sleep(ctx, d); err != nil {
+				return err
+			}
+		case Hang:
+			s.b.edit(func(r *Report) { r.Outcome, r.Error = Stuck, s.name+": hangs by request" })
+			s.b.settle()
+			<-ctx.Done()
+			return ctx.Err()
+		case Unplug:
+			return errUnplug
+		case Reset:
+			return errReset
+		default:
+			s.fault = f.Kind
+			if command == "" && f.Kind == Fail { // in the middle of the data
+				return s.answer(ctx, "")
+			}
+		}
+	}
+}
+
+// answer sends an answer, as the fault that is due wants it.
+func (s *stage) answer(ctx context.Context, text string) error {
+	b := []byte(text)
+	if len(b) > maxAnswer {
+		b = b[:maxAnswer]
+	}
+	fault := s.fault
+	s.fault = ""
+	if fault != "" && fault != Infos {
+		s.end = nil
+	}
+	switch fault {
+	case Fail:
+		b = []byte("FAILmade up")
+	case Empty:
+		b = []byte("FAIL")
+	case Cut:
+		b = b[:2]
+	case Wrong:
+		b = append([]byte("WHAT"), b...)
+	case Size:
+		b = []byte("DATA00000007")
+	case Long:
+		b = append(b, strings.Repeat("x", 5000)...)
+	case Mute:
+		return nil
+	case Infos:
+		for {
+			if err := s.carrier.answer(ctx, []byte("INFOstill at it")); err != nil {
+				return err
+			}
+		}
+	}
+	return s.carrier.answer(ctx, b)
+}
+
+// download receives data.
+func (s *stage) download(ctx context.Context, arg string) error {
+	size64, err := strconv.ParseUint(arg, 16, 32)
+	size := int(size64)
+	switch {
+	case err != nil || len(arg) != 8:
+		s.violation("download:%.20s, expected 8 hexadecimal digits", arg)
+		return s.answer(ctx, "FAILdownload with no size")
+	case size == 0:
+		return s.answer(ctx, "FAILExpected nonzero image size")
+	case size > s.b.cfg.Buffer || size > maxBuffer:
+		return s.answer(ctx, "FAIL"+arg)
+	}
+	if s.fault != "" {
+		return s.answer(ctx, "DATA"+arg)
+	}
+	if err := s.answer(ctx, "DATA"+arg); err != nil {
+		return err
+	}
+	s.image = nil
+	image := make([]byte, 0, size)
+	index := 0
+	s.edit(func(t *Stage) {
+		index = len(t.Downloads)
+		t.Downloads = append(t.Downloads, Download{Size: size})
+	})
+	buf := make([]byte, 64<<10)
+	for {
+		if err := s.due(ctx, "", len(image)); err != nil {
+			return err
+		}
+		rest := size - len(image)
+		if rest == 0 {
+			break
+		}
+		n, err := s.carrier.data(ctx, buf[:s.b.nextByte(s.name, len(image), min(rest, len(buf)))], rest)
+		if err != nil {
+			return err
+		}
+		image = append(image, buf[:n]...)
+		now := time.Now()
+		s.edit(func(t *Stage) {
+			t.Downloads[index].Bytes = len(image)
+			t.LastByte = now
+			if t.FirstByte.IsZero() {
+				t.FirstByte = now
+			}
+		})
+	}
+	s.image = image
+	s.edit(func(t *Stage) { t.Downloads[index].SHA256 = hash(image) })
+	if err := s.due(ctx, AfterData, 0); err != nil {
+		return err
+	}
+	text := "OKAY"
+	if s.name == StageROM {
+		if err := checkFIP(image); err != nil {
+			s.violation("%v", err)
+			text = "FAILinvalid image"
+		} else {
+			s.end = errStarted
+		}
+	}
+	accepted := s.fault == ""
+	if err := s.answer(ctx, text); err != nil {
+		return err
+	}
+	s.edit(func(t *Stage) { t.Downloads[index].Complete = accepted && text == "OKAY" })
+	return nil
+}
+
+// checkFIP looks at a FIP as a ROM may (TF-A, firmware_image_package.h), little-endian: name aa640001 (4), serial number (4), flags (8);
+// then entries of UUID (16), offset (8), size (8), flags (8), until one whose UUID is zero.
+func checkFIP(b []byte) error {
+	le := binary.LittleEndian
+	if len(b) < 16 || le.Uint32(b) != 0xaa640001 || le.Uint32(b[4:]) == 0 {
+		return errors.New("the image is no FIP")
+	}
+	for off := 16; ; off += 40 {
+		if off+40 > len(b) {
+			return errors.New("the FIP's table has no end")
+		}
+		if [16]byte(b[off:]) == [16]byte{} {
+			return nil
+		}
+		if start, size := le.Uint64(b[off+16:]), le.Uint64(b[off+24:]); start > uint64(len(b)) || size > uint64(len(b))-start {
+			return fmt.Errorf("the FIP's entry at %#x ends behind the FIP", off)
+		}
+	}
+}
+
+// GenerateFIP makes a FIP with one image of about size bytes.
+func GenerateFIP(size int, seed byte) []byte {
+	le := binary.LittleEndian
+	b := le.AppendUint32(nil, 0xaa640001)
+	b = le.AppendUint32(b, 0x12345678)
+	b = le.AppendUint64(b, 0)
+	const start = 16 + 2*40
+	b = append(b, "\x05\xd0\xe1\x89\x53\xdc\x13\x47\x8d\x2b\x50\x0a\x4b\x7a\x3e\x38"...) // BL33
+	b = le.AppendUint64(b, start)
+	b = le.AppendUint64(b, uint64(size))
+	b = le.AppendUint64(b, 0)
+	b = append(b, make([]byte, 16)...)
+	b = le.AppendUint64(b, uint64(start+size))
+	b = append(b, make([]byte, 16)...)
+	x := uint32(seed) + 1
+	for range size {
+		x = x*1664525 + 1013904223
+		b = append(b, byte(x>>24))
+	}
+	return b
+}
+
+// uboot answers U-Boot's commands but download.
+func (s *stage) uboot(ctx context.Context, word, arg string) error {
+	c := &s.b.cfg
+	switch {
+	case word == "getvar":
+		return s.getvar(ctx, arg)
+	case word == "flash", word == "erase":
+		return s.write(ctx, word, arg)
+	case word == "set_active":
+		return s.answer(ctx, "OKAY")
+	case word == "boot", word == "continue":
+		s.end = errStarted
+		return s.answer(ctx, "OKAY")
+	case word == "reboot", word == "reboot-bootloader", word == "reboot-fastboot", word == "reboot-recovery":
+		s.end = errReset
+		return s.answer(ctx, "OKAY")
+	case word == "UCmd" && !c.NoUUU, word == "oem run" && c.OEMRun:
+		if !s.command(arg) {
+			return s.answer(ctx, "FAIL")
+		}
+		return s.answer(ctx, "OKAY")
+	case word == "ACmd" && !c.NoUUU:
+		if len(arg) >= 64 {
+			return s.answer(ctx, "FAILtoo long command")
+		}
+		s.end = errStarted
+		if arg == "reset" {
+			s.end = errReset
+		}
+		return s.answer(ctx, "OKAY")
+	case word == "oem console" && c.Console != nil:
+		for _, line := range c.Console {
+			if err := s.carrier.answer(ctx, []byte("INFO"+line)); err != nil {
+				return err
+			}
+		}
+		if len(c.Console) == 0 {
+			return s.answer(ctx, "FAILEmpty console")
+		}
+		return s.answer(ctx, "OKAY")
+	case word == "oem format" && s.variable("partitions") != "", word == "oem partconf" && arg != "", word == "oem bootbus" && arg != "":
+		return s.answer(ctx, "OKAY")
+	case word == "UCmd", word == "ACmd", word == "oem run", word == "oem console", word == "oem format", word == "oem partconf", word == "oem bootbus":
+		return s.answer(ctx, "FAILUnsupported command")
+	}
+	return s.answer(ctx, "FAILunrecognized command")
+}
+
+// command runs a command line of U-Boot: "setenv", and what the configuration has.
+func (s *stage) command(line string) bool {
+	if rest, ok := strings.CutPrefix(line, "setenv fastboot."); ok {
+		name, value, _ := strings.Cut(rest, " ")
+		s.b.mu.Lock()
+		s.b.variables[name] = value
+		s.b.mu.Unlock()
+		return true
+	}
+	return s.b.cfg.Command == nil || s.b.cfg.Command(line)
+}
+
+func (s *stage) variable(name string) string {
+	s.b.mu.Lock()
+	defer s.b.mu.Unlock()
+	return s.b.variables[name]
+}
+
+// getvar answers as fb_getvar.c.
+func (s *stage) getvar(ctx context.Context, name string) error {
+	if name == "all" && !s.b.cfg.Old {
+		all := map[string]string{}
+		for _, n := range []string{"version", "version-bootloader", "max-download-size", "current-slot"} {
+			all[n], _ = s.builtIn(n)
+		}
+		for n, size := range s.b.cfg.Partitions {
+			all["partition-size:"+n] = fmt.Sprintf("0x%016x", size)
+		}
+		s.b.mu.Lock()
+		maps.Copy(all, s.b.variables)
+		s.b.mu.Unlock()
+		for _, n := range slices.Sorted(maps.Keys(all)) {
+			if err := s.carrier.answer(ctx, []byte("INFO"+n+": "+all[n])); err != nil {
+				return err
+			}
+		}
+		return s.answer(ctx, "OKAY")
+	}
+	if value := s.variable(name); value != "" {
+		return s.answer(ctx, "OKAY"+value)
+	}
+	value, ok := s.builtIn(name)
+	if !ok {
+		return s.answer(ctx, "FAIL"+value)
+	}
+	return s.answer(ctx, "OKAY"+value)
+}
+
+// builtIn is a variable of U-Boot's own, or the reason why there is none.
+func (s *stage) builtIn(name string) (string, bool) {
+	name, partition, _ := strings.Cut(name, ":")
+	size, there := s.b.cfg.Partitions[partition]
+	switch name {
+	case "version":
+		return "0.4", true
+	case "version-bootloader":
+		return "U-Boot 2026.10", true
+	case "max-download-size", "downloadsize":
+		return fmt.Sprintf("0x%08x", s.b.cfg.Buffer), true
+	case "current-slot":
+		return "a", true
+	case "is-userspace":
+		return "no", true
+	case "has-slot":
+		return "no", true
+	case "serialno":
+		return "Value not set", false
+	case "product":
+		return "Board not set", false
+	case "partition-size", "partition-type":
+		if !there {
+			return "invalid partition or device", false
+		}
+		if name == "partition-type" {
+			return "raw", true
+		}
+		return fmt.Sprintf("0x%016x", size), true
+	}
+	return "Variable not implemented", false
+}
+
+// write flashes or erases a partition.
+func (s *stage) write(ctx context.Context, word, name string) error {
+	size, ok := s.b.cfg.Partitions[name]
+	switch {
+	case name == "":
+		return s.answer(ctx, "FAILpartition not given")
+	case !ok:
+		return s.answer(ctx, "FAILinvalid partition or device")
+	case word == "flash" && s.image == nil:
+		s.violation("flash without a download")
+		return s.answer(ctx, "FAILno image downloaded")
+	case word == "flash" && len(s.image) > size:
+		return s.answer(ctx, "FAILtoo large for partition")
+	}
+	if err := sleep(ctx, s.b.cfg.Work); err != nil {
+		return err
+	}
+	if s.fault == "" {
+		p := Partition{}
+		if word == "flash" {
+			p = Partition{Bytes: len(s.image), SHA256: hash(s.image)}
+		}
+		s.b.edit(func(r *Report) { r.Partitions[name] = p })
+	}
+	return s.answer(ctx, "OKAY")
+}

@@ -1,0 +1,146 @@
+package fastboot
+
+import (
+	"context"
+	"sync"
+
+	"snag/sim/usbdev"
+	"snag/usb"
+)
+
+// The endpoints.
+const (
+	epOut = 0x01
+	epIn  = 0x81
+)
+
+// request is how much U-Boot receives at once (f_fastboot.c, EP_BUFFER_SIZE).
+const request = 4096
+
+// gadget is a fastboot interface on USB: the carrier of a stage.
+type gadget struct {
+	*usbdev.Gadget
+	board  *Board
+	name   string
+	packet int
+
+	mu      sync.Mutex
+	config  int           // how often the host selected a configuration
+	changed chan struct{} // closed when it does so again
+	seen    int           // the configuration that the stage knows of
+}
+
+func newGadget(b *Board, name string, id usb.ID) *gadget {
+	g := &gadget{board: b, name: name, packet: 512, changed: make(chan struct{})}
+	switch b.cfg.Speed {
+	case usbdev.FullSpeed:
+		g.packet = 64
+	case usbdev.SuperSpeed:
+		g.packet = 1024
+	}
+	iface := usbdev.Interface{Class: 0xff, SubClass: 0x42, Protocol: 0x03, Endpoints: []usbdev.Endpoint{
+		{Address: epIn, Type: usbdev.Bulk, MaxPacket: uint16(g.packet)}, {Address: epOut, Type: usbdev.Bulk, MaxPacket: uint16(g.packet)},
+	}}
+	if b.cfg.OtherClass {
+		iface.SubClass, iface.Protocol = 0xff, 0xff
+	}
+	d := &usbdev.Descriptors{
+		Speed: b.cfg.Speed, ID: id, Manufacturer: "U-Boot", Product: "USB download gadget", Serial: "virtual",
+		Configs: []usbdev.Config{{Value: 1, Attributes: 0x40, MaxPower: 1, Interfaces: []usbdev.Interface{iface}}},
+	}
+	if name == StageROM {
+		d.Manufacturer, d.Product = "Intel", "Keem Bay recovery"
+	}
+	g.Gadget = usbdev.NewGadget(d, (*function)(g))
+	return g
+}
+
+// function is the class's side of a gadget, which has no requests.
+type function gadget
+
+func (f *function) Configured(value uint8) {
+	if value == 0 {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.config++
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+func (*function) Selected(uint8, uint8) {}
+
+func (*function) Control(context.Context, usbdev.Setup, []byte) (int, error) {
+	return 0, usbdev.ErrStall
+}
+
+// transfer makes one of a stage's. It ends by errBegun when the host configures the device anew: what was going on is over then.
+func (g *gadget) transfer(ctx context.Context, f func(context.Context) (int, error)) (int, error) {
+	g.mu.Lock()
+	config, changed := g.config, g.changed
+	g.mu.Unlock()
+	if config != g.seen {
+		first := g.seen == 0
+		g.seen = config
+		if !first {
+			return 0, errBegun
+		}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		select {
+		case <-changed:
+			if config > 0 {
+				cancel(errBegun)
+			}
+		case <-done:
+		}
+	}()
+	n, err := f(ctx)
+	if err != nil && context.Cause(ctx) != nil {
+		err = context.Cause(ctx)
+	}
+	return n, err
+}
+
+func (g *gadget) command(ctx context.Context) ([]byte, error) {
+	buf := make([]byte, request)
+	n, err := g.transfer(ctx, func(ctx context.Context) (int, error) { return g.OutPipe(epOut).Read(ctx, buf) })
+	if err == nil && n == 0 {
+		g.board.violation("%s: an empty command", g.name)
+	}
+	return buf[:n], err
+}
+
+// data receives as U-Boot does: 4096 bytes at once, at the end what is left, rounded up to whole packets.
+func (g *gadget) data(ctx context.Context, buf []byte, rest int) (int, error) {
+	most := (rest + g.packet - 1) / g.packet * g.packet
+	if len(buf) < rest { // a fault is due there
+		most = len(buf)
+	}
+	b := make([]byte, min(request, most))
+	n, err := g.transfer(ctx, func(ctx context.Context) (int, error) { return g.OutPipe(epOut).Read(ctx, b) })
+	if err == nil && n == 0 {
+		g.board.violation("%s: an empty packet among the data", g.name)
+	}
+	if n > rest {
+		g.board.violation("%s: %d bytes more than the download was announced with", g.name, n-rest)
+		n = rest
+	}
+	return copy(buf, b[:n]), err
+}
+
+// answer sends no empty packet behind an answer that fills its last one.
+func (g *gadget) answer(ctx context.Context, b []byte) error {
+	_, err := g.transfer(ctx, func(ctx context.Context) (int, error) { return g.InPipe(epIn).Write(ctx, b) })
+	return err
+}
+
+func (g *gadget) halt() {
+	g.Halt(epOut)
+	g.Halt(epIn)
+}

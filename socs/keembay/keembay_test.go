@@ -1,0 +1,393 @@
+package keembay_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"snag/event"
+	"snag/recovery"
+	"snag/sim/fastboot"
+	"snag/sim/inproc"
+	"snag/sim/usbdev"
+	"snag/socs"
+	"snag/socs/keembay"
+	"snag/usb"
+)
+
+// outcome is what came of a recovery.
+type outcome struct {
+	err    error
+	report fastboot.Report
+	events []event.Event
+	took   time.Duration
+}
+
+func (o *outcome) texts() string {
+	var s []string
+	for _, e := range o.events {
+		switch b := e.Body.(type) {
+		case event.Note:
+			s = append(s, b.Text)
+		case event.Warning:
+			s = append(s, "warning: "+b.Text)
+		}
+	}
+	return strings.Join(s, "\n")
+}
+
+// attempt plugs a board in and recovers it, in a bubble of its own time. change may be nil.
+func attempt(t *testing.T, host *inproc.Host, port usb.Port, cfg fastboot.Config, fip []byte, change func(*recovery.Options)) *outcome {
+	t.Helper()
+	cfg.KeemBay = true
+	board, err := fastboot.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := board.Run(ctx, host.Port(port)); err != nil {
+			t.Error(err)
+		}
+	})
+	model, err := socs.Lookup("keembay")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &outcome{}
+	var mu sync.Mutex
+	opt := recovery.Options{
+		Backend: keembay.Backend{}, USB: host, Model: model, Port: port,
+		Firmware: socs.Firmware{"fip": {Path: "fip-evm.bin", Data: fip}},
+		Emit: func(e event.Event) {
+			mu.Lock()
+			defer mu.Unlock()
+			o.events = append(o.events, e)
+		},
+	}
+	if change != nil {
+		change(&opt)
+	}
+	begun := time.Now()
+	o.err = recovery.Run(ctx, opt)
+	o.took = time.Since(begun)
+	if o.err == nil {
+		select {
+		case <-board.Settled():
+		case <-time.After(time.Minute):
+			t.Error("the board did not settle")
+		}
+	}
+	o.report = board.Report()
+	cancel()
+	wg.Wait()
+	return o
+}
+
+// good fails the test unless the board was recovered, and the host did nothing wrong.
+func (o *outcome) good(t *testing.T, fip []byte) {
+	t.Helper()
+	if o.err != nil || o.report.Outcome != fastboot.Booted {
+		t.Fatalf("%v; the board is %s: %s\n%s", o.err, o.report.Outcome, o.report.Error, o.texts())
+	}
+	rom := o.report.Last(fastboot.StageROM)
+	if got := fmt.Sprint(rom.Commands); got != fmt.Sprintf("[download:%08x]", len(fip)) {
+		t.Errorf("the ROM was sent %s", got)
+	}
+	if d := rom.Downloads; len(d) != 1 || d[0].Bytes != len(fip) || d[0].Size != len(fip) {
+		t.Errorf("downloads %+v", d)
+	}
+	for _, v := range o.report.Violations {
+		t.Errorf("the host did wrong: %s (%d times)", v.Text, v.N)
+	}
+}
+
+// A board comes up, whatever its ROM looks like and the size of the FIP is.
+func TestRecover(t *testing.T) {
+	const table = 96 // GenerateFIP's
+	for _, size := range []int{1, 512*100 - table, 512*100 - table + 1, 256<<10 - table, 3_000_000} {
+		for _, cfg := range []fastboot.Config{{}, {Speed: usbdev.FullSpeed}, {Speed: usbdev.SuperSpeed}, {OtherClass: true}} {
+			t.Run(fmt.Sprintf("%d %s %t", size, cfg.Speed.Mbps(), cfg.OtherClass), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					fip := fastboot.GenerateFIP(size, 1)
+					o := attempt(t, inproc.New(), "207-1", cfg, fip, func(opt *recovery.Options) { opt.Expect = fastboot.KeemBayUBoot })
+					o.good(t, fip)
+					if s := o.texts(); s != "" {
+						t.Error(s)
+					}
+					if rom := o.report.Last(fastboot.StageROM); rom.FirstByte.Sub(rom.Plugged) > 5*time.Millisecond {
+						t.Errorf("the first byte came after %s", rom.FirstByte.Sub(rom.Plugged))
+					}
+				})
+			})
+		}
+	}
+}
+
+// A board that is wrong ends the recovery in time, and the error says what was expected, what came, and what to do; or
+// the recovery gets over it.
+func TestFaults(t *testing.T) {
+	for _, tc := range []struct {
+		fault string // several, by space
+		code  int
+		says  string        // the error, or else the events
+		most  time.Duration // of the whole recovery
+	}{
+		{fault: "fail:rom:download", code: 6, says: "download:00049440: the device answers FAIL: made up", most: time.Second},
+		{fault: "empty:rom:download", code: 6, says: "the device answers FAIL, without a reason", most: time.Second},
+		{fault: "cut:rom:download", code: 6, says: "expected INFO, TEXT, OKAY, FAIL or DATA, got 44 41", most: time.Second},
+		{fault: "wrong:rom:download", code: 6, says: `got 57 48 41 54 44 41 54 41 30 30 30 34 39 34 34 30 ("WHATDATA00049440")`, most: time.Second},
+		{fault: "size:rom:download", code: 6, says: "expected DATA00049440, got 44 41 54 41 30 30 30 30 30 30 30 37", most: time.Second},
+		{fault: "long:rom:download", code: 6, says: "expected a message of 4096 bytes at most, got 44 41", most: time.Second},
+		{fault: "infos:rom:download", code: 6, says: "more than 10000 texts", most: time.Second},
+		{fault: "mute:rom:download", code: 6, says: "no answer", most: 5 * time.Second},
+		{fault: "nak:rom:download", says: "", most: 4 * time.Second},
+		{fault: "hang:rom:download", code: 6, says: "download:00049440: no answer: USB in", most: 5 * time.Second},
+		{fault: "stall:rom:download", code: 6, says: "endpoint stalled", most: time.Second},
+		{fault: "unplug:rom:download", code: 6, says: "did not come back within 15s", most: 16 * time.Second},
+		{fault: "reset:rom:download", says: "starting over", most: time.Second},
+
+		{fault: "fail:rom:100000", code: 6, says: "FAIL: made up (download:00049440: after ", most: 7 * time.Second},
+		{fault: "nak:rom:100000", says: "", most: 4 * time.Second},
+		{fault: "hang:rom:100000", code: 6, says: "download:00049440: after 100000 bytes of data", most: 7 * time.Second},
+		{fault: "hang:rom:300000", code: 6, says: "after 300000 bytes of data", most: 7 * time.Second},
+		{fault: "stall:rom:100000", code: 6, says: "after 100000 bytes of data: USB stream on endpoint 0x01 of 8087:0b39 on port 207-1: endpoint stalled", most: 7 * time.Second},
+		{fault: "unplug:rom:100000", code: 6, says: "did not come back within 15s", most: 16 * time.Second},
+		{fault: "reset:rom:100000", says: "starting over", most: time.Second},
+		{fault: "reset:rom:1000 reset:rom:2000 reset:rom:3000", code: 6, says: "the boot ROM is back after it was sent the FIP 3 times", most: 2 * time.Second},
+
+		{fault: "fail:rom:data", code: 6, says: "the device answers FAIL: made up", most: time.Second},
+		{fault: "empty:rom:data", code: 6, says: "without a reason", most: time.Second},
+		{fault: "cut:rom:data", code: 6, says: "got 4f 4b", most: time.Second},
+		{fault: "wrong:rom:data", code: 6, says: "WHATOKAY", most: time.Second},
+		{fault: "size:rom:data", code: 6, says: "expected OKAY or FAIL, got 44 41 54 41", most: time.Second},
+		{fault: "long:rom:data", code: 6, says: "expected a message of 4096 bytes at most", most: time.Second},
+		{fault: "infos:rom:data", code: 6, says: "more than 10000 texts", most: time.Second},
+		{fault: "mute:rom:data", code: 6, says: "no answer", most: 11 * time.Second},
+		{fault: "nak:rom:data", says: "", most: 4 * time.Second},
+		{fault: "hang:rom:data", code: 6, says: "no answer", most: 11 * time.Second},
+		{fault: "stall:rom:data", code: 6, says: "endpoint stalled", most: time.Second},
+		{fault: "unplug:rom:data", code: 6, says: "did not come back within 15s", most: 16 * time.Second},
+		{fault: "reset:rom:data", says: "starting over", most: time.Second},
+	} {
+		t.Run(tc.fault, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var cfg fastboot.Config
+				for f := range strings.FieldsSeq(tc.fault) {
+					fault, err := fastboot.ParseFault(f)
+					if err != nil {
+						t.Fatal(err)
+					}
+					cfg.Faults = append(cfg.Faults, fault)
+				}
+				fip := fastboot.GenerateFIP(300_000-96+32, 1)
+				fip = append(fip, make([]byte, 0x49440-len(fip))...)
+				o := attempt(t, inproc.New(), "207-1", cfg, fip, nil)
+				if tc.code == 0 {
+					o.good(t, fip)
+					if !strings.Contains(o.texts(), tc.says) {
+						t.Errorf("it said %q, want %q", o.texts(), tc.says)
+					}
+				} else if got := recovery.ExitCode(o.err); got != tc.code || !strings.Contains(fmt.Sprint(o.err), tc.says) {
+					t.Errorf("exit code %d: %v, want %d and %q\n%s", got, o.err, tc.code, tc.says, o.texts())
+				} else if recovery.Hint(o.err) == "" {
+					t.Errorf("no hint for: %v", o.err)
+				}
+				if o.took > tc.most {
+					t.Errorf("it took %s, want %s at most", o.took, tc.most)
+				}
+			})
+		})
+	}
+}
+
+// A FIP that does not start is found out if the user asks for U-Boot's gadget.
+func TestNeverStarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := attempt(t, inproc.New(), "207-1", fastboot.Config{UBootNever: true}, fastboot.GenerateFIP(1000, 1),
+			func(opt *recovery.Options) { opt.Expect = fastboot.KeemBayUBoot })
+		if recovery.ExitCode(o.err) != 6 || !strings.Contains(o.err.Error(), "8087:da00 did not appear on port 207-1") {
+			t.Error(o.err)
+		}
+	})
+}
+
+// A ROM that leaves before its OKAY was read, with all data, has started the FIP if something else comes then.
+func TestLeavesEarly(t *testing.T) {
+	for _, tc := range []struct {
+		at   int // bytes after which it is gone; 0: when it has all
+		code int
+		says string
+	}{
+		{says: "warning: the ROM left before it had accepted the FIP, and 8087:da00 came: taking that for success"},
+		{at: 500_000, code: 6},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			host := inproc.New()
+			fip := fastboot.GenerateFIP(600_000, 1)
+			fault := fastboot.Fault{Kind: fastboot.Unplug, Stage: fastboot.StageROM, At: tc.at}
+			if tc.at == 0 {
+				fault = fastboot.Fault{Kind: fastboot.Unplug, Stage: fastboot.StageROM, Command: fastboot.AfterData}
+			}
+			rom, err := fastboot.New(fastboot.Config{KeemBay: true, Faults: []fastboot.Fault{fault}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			later, err := fastboot.New(fastboot.Config{ID: fastboot.KeemBayUBoot})
+			if err != nil {
+				t.Fatal(err)
+			}
+			first, unplug := context.WithCancel(ctx)
+			defer unplug()
+			var wg sync.WaitGroup
+			wg.Go(func() { rom.Run(first, host.Port("207-1")) })
+			wg.Go(func() {
+				select {
+				case <-rom.Settled():
+				case <-ctx.Done():
+				}
+				unplug()
+				select {
+				case <-time.After(time.Second):
+					later.Run(ctx, host.Port("207-1"))
+				case <-ctx.Done():
+				}
+			})
+			var texts []string
+			var mu sync.Mutex
+			err = recovery.Run(ctx, recovery.Options{
+				Backend: keembay.Backend{}, USB: host, Model: socs.Model{Name: "keembay", Family: "keembay"}, Port: "207-1",
+				Firmware: socs.Firmware{"fip": {Path: "fip.bin", Data: fip}},
+				Emit: func(e event.Event) {
+					mu.Lock()
+					defer mu.Unlock()
+					if w, ok := e.Body.(event.Warning); ok {
+						texts = append(texts, "warning: "+w.Text)
+					}
+				},
+			})
+			cancel()
+			wg.Wait()
+			if got := recovery.ExitCode(err); got != tc.code || !strings.Contains(strings.Join(texts, "\n"), tc.says) {
+				t.Errorf("%d bytes: exit code %d: %v, want %d\n%s", tc.at, got, err, tc.code, texts)
+			}
+			if tc.code != 0 && !strings.Contains(err.Error(), "expected the boot ROM (8087:0b39) on port 207-1, got 8087:da00") {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Two boards on one host do not disturb each other.
+func TestTwoBoards(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host, fip := inproc.New(), fastboot.GenerateFIP(1_000_000, 1)
+		results := make(chan *outcome)
+		for i := range 2 {
+			go func() {
+				results <- attempt(t, host, usb.Port(fmt.Sprintf("208-%d", i+1)), fastboot.Config{}, fip, nil)
+			}()
+		}
+		for range 2 {
+			(<-results).good(t, fip)
+		}
+	})
+}
+
+// Progress never goes back, and ends with the whole file.
+func TestProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fip := fastboot.GenerateFIP(2_000_000, 1)
+		o := attempt(t, inproc.New(), "207-1", fastboot.Config{}, fip, nil)
+		o.good(t, fip)
+		var last event.Progress
+		stages := 0
+		for _, e := range o.events {
+			switch b := e.Body.(type) {
+			case event.Progress:
+				if b.Bytes < last.Bytes || b.Total != int64(len(fip)) {
+					t.Errorf("%+v after %+v", b, last)
+				}
+				last = b
+			case event.StageDone:
+				stages++
+				if last.Bytes != int64(len(fip)) || b.Summary.Bytes != last.Bytes || b.Summary.File != "fip-evm.bin" {
+					t.Errorf("%+v at the end of %+v", last, b.Summary)
+				}
+			}
+		}
+		if stages != 1 {
+			t.Errorf("%d stages", stages)
+		}
+	})
+}
+
+func TestCheck(t *testing.T) {
+	fip := fastboot.GenerateFIP(1000, 1)
+	edit := func(off int, b ...byte) []byte {
+		f := bytes.Clone(fip)
+		copy(f[off:], b)
+		return f
+	}
+	for _, tc := range []struct {
+		name  string
+		files map[string][]byte
+		says  string
+	}{
+		{"as it should be", map[string][]byte{"fip": fip}, ""},
+		{"padded", map[string][]byte{"fip": append(bytes.Clone(fip), make([]byte, 100)...)}, ""},
+		{"no file", nil, `firmware "fip": missing`},
+		{"empty", map[string][]byte{"fip": {}}, "the file is empty"},
+		{"another slot", map[string][]byte{"fip": fip, "spl": fip}, `firmware "spl" (spl.bin): Keem Bay takes no such file`},
+		{"text", map[string][]byte{"fip": []byte("#!/bin/sh\necho hello world\n")}, "no FIP: the file begins with 23 21 2f 62 instead of 01 00 64 aa; it is "},
+		{"STM32", map[string][]byte{"fip": append([]byte("STM2"), make([]byte, 600)...)}, "it is an STM32MP"},
+		{"no serial number", map[string][]byte{"fip": edit(4, 0, 0, 0, 0)}, "its serial number is 0"},
+		{"header alone", map[string][]byte{"fip": fip[:16]}, "the file ends inside the table of contents, after 0 entries"},
+		{"cut in the table", map[string][]byte{"fip": fip[:50]}, "the file ends inside the table of contents"},
+		{"cut in the image", map[string][]byte{"fip": fip[:1000]}, "has 1000 bytes at 0x60, the file ends at 0x3e8"},
+		{"offset that overflows", map[string][]byte{"fip": edit(16+16, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff)}, "the file ends at"},
+		{"no images", map[string][]byte{"fip": edit(16, make([]byte, 16)...)}, "the FIP has no images"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			fw := make(socs.Firmware)
+			for slot, data := range tc.files {
+				fw[slot] = socs.Image{Path: slot + ".bin", Data: data}
+			}
+			sent, _, err := keembay.Backend{}.Check(socs.Model{Name: "keembay"}, fw)
+			if tc.says == "" {
+				if err != nil || !bytes.Equal(sent["fip"].Data, tc.files["fip"]) {
+					t.Error(err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), tc.says) {
+				t.Fatalf("%v, want %q", err, tc.says)
+			}
+			if e, ok := errors.AsType[*socs.FirmwareError](err); !ok || e.Hint == "" {
+				t.Errorf("%v: no hint", err)
+			}
+		})
+	}
+}
+
+func FuzzCheck(f *testing.F) {
+	fip := fastboot.GenerateFIP(100, 1)
+	f.Add(fip)
+	f.Add(fip[:50])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		sent, _, err := keembay.Backend{}.Check(socs.Model{Name: "keembay"}, socs.Firmware{"fip": {Data: b}})
+		if (err == nil) != (sent != nil) {
+			t.Error(sent, err)
+		}
+	})
+}

@@ -1,0 +1,272 @@
+package zynqmp_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"snag/event"
+	"snag/firmware/firmwaretest"
+	"snag/recovery"
+	"snag/sim/dfu"
+	"snag/sim/inproc"
+	"snag/socs"
+	"snag/socs/zynqmp"
+)
+
+// trial is one recovery of one virtual board.
+type trial struct {
+	cfg      dfu.Config // Model apart
+	firmware socs.Firmware
+}
+
+// outcome is what came of it.
+type outcome struct {
+	err    error
+	report dfu.Report
+	events []event.Event
+	took   time.Duration
+}
+
+func (o *outcome) texts() string {
+	var s []string
+	for _, e := range o.events {
+		switch b := e.Body.(type) {
+		case event.Note:
+			s = append(s, b.Text)
+		case event.Warning:
+			s = append(s, "warning: "+b.Text)
+		}
+	}
+	return strings.Join(s, "\n")
+}
+
+func firmwareOf(files map[string][]byte) socs.Firmware {
+	fw := socs.Firmware{}
+	for slot, data := range files {
+		fw[slot] = socs.Image{Path: slot + ".bin", Data: data}
+	}
+	return fw
+}
+
+// run plugs in a board, which is to be done in a bubble of its own time, and recovers it.
+func (tr trial) run(t *testing.T) *outcome {
+	t.Helper()
+	m, err := dfu.FindModel("zynqmp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr.cfg.Model = m
+	if tr.firmware == nil {
+		tr.firmware = firmwareOf(map[string][]byte{"boot": boot(300_000)})
+	}
+	host := inproc.New()
+	board, err := dfu.New(tr.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	model, err := socs.Lookup("zynqmp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := board.Run(ctx, host.Port("205-1")); err != nil {
+			t.Error(err)
+		}
+	})
+	o := &outcome{}
+	var mu sync.Mutex
+	begun := time.Now()
+	o.err = recovery.Run(ctx, recovery.Options{
+		Backend: zynqmp.Backend{}, USB: host, Model: model, Firmware: tr.firmware, Port: "205-1",
+		Emit: func(e event.Event) {
+			mu.Lock()
+			defer mu.Unlock()
+			o.events = append(o.events, e)
+		},
+	})
+	o.took = time.Since(begun)
+	if o.err == nil {
+		select {
+		case <-board.Settled():
+		case <-time.After(time.Minute):
+			t.Error("the board did not settle")
+		}
+	}
+	o.report = board.Report()
+	cancel()
+	wg.Wait()
+	return o
+}
+
+// good fails the test unless the board was recovered, and the host did nothing wrong.
+func (o *outcome) good(t *testing.T) {
+	t.Helper()
+	if o.err != nil || o.report.Outcome != dfu.Booted {
+		t.Errorf("%v; the board is %s: %s\n%s", o.err, o.report.Outcome, o.report.Error, o.texts())
+	}
+	for _, v := range o.report.Violations {
+		t.Errorf("the host did wrong: %s (%d times)", v.Text, v.N)
+	}
+}
+
+// bad fails the test unless the recovery failed with a code and a text, and a hint.
+func (o *outcome) bad(t *testing.T, code int, says string) {
+	t.Helper()
+	if got := recovery.ExitCode(o.err); got != code || !strings.Contains(fmt.Sprint(o.err), says) {
+		t.Errorf("exit code %d: %v, want %d and %q\n%s", got, o.err, code, says, o.texts())
+	}
+	if o.err != nil && recovery.Hint(o.err) == "" {
+		t.Errorf("no hint for: %v", o.err)
+	}
+}
+
+// boot is a whole boot image, with the PMU's firmware in an image of its own.
+func boot(size int) []byte {
+	return firmwaretest.ZynqMP{Images: []firmwaretest.ZynqMPImage{
+		{Name: "fsbl.elf", Partitions: []firmwaretest.ZynqMPPartition{{Data: firmwaretest.Pattern(100_000), Load: 0xfffc0000, Attributes: 0x116}}},
+		{Name: "pmufw.elf", Partitions: []firmwaretest.ZynqMPPartition{{Data: firmwaretest.Pattern(70_000), Load: 0xffdc0000, Attributes: 0x830}}},
+		{Name: "bl31.elf", Partitions: []firmwaretest.ZynqMPPartition{{Data: firmwaretest.Pattern(2000), Load: 0xfffea000, Attributes: 0x117}}},
+		{Name: "u-boot.elf", Partitions: []firmwaretest.ZynqMPPartition{{Data: firmwaretest.Pattern(size), Load: 0x8000000, Attributes: 0x114}}},
+	}}.Bytes()
+}
+
+// The board comes up with a whole image, with PMU firmware wherever it is, with one partition more than FSBL, with a first
+// stage of its own, and with an FSBL of 2017.
+func TestBoards(t *testing.T) {
+	merged := firmwaretest.SomeBootMerged()
+	whole := boot(50_000)
+	own := zynqmpFirst(t, boot(10))
+	for _, tc := range []struct {
+		name  string
+		files map[string][]byte
+		cfg   dfu.Config
+		boot  int
+	}{
+		{name: "whole", files: map[string][]byte{"boot": whole}, boot: len(whole)},
+		{name: "merged", files: map[string][]byte{"boot": merged}, boot: len(merged)},
+		{name: "own first stage", files: map[string][]byte{"boot": whole, "fsbl": own}, boot: len(whole)},
+		{name: "whole image as first stage", files: map[string][]byte{"boot": whole, "fsbl": whole}, boot: len(whole)},
+		{name: "FSBL of 2017", files: map[string][]byte{"boot": whole}, cfg: dfu.Config{OldFSBL: true}, boot: len(whole)},
+		{name: "ROM that leaves early", files: map[string][]byte{"boot": whole}, cfg: dfu.Config{EarlyLeave: true}, boot: len(whole)},
+		{name: "slow", files: map[string][]byte{"boot": whole}, cfg: dfu.Config{Block: time.Millisecond, StageDelay: 10 * time.Second}, boot: len(whole)},
+		{name: "same address", files: map[string][]byte{"boot": whole}, cfg: dfu.Config{SameAddress: true}, boot: len(whole)},
+		{name: "at once", files: map[string][]byte{"boot": whole}, cfg: dfu.Config{LeaveDelay: -1, StageDelay: -1}, boot: len(whole)},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := trial{cfg: tc.cfg, firmware: firmwareOf(tc.files)}.run(t)
+				o.good(t)
+				rom, fsbl := o.report.Last(dfu.StageROM), o.report.Last(dfu.StageFSBL)
+				if rom == nil || fsbl == nil || len(rom.Files) != 1 || len(fsbl.Files) != 1 {
+					t.Fatalf("stages: %+v", o.report.Stages)
+				}
+				if n := fsbl.Files[0].Bytes; n != tc.boot || fsbl.Files[0].Alt != 1 {
+					t.Errorf("FSBL got %d bytes in setting %d, want %d in 1", n, fsbl.Files[0].Alt, tc.boot)
+				}
+				if tc.files["fsbl"] != nil && rom.Files[0].Bytes != len(own) {
+					t.Errorf("the ROM got %d bytes, want %d", rom.Files[0].Bytes, len(own))
+				}
+				// Once to begin, once to end; how often the latter does not count.
+				if s := fsbl.Selects; !bytes.HasPrefix(s, []byte{1, 0}) && !tc.cfg.OldFSBL || bytes.Count(s, []byte{1}) != 1 {
+					t.Errorf("settings were selected in the order %v", s)
+				}
+			})
+		})
+	}
+}
+
+// zynqmpFirst is the first stage of an image, as Check makes it.
+func zynqmpFirst(t *testing.T, whole []byte) []byte {
+	t.Helper()
+	sent, _, err := zynqmp.Backend{}.Check(socs.Model{Name: "zynqmp"}, firmwareOf(map[string][]byte{"boot": whole}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sent["fsbl"].Data
+}
+
+// A board that is wrong ends the recovery in time, and the error says what was expected, what came, and what to do; or
+// the recovery gets over it.
+func TestFaults(t *testing.T) {
+	for _, tc := range []struct {
+		fault string // several, by space
+		cfg   dfu.Config
+		code  int
+		says  string        // the error, or else the events
+		most  time.Duration // of the whole recovery
+	}{
+		{fault: "stall:rom:0", code: 6, says: "stage rom: boot.bin: DFU device 03fd:0050 on port 205-1, alternate setting 0: block 0", most: 5 * time.Second},
+		{fault: "hang:rom:50000", code: 6, says: "deadline exceeded", most: 30 * time.Second},
+		{fault: "nak:rom:50000:5s", most: 10 * time.Second},
+		{fault: "busy:rom:50000:5s", most: 10 * time.Second},
+		{fault: "lie:rom:50000", code: 6, says: "bwPollTimeout", most: 15 * time.Second},
+		{fault: "unplug:rom:50000", code: 6, says: "did not come back within 15s", most: 20 * time.Second},
+		{fault: "reset:rom:50000", says: "starting over", most: 10 * time.Second},
+		{fault: "reset:rom:1000 reset:rom:2000 reset:rom:3000", code: 6, says: "the boot ROM is back after the first stage was sent 3 times", most: 20 * time.Second},
+		{fault: "hang:rom:manifest", code: 6, says: "did not appear on port 205-1 within 20s", most: 60 * time.Second},
+		{fault: "reset:rom:manifest", says: "starting over", most: 10 * time.Second},
+		{fault: "unplug:rom:manifest", code: 6, says: "did not appear", most: 30 * time.Second},
+		{fault: "stall:fsbl:200000", code: 6, says: "stage fsbl: boot.bin: DFU device 03fd:0050 on port 205-1, alternate setting 1", most: 10 * time.Second},
+		{fault: "hang:fsbl:200000", code: 6, says: "deadline exceeded", most: 30 * time.Second},
+		{fault: "reset:fsbl:200000", says: "starting over", most: 10 * time.Second},
+		{fault: "unplug:fsbl:200000", code: 6, says: "did not come back", most: 30 * time.Second},
+		{fault: "stall:fsbl:manifest", code: 6, says: "refused with a stall", most: 10 * time.Second},
+		{cfg: dfu.Config{Never: dfu.StageFSBL}, code: 6, says: "the next stage did not appear", most: 30 * time.Second},
+	} {
+		t.Run(strings.TrimSpace(tc.fault+" "+tc.cfg.Never), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				for f := range strings.FieldsSeq(tc.fault) {
+					fault, err := dfu.ParseFault(f)
+					if err != nil {
+						t.Fatal(err)
+					}
+					tc.cfg.Faults = append(tc.cfg.Faults, fault)
+				}
+				o := trial{cfg: tc.cfg}.run(t)
+				if tc.code == 0 {
+					o.good(t)
+					if !strings.Contains(o.texts(), tc.says) {
+						t.Errorf("it said %q, want %q", o.texts(), tc.says)
+					}
+				} else {
+					o.bad(t, tc.code, tc.says)
+				}
+				if o.took > tc.most {
+					t.Errorf("it took %s, want %s at most", o.took, tc.most)
+				}
+			})
+		})
+	}
+}
+
+// Every status that a device can complain with is in the error, with stage, setting and state.
+func TestStatuses(t *testing.T) {
+	for status := uint8(1); status <= 15; status++ {
+		for _, stage := range []string{dfu.StageROM, dfu.StageFSBL} {
+			for _, manifest := range []bool{false, true} {
+				t.Run(fmt.Sprint(stage, " ", status, " ", manifest), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						f := dfu.Fault{Kind: dfu.Fail, Stage: stage, At: 10_000, Manifest: manifest, Status: status}
+						o := trial{cfg: dfu.Config{Faults: []dfu.Fault{f}}}.run(t)
+						o.bad(t, 6, "status err")
+						o.bad(t, 6, "stage "+stage)
+						o.bad(t, 6, "state dfuERROR")
+						o.bad(t, 6, "alternate setting")
+						if r := o.report.Last(dfu.StageFSBL); r != nil && (r.Requests["CLRSTATUS"] != 0 || r.Requests["ABORT"] != 0) {
+							t.Errorf("FSBL was asked for what it does not know: %v", r.Requests)
+						}
+					})
+				})
+			}
+		}
+	}
+}

@@ -1,0 +1,157 @@
+package dfu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"snag/usb"
+)
+
+// Download sends a file to the selected setting, and sees the device through what it does with it. progress, which may be
+// nil, is told how many bytes the device has taken so far.
+//
+// A device that is in the middle of a transfer, or in dfuERROR, is brought back to dfuIDLE first. After the last block
+// the error wraps [ErrLeft] if the device does not answer any more. A device that waits for a reset is given one. An
+// error that the device itself reports is a *[StatusError]; it stays in dfuERROR, where others may look at it.
+func (d *Device) Download(ctx context.Context, data []byte, progress func(n int)) error {
+	if err := d.idle(ctx); err != nil {
+		return err
+	}
+	var block uint16 // it wraps
+	if err := d.blocks(ctx, data, func(at int, b []byte) error {
+		err := d.send(ctx, block, b, fmt.Sprintf("block %d, at byte %d of %d", block, at, len(data)))
+		block++
+		return err
+	}, progress); err != nil {
+		return err
+	}
+	return d.finish(ctx, block)
+}
+
+// blocks cuts a file.
+func (d *Device) blocks(ctx context.Context, data []byte, send func(at int, b []byte) error, progress func(n int)) error {
+	if len(data) == 0 {
+		return errors.New("DFU download of an empty file")
+	}
+	for at := 0; at < len(data); {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("DFU download, %d of %d bytes: %w", at, len(data), err)
+		}
+		b := data[at:min(at+d.block, len(data))]
+		if err := send(at, b); err != nil {
+			return err
+		}
+		at += len(b)
+		if progress != nil {
+			progress(at)
+		}
+	}
+	return nil
+}
+
+// idle brings the device to dfuIDLE (DFU 1.1, section A.1). CLRSTATUS is sent in dfuERROR only: TF-A enters that
+// state if it comes in another one.
+func (d *Device) idle(ctx context.Context) error {
+	ctx, cancel := d.bounded(ctx)
+	defer cancel()
+	for try := 0; ; try++ {
+		a, err := d.status(ctx)
+		if err == nil && !d.NoRecovery && a.Status == OK {
+			switch a.State {
+			case DownloadSync, DownloadBusy, ManifestSync, Manifest: // of an earlier transfer
+				a, err = d.settle(ctx, DownloadSync, DownloadBusy, ManifestSync, Manifest)
+			}
+		}
+		switch {
+		case err != nil:
+			return err
+		case d.NoRecovery && a.State != AppIdle && a.State != AppDetach:
+			return nil
+		case a.State == Idle && a.Status == OK:
+			return nil
+		case try == 2:
+			return d.failed(ctx, "before the transfer", a, nil)
+		case a.State == Error:
+			if err := d.request(ctx, reqClearStatus, 0, nil); err != nil {
+				return d.refused(ctx, "CLRSTATUS", err)
+			}
+			d.notBefore = time.Time{}
+		case a.State == DownloadIdle, a.State == UploadIdle:
+			if err := d.Abort(ctx); err != nil {
+				return err
+			}
+		default:
+			return d.failed(ctx, "before the transfer", a, nil)
+		}
+	}
+}
+
+// send sends one block and waits until the device has done with it. op is what it is called.
+func (d *Device) send(ctx context.Context, block uint16, b []byte, op string) error {
+	ctx, cancel := d.bounded(ctx)
+	defer cancel()
+	if err := d.request(ctx, reqDownload, block, b); err != nil {
+		return d.refused(ctx, op, err)
+	}
+	a, err := d.settle(ctx, DownloadSync, DownloadBusy)
+	switch {
+	case err != nil:
+		return fmt.Errorf("DFU %s to alternate setting %s: %w", op, d.selected, err)
+	case a.Status != OK || a.State != DownloadIdle:
+		return d.failed(ctx, op, a, nil)
+	}
+	return nil
+}
+
+// finish sends the block without data that ends a download, and waits for the manifestation.
+func (d *Device) finish(ctx context.Context, block uint16) error {
+	t := d.ManifestTimeout
+	if t <= 0 {
+		t = DefaultManifestTimeout
+	}
+	all := ctx
+	ctx, cancel := context.WithTimeout(ctx, t)
+	defer cancel()
+	const op = "manifestation"
+	if err := d.request(ctx, reqDownload, block, nil); err != nil {
+		// A stall is the only sign of a file that TF-A does not like.
+		if errors.Is(err, usb.ErrStall) {
+			return d.refused(ctx, "the end of the file", err)
+		}
+		return d.silent(all, "the end of the file", err)
+	}
+	passing := []State{ManifestSync, Manifest, DownloadSync, DownloadBusy}
+	if d.NoRecovery {
+		passing = passing[:2]
+	}
+	a, err := d.settle(ctx, passing...)
+	switch {
+	case err != nil:
+		return d.silent(all, op, err)
+	case a.Status != OK:
+	case a.State == Idle, d.NoRecovery && a.State == DownloadSync:
+		return nil
+	case a.State == ManifestWaitReset:
+		if d.Functional.WillDetach {
+			return nil
+		}
+		if err := d.Reset(ctx); err != nil {
+			return d.silent(all, "reset after the manifestation", err)
+		}
+		return nil
+	}
+	return d.failed(ctx, op, a, nil)
+}
+
+// silent is the error of a device that does not answer after it has the whole file. The end of the caller's context says
+// nothing of the device, nor is one silent that demands time.
+func (d *Device) silent(ctx context.Context, op string, err error) error {
+	at := fmt.Sprintf("DFU device %s on port %s, alternate setting %s: %s", d.handle.Device().ID, d.handle.Device().Port, d.selected, op)
+	var poll *PollError
+	if ctx.Err() != nil || errors.As(err, &poll) {
+		return fmt.Errorf("%s: %w", at, err)
+	}
+	return fmt.Errorf("%s: %w: %w", at, ErrLeft, err)
+}
