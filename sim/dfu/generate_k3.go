@@ -106,7 +106,8 @@ func deviceTree(inside func(*tokens)) []byte {
 	t.cell(9)
 	const at = 40 + 16 // behind header and reservations
 	var h []byte
-	for _, v := range []int{0xd00dfeed, at + len(t.structure) + len(t.strings), at, at + len(t.structure), 40, 17, 16, 0, len(t.strings), len(t.structure)} {
+	h = binary.BigEndian.AppendUint32(h, 0xd00dfeed)
+	for _, v := range []int{at + len(t.structure) + len(t.strings), at, at + len(t.structure), 40, 17, 16, 0, len(t.strings), len(t.structure)} {
 		h = binary.BigEndian.AppendUint32(h, uint32(v))
 	}
 	return slices.Concat(h, make([]byte, 16), t.structure, t.strings)
