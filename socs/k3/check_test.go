@@ -45,8 +45,8 @@ func (t *tree) text(name, value string) { t.prop(name, append([]byte(value), 0))
 func (t *tree) blob() []byte {
 	t.cell(9)
 	const header, reserve = 40, 16
-	var b []byte
-	for _, v := range []int{0xd00dfeed, header + reserve + len(t.structure) + len(t.strings), header + reserve, header + reserve + len(t.structure),
+	b := binary.BigEndian.AppendUint32(nil, 0xd00dfeed)
+	for _, v := range []int{header + reserve + len(t.structure) + len(t.strings), header + reserve, header + reserve + len(t.structure),
 		header, 17, 16, 0, len(t.strings), len(t.structure)} {
 		b = binary.BigEndian.AppendUint32(b, uint32(v))
 	}
