@@ -40,7 +40,7 @@ demo: build
 # end-to-end tests build programs that the go command does not know they depend on.
 test: build cross lint
 	$(GO) run ./internal/lab/labtool vm
-	$(GO) test -count=1 -timeout 14m ./...
+	$(GO) test -count=1 -timeout 25m ./...
 
 # What needs neither a VM nor packages.
 test-unit:

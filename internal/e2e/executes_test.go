@@ -39,6 +39,7 @@ func (a attempt) String() string { return a.tool + " " + a.board }
 //
 //	VM: uuu or snag - kernel - vhci_hcd - TCP ---- snag sim: USB/IP, ROM, SPL's SDP - QEMU's sabrelite - UART - test
 func TestExecutingBoards(t *testing.T) {
+	t.Parallel()
 	arm := lab.Command(t, "qemu-system-arm", "qemu-system-arm")
 	files := programs(t)
 	snag := files["/lab/bin/snag"]

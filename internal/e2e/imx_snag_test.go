@@ -290,8 +290,8 @@ func TestWithIMXSnagInterrupted(t *testing.T) {
 			b := powerIMX(t, cfg, images)
 			p := start(t, nil, b.snagArgs(model)...)
 			soon(t, 30*time.Second, func() error {
-				if r := b.Report(); r.Stages[0].Bytes < 5_000 {
-					return fmt.Errorf("the board has %d bytes", r.Stages[0].Bytes)
+				if r := b.Report(); len(r.Stages) == 0 || r.Stages[0].Bytes < 5_000 {
+					return fmt.Errorf("the board has less than 5000 bytes: %+v", r.Stages)
 				}
 				return nil
 			})

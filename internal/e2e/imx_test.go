@@ -34,6 +34,7 @@ func haveNewerUUU() bool {
 // TestIMX is the proof that the virtual i.MX boards are right which does not rest on snag: as devices of a real kernel
 // they are recovered by NXP's uuu and Boundary Devices' imx_usb, as Debian builds them. One VM for all.
 func TestIMX(t *testing.T) {
+	t.Parallel()
 	files := programs(t)
 	if newer := os.Getenv("SNAG_UUU"); newer != "" {
 		files[newerUUU] = newer

@@ -33,7 +33,8 @@
 //	bulk OUT, 8 MiB in URBs of 64 KiB      11    15    11    12    13
 //	bulk OUT, 8 MiB in URBs of 128 KiB     34    27    32    31    27
 //
-// So small transfers want many URBs and large ones long URBs. Up to 16 are in flight, and up to 512 KiB. To measure again:
+// So small transfers want many URBs and large ones long URBs. Up to 64 are in flight, and up to 512 KiB; when there is no more room,
+// the sender is woken once half of them have ended. To measure again:
 //
 //	go test ./usb/usbfs -run TestMeasure -measure -v
 //

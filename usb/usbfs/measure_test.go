@@ -42,7 +42,7 @@ func TestThroughput(t *testing.T) {
 		}()
 	}
 	const rounds = 5
-	depths := []int{1, 2, 4, 8, 16}
+	depths := []int{1, 2, 4, 8, 16, 32, 64}
 	row := func(name string, ep uint8, chunk int, lengths ...int) {
 		data := make([]byte, slices.Max(lengths))
 		best := make([]float64, len(depths))

@@ -16,7 +16,7 @@ import (
 
 // What is in flight on an OUT endpoint (the package comment has what was measured): URBs, and bytes if they are several.
 const (
-	depth       = 16
+	depth       = 64
 	flightBytes = 512 << 10
 )
 
@@ -195,7 +195,7 @@ func (h *handle) out(ctx context.Context, ep uint8, idle time.Duration, transfer
 	if err != nil {
 		return 0, err
 	}
-	w := &window{h: h, ep: ep, packet: packet, chunk: pieces(h.chunk, packet), idle: idle}
+	w := &window{h: h, ep: ep, packet: packet, chunk: pieces(h.chunk, packet), idle: idle, failed: make(chan struct{}, 1)}
 	for b := range transfers {
 		if err = w.send(ctx, b); err != nil {
 			break
@@ -218,8 +218,9 @@ type window struct {
 	flights       []*transfer   // the oldest first
 	bytes         int           // of the flights
 	spare         []*transfer
-	begun         bool  // an URB was submitted
-	sent          int64 // bytes that the device took
+	failed        chan struct{} // has a value once an URB has ended in an error
+	begun         bool          // an URB was submitted
+	sent          int64         // bytes that the device took
 }
 
 // send submits the URBs of one transfer, as soon as there is room for them.
@@ -264,6 +265,7 @@ func (w *window) submit(piece []byte) error {
 	if n := len(w.spare); n > 0 {
 		t, w.spare = w.spare[n-1], w.spare[:n-1]
 	}
+	t.failed = w.failed
 	var flags uint32
 	if w.begun {
 		flags = urbContinuation // what follows an error would leave a hole
@@ -277,14 +279,10 @@ func (w *window) submit(piece []byte) error {
 	return nil
 }
 
-// wait waits for the oldest URB. After an error what was in flight has ended, too.
+// wait waits until half of the URBs have ended, or one in an error: to be woken for each costs more than a short one takes.
+// After an error what was in flight has ended, too.
 func (w *window) wait(ctx context.Context) error {
-	t := w.flights[0]
-	select {
-	case <-t.done:
-		return w.land(t)
-	default:
-	}
+	t := w.flights[len(w.flights)/2]
 	var late <-chan time.Time
 	if w.idle > 0 {
 		if w.timer == nil {
@@ -298,11 +296,28 @@ func (w *window) wait(ctx context.Context) error {
 	var reason error
 	select {
 	case <-t.done:
-		return w.land(t)
+		t.done <- struct{}{} // for its turn
+	case <-w.failed:
 	case <-ctx.Done():
 		reason = why(ctx)
 	case <-late:
 		reason = fmt.Errorf("%w: nothing was taken for %v", context.DeadlineExceeded, w.idle)
+	}
+	landed := false
+	for len(w.flights) > 0 {
+		select {
+		case <-w.flights[0].done:
+			landed = true
+			if err := w.land(w.flights[0]); err != nil {
+				return err
+			}
+			continue
+		default:
+		}
+		break
+	}
+	if reason == nil || landed && ctx.Err() == nil {
+		return nil
 	}
 	if err := w.stop(); err != nil && !errors.Is(err, errCancelled) {
 		return err

@@ -23,9 +23,23 @@ type transfer struct {
 	number uint64        // of the submission, in their order
 	done   chan struct{} // has a value when the URB was reaped
 	lost   bool          // the kernel did not give it back
+	failed chan struct{} // gets a value if the transfer ends in an error, unless it has one; may be nil
 }
 
 func newTransfer() *transfer { return &transfer{done: make(chan struct{}, 1)} }
+
+// end tells who waits that the transfer was reaped, or lost.
+func (t *transfer) end() {
+	failed := t.failed
+	if !t.lost && t.urb.Status == 0 {
+		failed = nil
+	}
+	t.done <- struct{}{} // t may be in use again from here on
+	select {
+	case failed <- struct{}{}:
+	default:
+	}
+}
 
 // submit hands an URB to the kernel. If it returns nil, done will receive a value.
 func (h *handle) submit(t *transfer, kind, ep uint8, flags uint32, buf []byte) error {
@@ -113,7 +127,7 @@ func (h *handle) reap() {
 				h.mu.Unlock()
 				if t != nil {
 					t.pinner.Unpin()
-					t.done <- struct{}{}
+					t.end()
 				}
 			case unix.EINTR:
 			case unix.EAGAIN:
@@ -136,7 +150,7 @@ func (h *handle) reap() {
 	for key := range h.flights {
 		t := h.land(key)
 		t.lost = true
-		t.done <- struct{}{}
+		t.end()
 	}
 	h.mu.Unlock()
 }
