@@ -225,7 +225,7 @@ func TestWithIMXSnagEightAtOnce(t *testing.T) {
 	for n := range 8 {
 		model := []string{"imx7d", "imx8mm", "imx8mp"}[n%3]
 		// A board leaves when the host has taken its last answer, whatever the machine is busy with.
-		cfg, images := virtual(t, imx.Config{JumpDelay: time.Second}, model, 40_000, uint64(100+n))
+		cfg, images := virtual(t, imx.Config{}, model, 40_000, uint64(100+n))
 		b := plugIMX(t, cfg, images)
 		readable(t, b.dir)
 		b.attribute(t, cfg.Model.ID, "product")
