@@ -108,6 +108,12 @@ func plugIMX(t *testing.T, cfg imx.Config, images imx.Images) *peerBoard {
 	imxTaken = append(imxTaken, port)
 	imxPorts.Unlock()
 	b.port = port.Name()
+	soon(t, 30*time.Second, func() error {
+		if _, err := os.Stat("/sys/bus/usb/devices/" + string(b.port)); err == nil {
+			return fmt.Errorf("the board before is still on port %s", b.port)
+		}
+		return nil
+	})
 	if b.Board, err = imx.New(cfg); err != nil {
 		t.Fatal(err)
 	}
