@@ -57,7 +57,7 @@ func RunTests(t *testing.T, binary, dir, run string, job Job) *Result {
 	job.Files = files
 	job.Script += "\ncd " + quote(dir) + "\nexec /lab/test -test.v=test2json -test.run " + quote(run)
 	r := start(t, job)
-	t.Logf("lab: booted in %.1f s, done after %.1f s", r.Boot.Seconds(), r.Total.Seconds())
+	t.Logf("lab: booted in %.1f s, done after %.1f s, busy for %.1f s", r.Boot.Seconds(), r.Total.Seconds(), r.Busy.Seconds())
 
 	cmd := exec.CommandContext(t.Context(), "go", "tool", "test2json")
 	cmd.Stdin = strings.NewReader(r.Stdout)
