@@ -130,7 +130,7 @@ func Exec(ctx context.Context, dir string, job Job) (*Result, error) {
 	if err := furnish(ctx, dir, m, job); err != nil {
 		return nil, err
 	}
-	release, err := c.slot(ctx)
+	release, err := c.slot(ctx, job.Timeout)
 	if err != nil {
 		return nil, err
 	}
