@@ -13,14 +13,6 @@ import (
 	"testing"
 )
 
-// Build builds a program of this module, static, and returns its file.
-func Build(t testing.TB, pkg string, flags ...string) string {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), path.Base(pkg))
-	goTool(t, append(append([]string{"build", "-o", file}, flags...), pkg)...)
-	return file
-}
-
 // goTool runs the go command without cgo and returns what it printed.
 func goTool(t testing.TB, args ...string) string {
 	t.Helper()
