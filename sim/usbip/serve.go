@@ -1,6 +1,7 @@
 package usbip
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,9 @@ import (
 
 	"snag/sim/usbdev"
 )
+
+// readAhead is how much is read of a connection at a time, at most: what a host has in flight of short transfers.
+const readAhead = 64 << 10
 
 // Serve answers the transfers of one attached device until conn ends, the context ends, or the
 // peer sends what is not USB/IP. It closes conn. The end of conn is no error.
@@ -24,8 +28,9 @@ func Serve(ctx context.Context, conn io.ReadWriteCloser, dev usbdev.Device) erro
 		conn.Close()
 		s.workers.Wait()
 	}()
+	requests := bufio.NewReaderSize(conn, readAhead) // hosts send several at once
 	for {
-		q, err := readRequest(conn)
+		q, err := readRequest(requests)
 		if err != nil {
 			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
 				errors.Is(err, syscall.ECONNRESET) || ctx.Err() != nil {
