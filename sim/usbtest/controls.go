@@ -163,14 +163,17 @@ func controlStreamUnplug(t *T) {
 func controlStreamRefused(t *T) {
 	dev, h := t.board()
 	for what, s := range map[string]usb.Setup{"a request to the host": vendorIn(reqStore, 1), "a length that is not the data's": vendorOut(reqStore, 2)} {
-		n, err := h.StreamControl(t.step(), 0, then(0, appends(1), s, []byte{1}))
-		if n != 0 || err == nil {
-			t.errorf("%s: %d, %v", what, n, err)
+		if _, err := h.Control(t.step(), vendorOut(reqStore, 0), nil); err != nil { // forgets what was kept
+			t.errorf("before %s: %w", what, err)
+		}
+		n, err := h.StreamControl(t.step(), 0, then(3, appends(5), s, []byte{1}))
+		if n != 3 || err == nil {
+			t.errorf("%s behind 3 transfers: %d, %v", what, n, err)
 		}
 		t.described(err, h, 0)
-	}
-	if n := len(dev.kept()); n > 0 {
-		t.errorf("the device got %d bytes", n)
+		if got, want := len(dev.kept()), controlSizes[0]+controlSizes[1]+controlSizes[2]; got != want {
+			t.errorf("%s: the device got %d bytes, expected %d", what, got, want)
+		}
 	}
 	t.works(dev, h)
 }

@@ -207,6 +207,9 @@ func (h *handle) controls(ctx context.Context, idle time.Duration, transfers ite
 	var buf []byte
 	for s, data := range transfers {
 		if s.ToHost() || len(data) != int(s.Length) {
+			if err = w.drain(ctx); err != nil {
+				break
+			}
 			err = fmt.Errorf("%d bytes of data with a setup packet of type %#02x that says %d", len(data), s.Type, s.Length)
 			break
 		}
