@@ -1,6 +1,7 @@
 package usbip
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,9 @@ import (
 
 	"snag/sim/usbdev"
 )
+
+// readAhead is how much is read of a connection at a time, at most: what a host has in flight of short transfers.
+const readAhead = 64 << 10
 
 // leaveTimeout bounds how long the host may take to read the last answers of a device that leaves.
 const leaveTimeout = 2 * time.Second
@@ -38,8 +42,9 @@ func Serve(ctx context.Context, conn net.Conn, dev usbdev.Device) error {
 		conn.Close()
 		s.workers.Wait()
 	}()
+	requests := bufio.NewReaderSize(conn, readAhead) // hosts send several at once
 	for {
-		q, err := readRequest(conn)
+		q, err := readRequest(requests)
 		switch {
 		case err == nil:
 		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), errors.Is(err, syscall.ECONNRESET):
