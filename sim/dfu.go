@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"snag/sim/dfu"
+	"snag/sim/virtual"
 	"snag/usb"
 )
 
@@ -125,11 +126,11 @@ func (o DFU) print(w io.Writer, boards []*dfuBoard) error {
 		}{"sim", o.Board.Model.Name, list})
 	}
 	for _, b := range list {
-		fmt.Fprintf(w, "board on port %s: %s\n", b.Port, map[dfu.Outcome]string{
-			dfu.Running:   "still on its way",
-			dfu.Booted:    "U-Boot was started",
-			dfu.Stuck:     "stuck, " + b.Error,
-			dfu.Unplugged: "unplugged before U-Boot was started",
+		fmt.Fprintf(w, "board on port %s: %s\n", b.Port, map[virtual.Outcome]string{
+			virtual.Running:   "still on its way",
+			virtual.Booted:    "U-Boot was started",
+			virtual.Stuck:     "stuck, " + b.Error,
+			virtual.Unplugged: "unplugged before U-Boot was started",
 		}[b.Outcome])
 		if b.Resets > 0 {
 			fmt.Fprintf(w, "  %d power cycles before what follows\n", b.Resets)

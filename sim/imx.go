@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"snag/sim/imx"
+	"snag/sim/virtual"
 	"snag/usb"
 )
 
@@ -162,11 +163,11 @@ func (o IMX) print(w io.Writer, boards []*imxBoard) error {
 		}{"sim", o.Board.Model.Name, list})
 	}
 	for _, b := range list {
-		fmt.Fprintf(w, "board on port %s: %s\n", b.Port, map[imx.Outcome]string{
-			imx.Running:   "still on its way",
-			imx.Booted:    "its last image was started",
-			imx.Stuck:     "stuck, " + b.Error,
-			imx.Unplugged: "unplugged before its last image was started",
+		fmt.Fprintf(w, "board on port %s: %s\n", b.Port, map[virtual.Outcome]string{
+			virtual.Running:   "still on its way",
+			virtual.Booted:    "its last image was started",
+			virtual.Stuck:     "stuck, " + b.Error,
+			virtual.Unplugged: "unplugged before its last image was started",
 		}[b.Outcome])
 		if b.Resets > 0 {
 			fmt.Fprintf(w, "  %d power cycles before what follows\n", b.Resets)

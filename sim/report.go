@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"snag/sim/am335x"
+	"snag/sim/virtual"
 	"snag/usb"
 )
 
@@ -107,8 +108,8 @@ func (o AM335x) print(w io.Writer, carrier Carrier, boards []*powered, want []ex
 	}
 	for _, b := range list {
 		fmt.Fprintf(w, "board on port %s: %s\n", b.Port, describe(&b.Report))
-		for i := range b.Stages {
-			printStage(w, &b.Stages[i])
+		for _, s := range b.Stages {
+			printStage(w, s)
 		}
 		for _, v := range b.Violations {
 			fmt.Fprintf(w, "  host mistake, %d times: %s\n", v.N, v.Text)
@@ -124,11 +125,11 @@ func (o AM335x) print(w io.Writer, carrier Carrier, boards []*powered, want []ex
 }
 
 func describe(r *am335x.Report) string {
-	s := map[am335x.Outcome]string{
-		am335x.Running:   "still on its way",
-		am335x.Booted:    "it has its U-Boot",
-		am335x.Stuck:     "stuck, " + r.Error,
-		am335x.Unplugged: "unplugged before it had its U-Boot",
+	s := map[virtual.Outcome]string{
+		virtual.Running:   "still on its way",
+		virtual.Booted:    "it has its U-Boot",
+		virtual.Stuck:     "stuck, " + r.Error,
+		virtual.Unplugged: "unplugged before it had its U-Boot",
 	}[r.Outcome]
 	if r.Resets > 0 {
 		s += fmt.Sprintf(" (%d power cycles)", r.Resets)

@@ -13,6 +13,7 @@ import (
 	"snag/recovery"
 	"snag/sim/imx"
 	"snag/sim/inproc"
+	"snag/sim/virtual"
 	"snag/socs"
 	soc "snag/socs/imx"
 	"snag/usb"
@@ -179,7 +180,7 @@ func ready() func(uint32, []byte) {
 // good fails the test unless the board was recovered, and the host did nothing wrong.
 func (o *outcome) good(t *testing.T) {
 	t.Helper()
-	if o.err != nil || o.report.Outcome != imx.Booted {
+	if o.err != nil || o.report.Outcome != virtual.Booted {
 		t.Errorf("%v; the board is %s: %s\n%s", o.err, o.report.Outcome, o.report.Error, o.texts())
 	}
 	for _, v := range o.report.Violations {

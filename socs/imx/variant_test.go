@@ -10,6 +10,7 @@ import (
 	"snag/sim/imx"
 	"snag/sim/inproc"
 	"snag/sim/usbdev"
+	"snag/sim/virtual"
 	"snag/socs"
 	"snag/usb"
 )
@@ -114,7 +115,7 @@ func TestClosedUnchanged(t *testing.T) {
 	img := imx.IVTImage{Self: 0x177ff400, Before: 0x400, DCD: imx.GenerateDCD(5, false), Size: 20_000, Signed: true}
 	synctest.Test(t, func(t *testing.T) {
 		o := trial{model: "imx6q", cfg: imx.Config{Closed: true}, firmware: firmwareOf(map[string][]byte{"u-boot-with-dcd": img.Generate()})}.run(t)
-		if o.err != nil || o.report.Outcome != imx.Booted {
+		if o.err != nil || o.report.Outcome != virtual.Booted {
 			t.Errorf("%v; the board is %s: %s", o.err, o.report.Outcome, o.report.Error)
 		}
 		if len(o.report.Violations) != 1 || !strings.Contains(o.report.Violations[0].Text, "runs again at the jump") {

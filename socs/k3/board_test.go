@@ -14,6 +14,7 @@ import (
 	"snag/sim/dfu"
 	"snag/sim/inproc"
 	"snag/sim/usbdev"
+	"snag/sim/virtual"
 	"snag/socs"
 	soc "snag/socs/k3"
 	"snag/usb"
@@ -150,7 +151,7 @@ func (tr trial) run(t *testing.T) *outcome {
 // good fails the test unless the board was recovered, and the host did nothing wrong.
 func (o *outcome) good(t *testing.T) {
 	t.Helper()
-	if o.err != nil || o.report.Outcome != dfu.Booted {
+	if o.err != nil || o.report.Outcome != virtual.Booted {
 		t.Errorf("%v; the board is %s: %s\n%s", o.err, o.report.Outcome, o.report.Error, o.texts())
 	}
 	for _, v := range o.report.Violations {

@@ -148,9 +148,9 @@ func TestEveryFault(t *testing.T) {
 func TestStatuses(t *testing.T) {
 	for status := uint8(1); status <= 15; status++ {
 		for _, stage := range [][3]string{{"rom", "tiboot3.bin", "bootloader"}, {"spl-r5", "tispl.bin", "tispl.bin"}} {
-			for _, manifest := range []bool{false, true} {
+			for _, at := range []string{"", dfu.Manifest} {
 				synctest.Test(t, func(t *testing.T) {
-					o := trial{model: "am625", cfg: dfu.Config{Faults: []dfu.Fault{{Kind: dfu.Fail, Stage: stage[0], Status: status, Manifest: manifest}}}}.run(t)
+					o := trial{model: "am625", cfg: dfu.Config{Faults: []dfu.Fault{{Kind: dfu.Fail, Stage: stage[0], Status: status, Command: at}}}}.run(t)
 					o.bad(t, 6, fmt.Sprintf("status %s, state dfuERROR", class.Status(status)))
 					o.bad(t, 6, fmt.Sprintf("stage %s: %s: DFU device 0451:6165 on port 211-1, alternate setting 0 %q: ", stage[0], stage[1], stage[2]))
 				})

@@ -16,6 +16,7 @@ import (
 	"snag/sim/fastboot"
 	"snag/sim/inproc"
 	"snag/sim/usbdev"
+	"snag/sim/virtual"
 	"snag/socs"
 	"snag/socs/keembay"
 	"snag/usb"
@@ -95,7 +96,7 @@ func attempt(t *testing.T, host *inproc.Host, port usb.Port, cfg fastboot.Config
 // good fails the test unless the board was recovered, and the host did nothing wrong.
 func (o *outcome) good(t *testing.T, fip []byte) {
 	t.Helper()
-	if o.err != nil || o.report.Outcome != fastboot.Booted {
+	if o.err != nil || o.report.Outcome != virtual.Booted {
 		t.Fatalf("%v; the board is %s: %s\n%s", o.err, o.report.Outcome, o.report.Error, o.texts())
 	}
 	rom := o.report.Last(fastboot.StageROM)

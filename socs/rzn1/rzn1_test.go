@@ -14,6 +14,7 @@ import (
 	"snag/recovery"
 	"snag/sim/dfu"
 	"snag/sim/inproc"
+	"snag/sim/virtual"
 	"snag/socs"
 	"snag/socs/rzn1"
 	class "snag/usb/dfu"
@@ -78,7 +79,7 @@ func recoverBoard(t *testing.T, name string, cfg dfu.Config) (report dfu.Report,
 
 func good(t *testing.T, report dfu.Report, err error) {
 	t.Helper()
-	if err != nil || report.Outcome != dfu.Booted {
+	if err != nil || report.Outcome != virtual.Booted {
 		t.Errorf("%v; the board is %s: %s", err, report.Outcome, report.Error)
 	}
 	for _, v := range report.Violations {
@@ -154,9 +155,9 @@ func TestFaults(t *testing.T) {
 // What the board says of a failure is told in words.
 func TestStatuses(t *testing.T) {
 	for status := uint8(1); status <= 15; status++ {
-		for _, manifest := range []bool{false, true} {
+		for _, at := range []string{"", dfu.Manifest} {
 			synctest.Test(t, func(t *testing.T) {
-				_, _, _, err := recoverBoard(t, "rzn1d", dfu.Config{Faults: []dfu.Fault{{Kind: dfu.Fail, Stage: "rom", Status: status, Manifest: manifest}}})
+				_, _, _, err := recoverBoard(t, "rzn1d", dfu.Config{Faults: []dfu.Fault{{Kind: dfu.Fail, Stage: "rom", Status: status, Command: at}}})
 				if want := fmt.Sprintf("status %s, state dfuERROR", class.Status(status)); !strings.Contains(fmt.Sprint(err), want) {
 					t.Errorf("%v, want %q", err, want)
 				}

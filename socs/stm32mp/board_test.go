@@ -15,6 +15,7 @@ import (
 	"snag/recovery"
 	"snag/sim/dfu"
 	"snag/sim/inproc"
+	"snag/sim/virtual"
 	"snag/socs"
 	"snag/socs/stm32mp"
 	"snag/usb"
@@ -179,7 +180,7 @@ func (tr trial) recover(t *testing.T, ctx context.Context, emit event.Sink) erro
 // good fails the test unless the board was recovered, and the host did nothing wrong.
 func (o *outcome) good(t *testing.T) {
 	t.Helper()
-	if o.err != nil || o.report.Outcome != dfu.Booted {
+	if o.err != nil || o.report.Outcome != virtual.Booted {
 		t.Errorf("%v; the board is %s: %s\n%s", o.err, o.report.Outcome, o.report.Error, o.texts())
 	}
 	for _, v := range o.report.Violations {

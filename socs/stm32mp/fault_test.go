@@ -94,10 +94,10 @@ func TestStatuses(t *testing.T) {
 	for _, model := range models {
 		for i, name := range names {
 			for stage, ours := range map[string]string{dfu.StageROM: "rom", dfu.StageTFA: "tf-a"} {
-				for _, manifest := range []bool{false, true} {
-					t.Run(fmt.Sprint(model, " ", stage, " ", name, " ", manifest), func(t *testing.T) {
+				for _, at := range []string{"", dfu.Manifest} {
+					t.Run(fmt.Sprint(model, " ", stage, " ", name, " ", at), func(t *testing.T) {
 						synctest.Test(t, func(t *testing.T) {
-							f := dfu.Fault{Kind: dfu.Fail, Stage: stage, At: 10_000, Manifest: manifest, Status: uint8(i + 1)}
+							f := dfu.Fault{Kind: dfu.Fail, Stage: stage, At: 10_000, Command: at, Status: uint8(i + 1)}
 							fw := firmwareOf(map[string][]byte{"tf-a": stm32(model, 20_000).Bytes(), "fip": fip(20_000), "fip-ddr": ddrFIP(20_000)})
 							if !strings.HasPrefix(model, "stm32mp2") {
 								delete(fw, "fip-ddr")

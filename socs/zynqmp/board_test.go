@@ -15,6 +15,7 @@ import (
 	"snag/recovery"
 	"snag/sim/dfu"
 	"snag/sim/inproc"
+	"snag/sim/virtual"
 	"snag/socs"
 	"snag/socs/zynqmp"
 )
@@ -110,7 +111,7 @@ func (tr trial) run(t *testing.T) *outcome {
 // good fails the test unless the board was recovered, and the host did nothing wrong.
 func (o *outcome) good(t *testing.T) {
 	t.Helper()
-	if o.err != nil || o.report.Outcome != dfu.Booted {
+	if o.err != nil || o.report.Outcome != virtual.Booted {
 		t.Errorf("%v; the board is %s: %s\n%s", o.err, o.report.Outcome, o.report.Error, o.texts())
 	}
 	for _, v := range o.report.Violations {
@@ -252,10 +253,10 @@ func TestFaults(t *testing.T) {
 func TestStatuses(t *testing.T) {
 	for status := uint8(1); status <= 15; status++ {
 		for _, stage := range []string{dfu.StageROM, dfu.StageFSBL} {
-			for _, manifest := range []bool{false, true} {
-				t.Run(fmt.Sprint(stage, " ", status, " ", manifest), func(t *testing.T) {
+			for _, at := range []string{"", dfu.Manifest} {
+				t.Run(fmt.Sprint(stage, " ", status, " ", at), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
-						f := dfu.Fault{Kind: dfu.Fail, Stage: stage, At: 10_000, Manifest: manifest, Status: status}
+						f := dfu.Fault{Kind: dfu.Fail, Stage: stage, At: 10_000, Command: at, Status: status}
 						o := trial{cfg: dfu.Config{Faults: []dfu.Fault{f}}}.run(t)
 						o.bad(t, 6, "status err")
 						o.bad(t, 6, "stage "+stage)
