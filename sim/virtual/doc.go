@@ -30,5 +30,5 @@
 //	}
 //
 // What a stage serves it asks [Board.Due] about, which carries out the faults that are due; the others are the family's.
-// The family's [Faults] say which there are.
+// The family's [Faults] say which there are. Package snag/socs/socstest recovers a board in a test.
 package virtual

@@ -1,6 +1,7 @@
 package virtual
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -98,8 +99,20 @@ func (s *Stage) Since(t time.Time) *float64 {
 	return &ms
 }
 
+// Err says that the board has not booted, or what the host did wrong.
+func (r Report[S]) Err() error {
+	var errs []error
+	if r.Outcome != Booted {
+		errs = append(errs, fmt.Errorf("the board is %s: %s", r.Outcome, r.Error))
+	}
+	for _, v := range r.Violations {
+		errs = append(errs, fmt.Errorf("the host did wrong: %s (%d times)", v.Text, v.N))
+	}
+	return errors.Join(errs...)
+}
+
 // Last returns the last run of a stage, nil if it never ran.
-func (r *Report[S]) Last(name string) (last S) {
+func (r Report[S]) Last(name string) (last S) {
 	for _, s := range r.Stages {
 		if s.base().Name == name {
 			last = s
@@ -110,7 +123,7 @@ func (r *Report[S]) Last(name string) (last S) {
 
 // Effects is what the host's work amounts to, a line each, so that two tools can be compared on the same board: the stages
 // of the last power cycle with what came of them. How the host went about it is left out.
-func (r *Report[S]) Effects() string {
+func (r Report[S]) Effects() string {
 	var b strings.Builder
 	for _, s := range r.Stages {
 		if s.base().Name == StageROM {
@@ -123,12 +136,10 @@ func (r *Report[S]) Effects() string {
 }
 
 // clone is a copy that the board does not change any more.
-func (r *Report[S]) clone() Report[S] {
-	c := *r
-	c.Stages = make([]S, len(r.Stages))
+func (r Report[S]) clone() Report[S] {
+	r.Stages, r.Violations = slices.Clone(r.Stages), slices.Clone(r.Violations)
 	for i, s := range r.Stages {
-		c.Stages[i] = s.Clone()
+		r.Stages[i] = s.Clone()
 	}
-	c.Violations = slices.Clone(r.Violations)
-	return c
+	return r
 }
