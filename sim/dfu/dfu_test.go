@@ -373,9 +373,3 @@ func TestPhase(t *testing.T) {
 		}
 	})
 }
-
-func FuzzParseFault(f *testing.F) {
-	f.Add("stall:rom:4096")
-	f.Add("busy:tfa:manifest:2s")
-	f.Fuzz(func(t *testing.T, s string) { dfu.ParseFault(s) })
-}
