@@ -55,7 +55,7 @@ func (e expectation) check(r *am335x.Report) string {
 }
 
 // save writes what each board received last at each stage.
-func (o AM335x) save(boards []*powered) error {
+func (o AM335x) save(boards []boardJSON) error {
 	if o.Save == "" {
 		return nil
 	}
@@ -64,10 +64,9 @@ func (o AM335x) save(boards []*powered) error {
 	}
 	var errs []error
 	for _, b := range boards {
-		r := b.board.Report()
 		for stage, name := range map[string]string{am335x.StageROM: "spl.bin", am335x.StageSPL: "u-boot.img"} {
-			if s := r.Last(stage); s != nil {
-				errs = append(errs, os.WriteFile(filepath.Join(o.Save, string(b.port)+"-"+name), s.Data, 0o644))
+			if s := b.Last(stage); s != nil {
+				errs = append(errs, os.WriteFile(filepath.Join(o.Save, string(b.Port)+"-"+name), s.Data, 0o644))
 			}
 		}
 	}
@@ -82,18 +81,15 @@ type boardJSON struct {
 }
 
 // print writes the report and returns errDiffers if an expectation was not met.
-func (o AM335x) print(w io.Writer, carrier Carrier, boards []*powered, want []expectation) error {
-	var list []boardJSON
+func (o AM335x) print(w io.Writer, carrier Carrier, list []boardJSON, want []expectation) error {
 	var result error
-	for _, b := range boards {
-		j := boardJSON{Port: b.port, Report: b.board.Report()}
+	for i := range list {
 		for _, e := range want {
-			if s := e.check(&j.Report); s != "" {
-				j.Mismatches = append(j.Mismatches, s)
+			if s := e.check(&list[i].Report); s != "" {
+				list[i].Mismatches = append(list[i].Mismatches, s)
 				result = errDiffers
 			}
 		}
-		list = append(list, j)
 	}
 	if o.JSON {
 		if err := json.NewEncoder(w).Encode(struct {
