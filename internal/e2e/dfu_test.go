@@ -16,6 +16,7 @@ import (
 	"snag/internal/lab"
 	"snag/sim/dfu"
 	"snag/sim/vhci"
+	"snag/sim/virtual"
 	"snag/usb"
 )
 
@@ -190,7 +191,7 @@ func powerDFU(t *testing.T, cfg dfu.Config) *dfuBoard {
 func (b *dfuBoard) booted(t *testing.T) {
 	t.Helper()
 	soon(t, 10*time.Second, func() error {
-		if r := b.Report(); r.Outcome != dfu.Booted {
+		if r := b.Report(); r.Outcome != virtual.Booted {
 			return fmt.Errorf("board: %s %s\n%s", r.Outcome, r.Error, r.Effects())
 		}
 		return nil

@@ -20,6 +20,7 @@ import (
 	"snag/sim/am335x"
 	"snag/sim/sandbox"
 	"snag/sim/vhci"
+	"snag/sim/virtual"
 	"snag/usb"
 )
 
@@ -216,7 +217,7 @@ func (fw images) booted(t testing.TB, board *am335x.Board) {
 			uboot = s.Data
 		}
 	}
-	if r.Outcome != am335x.Booted || !bytes.Equal(spl, fw.spl) || !bytes.Equal(uboot, fw.uboot) {
+	if r.Outcome != virtual.Booted || !bytes.Equal(spl, fw.spl) || !bytes.Equal(uboot, fw.uboot) {
 		t.Errorf("board: %s %s: ROM received %d of %d bytes, SPL %d of %d", r.Outcome, r.Error, len(spl), len(fw.spl), len(uboot), len(fw.uboot))
 	}
 	for _, v := range r.Violations {

@@ -17,6 +17,7 @@ import (
 	"snag/internal/lab"
 	"snag/sim/imx"
 	"snag/sim/vhci"
+	"snag/sim/virtual"
 	"snag/usb"
 )
 
@@ -190,7 +191,7 @@ func (b *peerBoard) recovered(t *testing.T, romOnly bool) imx.Report {
 	t.Helper()
 	soon(t, 10*time.Second, func() error {
 		r := b.Report()
-		if romOnly && r.Stages[0].Complete || r.Outcome == imx.Booted {
+		if romOnly && r.Stages[0].Complete || r.Outcome == virtual.Booted {
 			return nil
 		}
 		return fmt.Errorf("board: %s %s\n%+v", r.Outcome, r.Error, r)

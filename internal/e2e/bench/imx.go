@@ -20,6 +20,7 @@ import (
 
 	"snag/sim/imx"
 	"snag/sim/vhci"
+	"snag/sim/virtual"
 )
 
 // contest is an i.MX board with an image, and those that recover it in turns.
@@ -182,7 +183,7 @@ func (c *contest) once(ctx context.Context, r *rival) (u usage, err error) {
 	case <-board.Settled():
 	case <-time.After(5 * time.Second):
 	}
-	if rep := board.Report(); rep.Outcome != imx.Booted || len(rep.Violations) > 0 {
+	if rep := board.Report(); rep.Outcome != virtual.Booted || len(rep.Violations) > 0 {
 		return u, fmt.Errorf("board: %s %s %v\n%s", rep.Outcome, rep.Error, rep.Violations, tail(bytes.NewBufferString(u.Output)))
 	}
 	return u, nil
