@@ -76,8 +76,7 @@ var (
 // flashLayout is why U-Boot of STM32MP differs.
 var flashLayout = map[string]string{dfu.StageUBoot: "snag has done its work when U-Boot is up; dfu-util goes on with a flash layout"}
 
-// dfuCases follow ST's wiki "How to load U-Boot with dfu-util", U-Boot's doc/board/ti/k3.rst and
-// doc/board/schneider/rzn1-snarc.rst, and UG1137's "USB Boot Mode".
+// dfuCases follow ST's wiki "How to load U-Boot with dfu-util" and U-Boot's doc/board/ti/k3.rst.
 var dfuCases = []dfuCase{
 	{model: "stm32mp15", differ: flashLayout, steps: []dfuStep{
 		{stage: dfu.StageROM, names: []string{"@Partition0 /0x00/1*256Ke", "@virtual /0xF1/1*512Ba"}, alt: "1", file: "tf-a"},
@@ -108,7 +107,7 @@ var dfuCases = []dfuCase{
 	}},
 
 	{model: "am62x", siblings: []string{"am62ax", "am62dx", "am62px", "am64x", "j7200", "j721s2", "j722s", "j784s4"},
-		steps: []dfuStep{k3ROM, {stage: dfu.StageSPLR5, names: []string{"tispl.bin", "u-boot.img"}, alt: "tispl.bin", file: "tispl", args: "-R"}, k3Main},
+		steps:  []dfuStep{k3ROM, {stage: dfu.StageSPLR5, names: []string{"tispl.bin", "u-boot.img"}, alt: "tispl.bin", file: "tispl", args: "-R"}, k3Main},
 		differ: map[string]string{dfu.StageSPLR5: "SPL on the R5 offers a place for u-boot.img too, where the next SPL may look for it: snag fills it, U-Boot's document does not"}},
 	{name: "old SPL", model: "am62x", config: dfu.Config{SPL: dfu.SPLOld}, steps: []dfuStep{
 		k3ROM, {stage: dfu.StageSPLR5, alt: "tispl.bin", file: "tispl"}, {stage: dfu.StageSPLR5, alt: "u-boot.img", file: "u-boot", args: "-R"},
