@@ -17,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"snag/internal/lab"
 	"snag/sim/am335x"
 	"snag/sim/sandbox"
 	"snag/sim/vhci"
@@ -32,7 +31,7 @@ func TestMain(m *testing.M) {
 		f.Value.Set("24") // tests that run at once wait for boards, not for the processor
 	}
 	code := m.Run()
-	for _, dir := range removeAtEnd {
+	for _, dir := range removeAtEnd.dirs {
 		os.RemoveAll(dir)
 	}
 	os.Exit(code)
@@ -235,11 +234,21 @@ func must(t testing.TB, name string, args ...string) string {
 	return string(out)
 }
 
+var vmPrograms = map[string]func() (string, error){
+	"/lab/bin/snag":         builds("snag/cmd/snag", false),
+	"/lab/bin/snag-netmove": builds("snag/cmd/snag-netmove", false),
+}
+
 // programs are the built programs, for a VM's PATH.
 func programs(t testing.TB) map[string]string {
 	t.Helper()
-	return map[string]string{
-		"/lab/bin/snag":         lab.Build(t, "snag/cmd/snag"),
-		"/lab/bin/snag-netmove": lab.Build(t, "snag/cmd/snag-netmove"),
+	files := make(map[string]string)
+	for name, build := range vmPrograms {
+		file, err := build()
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = file
 	}
+	return files
 }
