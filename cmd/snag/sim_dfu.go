@@ -34,9 +34,9 @@ with --carrier usbip a client of the USB/IP protocol elsewhere.`,
 			return s.Run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
-	for _, m := range dfu.Models() {
-		if m.Name != "stm32mp15" {
-			cmd.Aliases = append(cmd.Aliases, m.Name)
+	for _, name := range dfu.Names() {
+		if name != "stm32mp15" {
+			cmd.Aliases = append(cmd.Aliases, name)
 		}
 	}
 	b, fl := &s.Board, cmd.Flags()

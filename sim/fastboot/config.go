@@ -15,6 +15,10 @@ var (
 	KeemBayUBoot = usb.ID{Vendor: 0x8087, Product: 0xda00}
 )
 
+// KeemBayProvenBy is the program, which nobody here wrote, that has recovered the virtual Keem Bay, as internal/e2e's TestFastboot
+// has it.
+const KeemBayProvenBy = "fastboot"
+
 // The names of the stages.
 const (
 	StageROM    = virtual.StageROM

@@ -114,7 +114,11 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err
 	r.at = stageFSBL
 	s.NoRecovery = true
 	left, err := s.Send(ctx, r.at, alt, r.file(slotBoot))
-	if err != nil || left {
+	switch {
+	case err != nil:
+		return false, err
+	case left:
+		err := s.Started(ctx, alt)
 		return err == nil, err
 	}
 	end, cancel := context.WithTimeout(ctx, endTime)
