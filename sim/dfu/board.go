@@ -111,9 +111,6 @@ func (b *Board) stuck(why string) {
 	b.settle()
 }
 
-// early says whether the ROM starts its file before the host has read the status.
-func (b *Board) early() bool { return b.cfg.EarlyLeave || b.cfg.Model.Family == RZN1 }
-
 // begin begins a Stage of the report.
 func (b *Board) begin(st *stage) (index int) {
 	b.mu.Lock()
@@ -234,7 +231,7 @@ func (b *Board) stage(ctx context.Context, port usbdev.Port, index int) (last in
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	if err == nil && !b.early() {
+	if err == nil && !b.cfg.EarlyLeave {
 		err = sleep(ctx, b.cfg.LeaveDelay)
 	}
 	detachErr := port.Detach()
