@@ -82,7 +82,7 @@ func compete(ctx context.Context, w io.Writer, what string, contests []*contest,
 
 // once plugs a board in, and when the kernel and udevd are done with it runs the program.
 func (c *contest) once(ctx context.Context, r *rival) (u usage, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*patience)
+	ctx, cancel := context.WithTimeout(ctx, 4*patience)
 	defer cancel()
 	port, err := vhci.Open("")
 	if err != nil {

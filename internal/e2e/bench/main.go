@@ -89,7 +89,7 @@ func host(ctx context.Context, boards string, stream, runs int, window, delay ti
 		return err
 	}
 	job := lab.Job{
-		Udev: true, CPUs: cpus, Timeout: 3*time.Minute + time.Duration(runs)*4*time.Minute,
+		Udev: true, CPUs: cpus, Timeout: 3*time.Minute + time.Duration(runs)*8*time.Minute,
 		Files: map[string]string{}, Dirs: []string{filepath.Join(dir, "firmware")},
 		Packages: []string{"uuu", "imx-usb-loader", "dfu-util"},
 	}
