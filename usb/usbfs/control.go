@@ -15,7 +15,7 @@ import (
 )
 
 // lingerTime bounds a wait that Go's scheduler does not know of.
-const lingerTime = 5 * time.Millisecond
+const lingerTime = 50 * time.Millisecond
 
 // linger waits for the end of a transfer that is likely to be over at once, as the one before was. For a process that
 // waits, Go's scheduler wakes a second thread with every event (its monitor), which on a machine with one processor costs
