@@ -276,15 +276,17 @@ func (e *PollError) Error() string {
 
 func (e *PollError) Is(target error) bool { return target == context.DeadlineExceeded }
 
-// wait is the time that the device asks for. More than the context has is a *PollError at once.
+// wait is the time that the device asks for. Unless the context has more it is a *PollError at once: a device that has
+// answered until the deadline is not one that does not answer.
 func (d *Device) wait(ctx context.Context, t time.Duration) error {
-	if t <= 0 {
-		return nil
-	}
-	if end, ok := ctx.Deadline(); ok && time.Until(end) < t {
+	t = max(t, 0)
+	if end, ok := ctx.Deadline(); ok && time.Until(end) <= t {
 		return &PollError{
 			Port: d.handle.Device().Port, ID: d.handle.Device().ID, Status: d.told.Status, State: d.told.State, Poll: t.Round(time.Millisecond),
 		}
+	}
+	if t == 0 {
+		return nil
 	}
 	timer := time.NewTimer(t)
 	defer timer.Stop()

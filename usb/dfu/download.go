@@ -155,8 +155,6 @@ func (d *Device) finish(ctx context.Context, block uint16) error {
 	}
 	a, err := d.settle(ctx, passing...)
 	switch {
-	case err != nil && ctx.Err() != nil: // it has answered all the time
-		return d.silent(ctx, op, err)
 	case err != nil:
 		return d.silent(all, op, err)
 	case a.Status != OK:
