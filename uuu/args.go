@@ -43,7 +43,8 @@ func declared(text string) []argument {
 			continue
 		}
 		for _, w := range strings.Fields(line) {
-			if w = strings.Trim(w, `"`); len(w) > 1 && w[0] == '_' {
+			w, _, _ = strings.Cut(strings.Trim(w, `"`), "/")
+			if len(w) > 1 && w[0] == '_' {
 				get(w)
 			}
 		}

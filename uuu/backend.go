@@ -154,7 +154,7 @@ type session struct {
 	target *imx.Target
 	client *fastboot.Client
 	wire   *fastboot.USB // what client talks over
-	sent   bool // a file, of which there was an event
+	sent   bool          // a file, of which there was an event
 }
 
 func (x *session) emit(body event.Body) {

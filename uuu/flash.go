@@ -121,7 +121,9 @@ func (c flash) sends(s *Script) []string {
 }
 
 // tagged is the boot loader in the image of a card.
-func (c flash) tagged() source { return source{file: word{text: c.file}, burnTag: true, limit: c.limit} }
+func (c flash) tagged() source {
+	return source{file: word{text: c.file}, burnTag: true, limit: c.limit}
+}
 
 func (src source) tryReadText(s *Script) string {
 	img, err := src.read(s)
@@ -387,4 +389,3 @@ func (c pieces) part(ctx context.Context, x *session, client *fastboot.Client, b
 	}
 	return nil
 }
-

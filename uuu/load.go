@@ -55,7 +55,7 @@ func Usage(name string) (arguments, doc string) {
 // Load finds and parses a script. name is, in this order,
 //
 //   - a protocol with its colon ("FB:"): it and args are one command,
-//   - a built-in script's name,
+//   - a built-in script's name ("./spl" is a file),
 //   - a directory or zip archive: uuu.auto in it,
 //   - a script, from whose directory on its files are named,
 //   - any other file: a boot loader, which the built-in script spl starts.
@@ -65,10 +65,10 @@ func Load(name string, args []string) (*Script, error) {
 	if strings.HasSuffix(name, ":") {
 		return parse("command", name+" "+strings.Join(quote(args), " "), nil, files{})
 	}
-	info, err := os.Stat(name)
-	if text, ok := Builtin(name); ok && !(err == nil && !info.IsDir()) {
+	if text, ok := Builtin(name); ok {
 		return load(name, text, args, files{})
 	}
+	info, err := os.Stat(name)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = fmt.Errorf("%w; nor is it a built-in script: those are %s", err, strings.Join(Builtins(), ", "))

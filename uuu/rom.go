@@ -76,15 +76,15 @@ func (src source) read(s *Script) (socs.Image, error) {
 		}
 		data = data[start:][:size]
 	}
-	if src.offset >= uint64(len(data)) {
-		return refuse("", "it has %d bytes: none at -offset %#x", len(data), src.offset)
-	}
-	data = data[src.offset:]
 	if src.header {
 		if off, ok := firmware.FlexSPIHeader(data, 0); ok && off+firmware.FlexSPISize < len(data) {
 			data = data[off+firmware.FlexSPISize:]
 		}
 	}
+	if src.offset >= uint64(len(data)) {
+		return refuse("", "it has %d bytes: none at -offset %#x", len(data), src.offset)
+	}
+	data = data[src.offset:]
 	img.Data = data
 	return img, nil
 }
@@ -517,7 +517,7 @@ func (c memory) run(ctx context.Context, x *session) error {
 	}
 	v, err := t.ReadMemory(ctx, c.addr, c.width)
 	if err == nil {
-		x.emit(event.Note{Text: fmt.Sprintf("%#08x: %#0*x", c.addr, c.width/4+2, v)})
+		x.emit(event.Note{Text: fmt.Sprintf("%#08x: %#0*x", c.addr, c.width/4, v)})
 	}
 	return err
 }
