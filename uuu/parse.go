@@ -303,6 +303,14 @@ func parseOptions(at word, text string, known map[string]bool) (*options, error)
 	return o, nil
 }
 
+// optionalValue takes the word behind an option as its value, if there is one: uuu's own scripts have "jump -ivt" without a number.
+func (o *options) optionalValue(name string) {
+	at, ok := o.given[name]
+	if ok && len(o.rest) > 0 && o.rest[0].col > at.end && o.rest[0].col <= at.end+1 {
+		o.value[name], o.rest = o.rest[0], o.rest[1:]
+	}
+}
+
 // words makes sure of the number of words that are no options.
 func (o *options) words(min, max int, what string) error {
 	switch n := len(o.rest); {

@@ -149,7 +149,7 @@ func (s *Script) sdpCommand(proto Protocol, name string, w word, text string) (c
 		"boot":   with(map[string]bool{"-nojump": false, "-cleardcd": false, "-dcdaddr": true, "-barebox": false}),
 		"dcd":    with(map[string]bool{"-dcdaddr": true}),
 		"write":  with(map[string]bool{"-addr": true, "-ivt": true, "-skipspl": false, "-barebox-bl33": false}),
-		"jump":   with(map[string]bool{"-addr": true, "-ivt": true, "-plugin": false, "-cleardcd": false}),
+		"jump":   with(map[string]bool{"-addr": true, "-ivt": false, "-plugin": false, "-cleardcd": false}),
 		"rdmem":  {"-addr": true, "-format": true},
 		"wrmem":  {"-addr": true, "-format": true, "-value": true},
 		"status": {}, "blog": {},
@@ -158,6 +158,9 @@ func (s *Script) sdpCommand(proto Protocol, name string, w word, text string) (c
 		return nil, false, nil
 	}
 	o, err := parseOptions(w, text, known)
+	if err == nil && name == "jump" {
+		o.optionalValue("-ivt")
+	}
 	if err == nil {
 		err = o.words(0, 0, "its options")
 	}

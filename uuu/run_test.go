@@ -310,6 +310,7 @@ func TestSteps(t *testing.T) {
 		want              string // in the events' texts
 	}{
 		{name: "dcd, write, jump", model: "imx6ull", text: "SDP: dcd -f flash.bin\nSDP: write -f flash.bin -ivt 0\nSDP: jump -f flash.bin -ivt 0\nSDP: done"},
+		{name: "jump -ivt", model: "imx6ull", text: "SDP: dcd -f flash.bin\nSDP: write -f flash.bin -ivt 0\nSDP: jump -f flash.bin -ivt\nSDP: done"},
 		{name: "where the DCD is not skipped", model: "imx6q", text: "SDP: dcd -f flash.bin\nSDP: write -f flash.bin\nSDP: jump -f flash.bin\nSDP: done"},
 		{name: "-cleardcd", model: "imx6ull", text: "SDP: boot -f flash.bin -cleardcd\nSDP: done"},
 		{name: "-nojump", model: "imx6ull", text: "SDP: boot -f flash.bin -nojump\nSDP: jump -f flash.bin\nSDP: done"},
