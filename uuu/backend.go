@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
 
 	"snag/event"
 	"snag/flash/fastboot"
+	"snag/flash/image"
 	"snag/recovery"
 	"snag/socs"
 	"snag/socs/imx"
@@ -27,7 +29,6 @@ type Backend struct {
 	Script *Script
 	Getenv func(string) string // what @NAME@ is; nil: nothing
 	Shell  bool                // the script may run commands of the host ("sh" and "<")
-	Flash  Flasher             // what "flash" leaves to others; nil: nobody
 }
 
 var _ socs.Backend = Backend{}
@@ -223,6 +224,10 @@ func (x *session) failed(ctx context.Context, err error) error {
 			return &socs.BoardError{Stage: x.device.proto.stage(), Err: e, Hint: stuck.Hint}
 		}
 		return e
+	}
+	_, broken := errors.AsType[*image.RangeError](err)
+	if _, file := errors.AsType[*fs.PathError](err); file || broken {
+		return e // no fault of the board's
 	}
 	return &socs.BoardError{Stage: x.device.proto.stage(), Err: e, Hint: x.hint(err)}
 }

@@ -14,6 +14,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/mikelolasagasti/xz"
 )
 
 // maxWhole bounds a file that is kept in memory: a boot image, or what is downloaded to U-Boot's buffer.
@@ -24,6 +27,9 @@ const maxWhole = 1 << 30
 // A path may lead through archives and compressed files: "dir.zip/inside", "x.tar/inside", "image.gz/*" (libuuu/buffer.cpp); "*" is
 // the one thing in a compressed file. What it is they tell by their first bytes, not by their names.
 type files struct{ dir string }
+
+// maxWindow bounds what a compressed file may make its reader keep.
+const maxWindow = 128 << 20
 
 // path is a name as it is to be opened.
 func (f files) path(name string) string {
@@ -155,12 +161,19 @@ func unpack(c *content, inside string) (*content, error) {
 		r, err = gzip.NewReader(b)
 	case bytes.HasPrefix(head, []byte("BZh")):
 		r = bzip2.NewReader(b)
-	case bytes.HasPrefix(head, []byte("\x28\xb5\x2f\xfd")), bytes.HasPrefix(head, []byte("\xfd7zXZ\x00")), bytes.HasPrefix(head, []byte("\x04\x22\x4d\x18")):
-		return nil, errors.New("zstd, xz and lz4 are expanded by flash -raw2sparse only: expand it first")
+	case bytes.HasPrefix(head, []byte("\x28\xb5\x2f\xfd")):
+		var d *zstd.Decoder
+		if d, err = zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow)); err == nil {
+			r = d
+			done := c.close
+			c.close = func() error { d.Close(); return done() }
+		}
+	case bytes.HasPrefix(head, []byte("\xfd7zXZ\x00")):
+		r, err = xz.NewReader(b, maxWindow)
 	case len(head) == 512 && head[510] == 0x55 && head[511] == 0xaa:
 		return nil, errors.New("it looks like the image of a card: files in its FAT partition are not taken, mount it and name them there")
 	default:
-		return nil, fmt.Errorf("nothing that has a %s in it is known: neither zip, tar, gzip nor bzip2", inside)
+		return nil, fmt.Errorf("nothing that has a %s in it is known: neither zip, tar, gzip, bzip2, zstd nor xz", inside)
 	}
 	if err != nil {
 		return nil, err

@@ -55,7 +55,13 @@ func zippedFile(t *testing.T, files map[string][]byte) []byte {
 	return out.Bytes()
 }
 
-// bzip2 of "hello\n".
+// "hello\n", compressed.
+const (
+	zst  = "\x28\xb5\x2f\xfd\x04\x58\x31\x00\x00\x68\x65\x6c\x6c\x6f\x0a\x53\x88\xbd\x91"
+	xzed = "\xfd\x37\x7a\x58\x5a\x00\x00\x04\xe6\xd6\xb4\x46\x02\x00\x21\x01\x16\x00\x00\x00\x74\x2f\xe5\xa3\x01\x00\x05\x68\x65\x6c\x6c\x6f\x0a\x00\x00\x00\xa5\x60\x97\xf1\x94\xf6\xfd\xe0\x00\x01\x1e\x06\xc1\x2f\xa4\x1d\x1f\xb6\xf3\x7d\x01\x00\x00\x00\x00\x04\x59\x5a"
+)
+
+// bzip2 of the same.
 const bz2 = "BZh91AY&SY\xc1\xc0\x80\xe2\x00\x00\x01\x41\x00\x00\x10\x02\x44\xa0\x00\x30\xcd\x00\xc3\x46\x29\x97\x17\x72\x45\x38\x50\x90\xc1\xc0\x80\xe2"
 
 func TestPaths(t *testing.T) {
@@ -65,8 +71,8 @@ func TestPaths(t *testing.T) {
 		"plain": hello, "x.gz": gzipped(t, hello), "x.bz2": []byte(bz2), "x.tar.gz": gzipped(t, tarred(t, map[string][]byte{"./d/f": hello})),
 		"x.tar": tarred(t, map[string][]byte{"d/f": hello, "y.gz": gzipped(t, hello)}),
 		"x.zip": zippedFile(t, map[string][]byte{"d/f": hello, "y.gz": gzipped(t, hello)}),
-		"x.zst": []byte("\x28\xb5\x2f\xfd........"),
-		"card":  append(make([]byte, 510), 0x55, 0xaa, 0),
+		"x.zst": []byte(zst), "x.xz": []byte(xzed),
+		"card": append(make([]byte, 510), 0x55, 0xaa, 0),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
 			t.Fatal(err)
@@ -77,11 +83,11 @@ func TestPaths(t *testing.T) {
 		err      string
 		missing  bool
 	}{
-		{name: "plain"}, {name: "x.gz/*"}, {name: "x.bz2/*"}, {name: "x.tar.gz/*/d/f"}, {name: "x.tar/d/f"}, {name: "x.tar/y.gz/*"},
+		{name: "plain"}, {name: "x.gz/*"}, {name: "x.bz2/*"}, {name: "x.zst/*"}, {name: "x.xz/*"}, {name: "x.tar.gz/*/d/f"}, {name: "x.tar/d/f"}, {name: "x.tar/y.gz/*"},
 		{name: "x.zip/d/f"}, {name: "x.zip/y.gz/*"}, {at: "x.zip", name: "d/f"}, {at: "x.zip/d", name: "f"}, {at: "x.zip", name: filepath.Join(dir, "plain")},
 		{name: "no", missing: true}, {name: "no/way", missing: true}, {name: "x.zip/no", missing: true}, {name: "x.tar/no", missing: true},
-		{name: "x.gz/hello", err: "contents are called *"}, {name: "plain/*", err: "neither zip, tar, gzip nor bzip2"},
-		{name: "x.zst/*", err: "flash -raw2sparse only"}, {name: "card/f", err: "image of a card"}, {name: ".", err: "is a directory"},
+		{name: "x.gz/hello", err: "contents are called *"}, {name: "plain/*", err: "neither zip, tar, gzip, bzip2, zstd nor xz"},
+		{name: "card/f", err: "image of a card"}, {name: ".", err: "is a directory"},
 		{name: "http://localhost/x", err: "addresses of the network"},
 	} {
 		b, err := files{filepath.Join(dir, tc.at)}.read(tc.name, 100)
@@ -158,6 +164,36 @@ func TestLoad(t *testing.T) {
 		}
 		if got := s.Lines[0].cmd.sends(s)[0]; !strings.HasPrefix(got, tc.want) {
 			t.Errorf("%s %q: %q, want %q", tc.name, tc.args, got, tc.want)
+		}
+	}
+}
+
+// Of the image of a card only the boot loader is read, however large it is.
+func TestCard(t *testing.T) {
+	dir := t.TempDir()
+	card := make([]byte, 1<<20)
+	card[510], card[511] = 0x55, 0xaa
+	loader := strings.Repeat("loader", 1000)
+	copy(card[0x8000:], loader+"UUUBURNXXOEUZX7+A-XY5601QQWWZ6000END")
+	path := filepath.Join(dir, "card.wic")
+	if err := os.WriteFile(path, card, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, 1<<40); err != nil {
+		t.Skip(err)
+	}
+	for line, want := range map[string]string{
+		"SDPS: boot -scanterm -f card.wic -scanlimited 0x800000":        "stream of 6000 bytes",
+		"FB: flash -scanterm -scanlimited 0x800000 bootloader card.wic": "getvar:max-download-size download:00001770 and the bytes of the boot loader in card.wic flash:bootloader",
+		"FB: flash -scanterm -scanlimited 0x8000 bootloader card.wic":   "getvar:max-download-size nothing: firmware \"file\" (card.wic): it is the image of a card, and no tag (UUUBURN...) in it ends a boot loader flash:bootloader",
+		"FB: flash -raw2sparse all card.wic":                            "getvar:max-download-size for each piece: download: of Android sparse images of card.wic, of what its block map maps, if it has one flash:all",
+	} {
+		s, err := parse("test", line, nil, files{dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(s.Lines[0].cmd.sends(s), " "); got != want {
+			t.Errorf("%s\ngot  %s\nwant %s", line, got, want)
 		}
 	}
 }

@@ -13,36 +13,19 @@ import (
 	"snag/flash/fastboot"
 )
 
-// FlashImage is an image that U-Boot is to get in pieces.
-type FlashImage struct {
-	Partition string
-	Path      string // a file, or a URL; compressed or not
-	// Sparse says that it is a raw image, of which Android sparse images are to be made (-raw2sparse). Else it is a sparse image that is
-	// larger than U-Boot's buffer.
-	Sparse bool
-	NoBmap bool   // no block map is to be used
-	Bmap   string // the block map's file; empty: the one beside the image, if there is any
-	// Piece is how large the sparse images may be; 0: as U-Boot's buffer.
-	Piece int64
-	// Patience is how long U-Boot may take for a piece; 0: what its size lets expect.
-	Patience time.Duration
-}
-
-// Flasher writes an image in pieces, none larger than the device's buffer. progress is told how many bytes of how many were sent; total may be -1.
-type Flasher func(ctx context.Context, c *fastboot.Client, im FlashImage, progress func(done, total int64)) error
-
-// errNoFlasher is a build that cannot do it.
-var errNoFlasher = errors.New("this snag cannot cut images into pieces")
-
 // sparseMagic begins an Android sparse image (AOSP, system/core/libsparse/sparse_format.h).
 const sparseMagic = "\x3a\xff\x26\xed"
 
 // flash is "flash".
 type flash struct {
-	image   FlashImage // but for its path
-	file    string
-	burnTag bool // of the image of a card only the boot loader is meant
-	limit   uint64
+	partition string
+	file      word
+	sparse    bool   // the file is to be made Android sparse images of (-raw2sparse)
+	noBmap    bool   // all of it, whatever a block map says
+	bmap      word   // the block map's file; none: the one beside the image, if there is any
+	piece     int64  // how large these images may be; 0: as uuu's
+	burnTag   bool   // of the image of a card only the boot loader is meant
+	limit     uint64 // and its tag is looked for up to here
 }
 
 // flashCommand parses "flash [OPTIONS] PARTITION FILE". uuu wants the options in one order only.
@@ -56,24 +39,26 @@ func (s *Script) flashCommand(w word, text string) (command, error) {
 	if err := o.words(2, 2, "a partition and a file"); err != nil {
 		return nil, err
 	}
-	c := flash{file: o.rest[1].text, burnTag: o.has("-scanterm")}
-	c.image = FlashImage{Partition: o.rest[0].text, Sparse: o.has("-raw2sparse"), NoBmap: o.has("-no-bmap")}
+	c := flash{partition: o.rest[0].text, file: o.rest[1], sparse: o.has("-raw2sparse"), noBmap: o.has("-no-bmap"), burnTag: o.has("-scanterm")}
 	for _, name := range []string{"-bmap", "-no-bmap"} {
-		if o.has(name) && !c.image.Sparse {
+		if o.has(name) && !c.sparse {
 			return nil, o.given[name].errorf("%s: expected -raw2sparse too", name)
 		}
 	}
-	if o.has("-bmap") && c.image.NoBmap {
+	if o.has("-bmap") && c.noBmap {
 		return nil, o.given["-bmap"].errorf("-bmap and -no-bmap")
 	}
-	if c.burnTag && c.image.Sparse {
+	if c.burnTag && c.sparse {
 		return nil, o.given["-scanterm"].errorf("-scanterm and -raw2sparse: either the boot loader or the whole image")
 	}
 	piece, err := o.number("-S", 40, 0)
 	if err != nil {
 		return nil, err
 	}
-	c.image.Piece = int64(piece)
+	if w, ok := o.value["-S"]; ok && piece < minPiece {
+		return nil, w.errorf("-S %d: expected %d or more", piece, minPiece)
+	}
+	c.piece = int64(piece)
 	if c.limit, err = o.number("-scanlimited", 63, 0); err != nil {
 		return nil, err
 	}
@@ -81,48 +66,45 @@ func (s *Script) flashCommand(w word, text string) (command, error) {
 		if err := s.files.check(b); err != nil {
 			return nil, err
 		}
-		c.image.Bmap = s.files.path(b.text)
+		if _, inside, err := split(s.files.path(b.text)); err != nil || inside != "" {
+			return nil, b.errorf("%s: a block map in an archive is not taken: unpack it", b.text)
+		}
+		c.bmap = b
 	}
-	c.image.Path = s.files.path(strings.TrimSuffix(c.file, "/*"))
-	if !c.image.Sparse {
-		return c, s.files.check(o.rest[1])
-	}
-	if isURL(c.file) {
+	if c.sparse && isURL(c.file.text) {
 		return c, nil
 	}
-	plain := o.rest[1]
-	plain.text = strings.TrimSuffix(plain.text, "/*")
-	return c, s.files.check(plain)
+	return c, s.files.check(c.file)
 }
 
 func (c flash) sends(s *Script) []string {
 	out := []string{"getvar:max-download-size"}
 	switch {
-	case c.image.Sparse:
-		what := "Android sparse images of " + c.file
+	case c.sparse:
+		what := "Android sparse images of " + c.file.text
 		switch {
-		case c.image.NoBmap:
+		case c.noBmap:
 			what += ", whole"
-		case c.image.Bmap != "":
-			what += ", of what " + c.image.Bmap + " maps"
+		case c.bmap.text != "":
+			what += ", of what " + c.bmap.text + " maps"
 		default:
 			what += ", of what its block map maps, if it has one"
 		}
-		if c.image.Piece > 0 {
-			what += fmt.Sprintf(", %d bytes at most", c.image.Piece)
+		if c.piece > 0 {
+			what += fmt.Sprintf(", %d bytes at most", c.piece)
 		}
 		out = append(out, "for each piece: download: of "+what)
 	case c.burnTag:
-		return append(out, c.tagged().tryReadText(s), "flash:"+c.image.Partition)
+		return append(out, c.tagged().tryReadText(s), "flash:"+c.partition)
 	default:
-		out = append(out, downloadText(s.size(c.file), c.file))
+		out = append(out, downloadText(s.size(c.file.text), c.file.text))
 	}
-	return append(out, "flash:"+c.image.Partition)
+	return append(out, "flash:"+c.partition)
 }
 
 // tagged is the boot loader in the image of a card.
 func (c flash) tagged() source {
-	return source{file: word{text: c.file}, burnTag: true, limit: c.limit}
+	return source{file: c.file, burnTag: true, limit: c.limit}
 }
 
 func (src source) tryReadText(s *Script) string {
@@ -142,21 +124,21 @@ func (c flash) run(ctx context.Context, x *session) error {
 	if err != nil {
 		return err
 	}
-	if c.image.Sparse {
-		return c.inPieces(ctx, x, client)
+	if c.sparse {
+		return c.inPieces(ctx, x, client, limit)
 	}
 	if c.burnTag {
 		img, err := c.tagged().read(x.script)
 		if err != nil {
 			return err
 		}
-		done := x.begin(c.file, int64(len(img.Data)))
+		done := x.begin(c.file.text, int64(len(img.Data)))
 		if err := client.Download(ctx, bytes.NewReader(img.Data), int64(len(img.Data)), done.at); err != nil {
 			return err
 		}
 		return c.flashed(ctx, x, client, done)
 	}
-	f, err := x.script.files.open(c.file)
+	f, err := x.script.files.open(c.file.text)
 	if err != nil {
 		return err
 	}
@@ -176,17 +158,17 @@ func (c flash) run(ctx context.Context, x *session) error {
 		}
 		b, err := io.ReadAll(io.LimitReader(r, most+1))
 		if err != nil {
-			return fmt.Errorf("%s: %w", c.file, err)
+			return fmt.Errorf("%s: %w", c.file.text, err)
 		}
 		r, size = bytes.NewReader(b), int64(len(b))
 	}
 	switch {
-	case isSparse && (size < 0 || limit > 0 && size > limit || c.image.Piece > 0 && size > c.image.Piece):
-		return c.inPieces(ctx, x, client)
+	case isSparse && (size < 0 || limit > 0 && size > limit || c.piece > 0 && size > c.piece):
+		return c.inPieces(ctx, x, client, limit)
 	case limit > 0 && size > limit:
-		return fmt.Errorf("%s has more than the %d bytes that U-Boot takes at a time, and is no Android sparse image: use flash -raw2sparse", c.file, limit)
+		return fmt.Errorf("%s has more than the %d bytes that U-Boot takes at a time, and is no Android sparse image: use flash -raw2sparse", c.file.text, limit)
 	}
-	done := x.begin(c.file, size)
+	done := x.begin(c.file.text, size)
 	if err := client.Download(ctx, r, size, done.at); err != nil {
 		return err
 	}
@@ -195,26 +177,7 @@ func (c flash) run(ctx context.Context, x *session) error {
 
 // flashed has U-Boot write what was downloaded.
 func (c flash) flashed(ctx context.Context, x *session, client *fastboot.Client, done *transfer) error {
-	if err := client.Flash(ctx, c.image.Partition, x.line.Timeout); err != nil {
-		return err
-	}
-	done.end()
-	return nil
-}
-
-// inPieces leaves an image to the Flasher.
-func (c flash) inPieces(ctx context.Context, x *session, client *fastboot.Client) error {
-	if x.Flash == nil {
-		return fmt.Errorf("%s: %w", c.file, errNoFlasher)
-	}
-	im := c.image
-	im.Patience = x.line.Timeout
-	done := x.begin(c.file, max(x.script.size(c.file), 0))
-	err := x.Flash(ctx, client, im, func(n, total int64) {
-		done.total = max(total, n)
-		done.at(n)
-	})
-	if err != nil {
+	if err := client.Flash(ctx, c.partition, x.line.Timeout); err != nil {
 		return err
 	}
 	done.end()

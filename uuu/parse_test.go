@@ -102,7 +102,7 @@ func TestLines(t *testing.T) {
 		"SDPS 0s stream of 20 bytes",
 		`FB 0s UCmd:setenv  x  "a  b"`,
 		"FB 1m0s getvar:max-download-size; download:00000015 and the bytes of image.wic; flash:all",
-		"FB 5ms getvar:max-download-size; for each piece: download: of Android sparse images of image.wic, of what " + s.files.path("image.wic.bmap") + " maps, 1048576 bytes at most; flash:all",
+		"FB 5ms getvar:max-download-size; for each piece: download: of Android sparse images of image.wic, of what image.wic.bmap maps, 1048576 bytes at most; flash:all",
 		"SDP 0s nothing: it has no IVT (no IVT (d1 00 20 40 or 41) in 26 bytes from 0x0 on)",
 		"FB 0s nothing: the script ends here",
 	}

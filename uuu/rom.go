@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"snag/event"
 	"snag/firmware"
@@ -13,8 +14,34 @@ import (
 
 // The commands of boot ROMs and of SPL (libuuu/sdp.cpp, sdps.cpp).
 
-// maxBoot bounds a file for a ROM or an SPL.
-const maxBoot = 256 << 20
+// maxBoot bounds a file for a ROM or an SPL. Of the image of a card no more than maxArea is looked at: boot loaders stand before the first
+// partition.
+const (
+	maxBoot = 256 << 20
+	maxArea = 64 << 20
+)
+
+// isCard tells the image of a card, by the signature of its partition table (UEFI 2.10, 5.2.1).
+func isCard(b []byte) bool { return len(b) >= 512 && b[510] == 0x55 && b[511] == 0xaa }
+
+// readBoot reads a file for a ROM or an SPL.
+func (f files) readBoot(name string) ([]byte, error) {
+	c, err := f.open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	b, err := io.ReadAll(io.LimitReader(c, maxArea))
+	if err == nil && len(b) == maxArea && !isCard(b) {
+		var rest []byte
+		rest, err = io.ReadAll(io.LimitReader(c, maxBoot-maxArea+1))
+		b = append(b, rest...)
+	}
+	if err == nil && len(b) > maxBoot {
+		err = fmt.Errorf("more than %d bytes", maxBoot)
+	}
+	return b, err
+}
 
 // source is a file that ROM or SPL is given, or a part of it.
 type source struct {
@@ -57,7 +84,7 @@ func (s *Script) source(o *options) (source, error) {
 // read reads the part that is meant.
 func (src source) read(s *Script) (socs.Image, error) {
 	img := socs.Image{Path: src.file.text}
-	data, err := s.files.read(src.file.text, maxBoot)
+	data, err := s.files.readBoot(src.file.text)
 	if err != nil {
 		return img, &socs.FirmwareError{Slot: "file", Path: src.file.text, Err: err}
 	}
@@ -65,7 +92,7 @@ func (src source) read(s *Script) (socs.Image, error) {
 		return img, &socs.FirmwareError{Slot: "file", Path: src.file.text, Err: fmt.Errorf(format, args...), Hint: hint}
 	}
 	// Only in an image of a card; a boot loader itself is taken as it is, as by uuu.
-	if src.burnTag && len(data) >= 512 && data[510] == 0x55 && data[511] == 0xaa {
+	if src.burnTag && isCard(data) {
 		head := data
 		if src.limit > 0 {
 			head = data[:min(uint64(len(data)), src.limit)]

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"snag/event"
-	client "snag/flash/fastboot"
+	"snag/flash/image"
 	"snag/recovery"
 	"snag/sim/fastboot"
 	"snag/sim/imx"
@@ -36,7 +36,6 @@ type trial struct {
 	never bool // U-Boot shows nothing
 	shell bool
 	env   map[string]string
-	flash uuu.Flasher
 	wait  time.Duration
 }
 
@@ -121,7 +120,7 @@ func (tr trial) run(t *testing.T, script *uuu.Script) *outcome {
 	o := &outcome{}
 	var mu sync.Mutex
 	opt := recovery.Options{
-		Backend: uuu.Backend{Script: script, Shell: tr.shell, Flash: tr.flash, Getenv: func(n string) string { return tr.env[n] }},
+		Backend: uuu.Backend{Script: script, Shell: tr.shell, Getenv: func(n string) string { return tr.env[n] }},
 		USB:     host, Port: port, Timeout: time.Hour, Wait: tr.wait,
 		Emit: func(e event.Event) {
 			mu.Lock()
@@ -207,19 +206,26 @@ func nxp(faults ...fastboot.Fault) fastboot.Config {
 	return fastboot.Config{Partitions: map[string]int{"all": 64 << 20, "bootloader": 8 << 20}, Faults: faults}
 }
 
-// whole is a Flasher that sends an image as it is.
-func whole(t *testing.T, got *[]uuu.FlashImage) uuu.Flasher {
-	return func(ctx context.Context, c *client.Client, im uuu.FlashImage, progress func(done, total int64)) error {
-		*got = append(*got, im)
-		b, err := os.ReadFile(im.Path)
-		if err != nil {
-			return err
-		}
-		if err := c.Download(ctx, bytes.NewReader(b), int64(len(b)), func(n int64) { progress(n, int64(len(b))) }); err != nil {
-			return err
-		}
-		return c.Flash(ctx, im.Partition, im.Patience)
+// mapped makes the image one of 4 MiB with holes, and a block map of it.
+func mapped(t *testing.T, dir string) {
+	t.Helper()
+	path := filepath.Join(dir, "image.wic")
+	if err := os.Truncate(path, 4<<20); err != nil {
+		t.Fatal(err)
 	}
+	im, err := image.Open(t.Context(), path, image.Options{NoBmap: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := image.CreateMap(t.Context(), im, image.MapOptions{Zeros: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, dir, "image.wic.bmap", b)
 }
 
 // The scripts run as they are, from the ROM to "FB: done".
@@ -230,7 +236,7 @@ func TestScripts(t *testing.T) {
 	}{
 		{"emmc_bmap", []string{
 			"UCmd:setenv fastboot_dev mmc", "UCmd:setenv mmcdev ${emmc_dev}", "UCmd:mmc dev ${emmc_dev}",
-			"getvar:max-download-size", "download:000dbba0", "flash:all",
+			"getvar:max-download-size", "getvar:logical-block-size", "download:000d", "flash:all",
 			"getvar:max-download-size", "download:", "flash:bootloader",
 			"UCmd:if env exists emmc_ack; then ; else setenv emmc_ack 0; fi;", "UCmd:mmc partconf ${emmc_dev} ${emmc_ack} 1 0",
 		}},
@@ -241,6 +247,7 @@ func TestScripts(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				dir := files(t, "imx8mp", imx.Config{})
+				mapped(t, dir)
 				text, err := os.ReadFile(filepath.Join("testdata", "scripts", tc.name+".uuu"))
 				if err != nil {
 					t.Fatal(err)
@@ -249,8 +256,7 @@ func TestScripts(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				var flashed []uuu.FlashImage
-				o := trial{model: "imx8mp", fb: nxp(), flash: whole(t, &flashed)}.run(t, s)
+				o := trial{model: "imx8mp", fb: nxp()}.run(t, s)
 				o.good(t)
 				got := o.sent()
 				for i, want := range tc.want {
@@ -264,10 +270,7 @@ func TestScripts(t *testing.T) {
 				if tc.name != "emmc_bmap" {
 					return
 				}
-				if len(flashed) != 1 || flashed[0].Bmap != filepath.Join(dir, "image.wic.bmap") || !flashed[0].Sparse || flashed[0].Partition != "all" {
-					t.Errorf("flashed %+v", flashed)
-				}
-				if o.fb.Partitions["all"].Bytes != 900_000 || o.fb.Partitions["bootloader"].Bytes == 0 {
+				if n := o.fb.Partitions["all"].Bytes; n < 900_000 || n > 910_000 || o.fb.Partitions["bootloader"].Bytes == 0 {
 					t.Errorf("%+v", o.fb.Partitions)
 				}
 			})
@@ -409,8 +412,8 @@ func TestFailures(t *testing.T) {
 			code: recovery.ExitBoard, want: []string{"test.uuu:2:", "flash:rootfs: the device answers FAIL: invalid partition or device"}},
 		{name: "too large", text: "FB: flash all image.wic\nFB: done", trial: trial{fb: fastboot.Config{Buffer: 100_000}},
 			code: recovery.ExitBoard, want: []string{"test.uuu:2:", "more than the 100000 bytes", "-raw2sparse"}},
-		{name: "nobody cuts images", text: "FB: flash -raw2sparse all image.wic\nFB: done", trial: trial{fb: nxp()},
-			code: recovery.ExitBoard, want: []string{"cannot cut images"}},
+		{name: "a broken block map", text: "FB: flash -raw2sparse -bmap image.wic.bmap all image.wic\nFB: done", trial: trial{fb: nxp()},
+			code: recovery.ExitBoard, want: []string{"test.uuu:2: FB: flash -raw2sparse", "image.wic.bmap"}},
 		{name: "unplugged", text: "FB: download -f image.wic\nFB: done", trial: trial{fb: nxp(fastboot.Fault{Kind: fastboot.Unplug, Stage: fastboot.StageGadget, At: 70_000})},
 			code: recovery.ExitBoard, want: []string{"test.uuu:2: FB: download", "cable"}},
 		{name: "silent", text: "FB[-t 3000]: ucmd sleep 5\nFB: done", trial: trial{fb: nxp(fastboot.Fault{Kind: fastboot.Mute, Stage: fastboot.StageGadget, Command: "UCmd"})},
