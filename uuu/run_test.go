@@ -20,6 +20,7 @@ import (
 	"snag/sim/fastboot"
 	"snag/sim/imx"
 	"snag/sim/inproc"
+	"snag/sim/virtual"
 	"snag/usb"
 	"snag/uuu"
 )
@@ -101,7 +102,7 @@ func (tr trial) run(t *testing.T, script *uuu.Script) *outcome {
 				}
 			})
 			<-board.Settled()
-			if board.Report().Outcome != imx.Booted || tr.never {
+			if board.Report().Outcome != virtual.Booted || tr.never {
 				power.Wait()
 				return
 			}
@@ -297,7 +298,7 @@ func TestSPL(t *testing.T) {
 				}
 				o := trial{model: tc.model, imx: cfg, never: true}.run(t, s)
 				o.good(t)
-				if o.imx.Outcome != imx.Booted {
+				if o.imx.Outcome != virtual.Booted {
 					t.Errorf("the board is %s: %s\n%s", o.imx.Outcome, o.imx.Error, o.texts())
 				}
 			})
@@ -330,7 +331,7 @@ func TestSteps(t *testing.T) {
 				dir := files(t, tc.model, cfg)
 				o := trial{model: tc.model, imx: cfg, never: true}.run(t, load(t, dir, tc.text))
 				o.good(t)
-				if o.imx.Outcome != imx.Booted || !strings.Contains(o.texts(), tc.want) {
+				if o.imx.Outcome != virtual.Booted || !strings.Contains(o.texts(), tc.want) {
 					t.Errorf("the board is %s: %s\n%s", o.imx.Outcome, o.imx.Error, o.texts())
 				}
 			})

@@ -65,8 +65,8 @@ func (t *Target) explain(ctx context.Context, err error) error {
 	return &socs.BoardError{Stage: t.name, Err: err, Hint: hintFor(err, t.name == stageROM)}
 }
 
-// tell emits what was found out about a file, and says why it is refused.
-func (t *Target) tell(findings []socs.Finding, path string, err error) error {
+// tell emits what was found out about a file.
+func (t *Target) tell(findings []socs.Finding) {
 	for _, f := range findings {
 		if f.Warning {
 			t.r.board.Emit(t.name, event.Warning{Text: f.Text})
@@ -74,14 +74,6 @@ func (t *Target) tell(findings []socs.Finding, path string, err error) error {
 			t.r.board.Emit(t.name, event.Note{Text: f.Text})
 		}
 	}
-	if _, ok := errors.AsType[*socs.FirmwareError](err); ok || err == nil {
-		return err
-	}
-	e := &socs.FirmwareError{Slot: "boot image", Path: path, Err: err}
-	if r, ok := errors.AsType[*refusal](err); ok {
-		e.Hint = r.hint
-	}
-	return e
 }
 
 // Stream pushes a file to a ROM that takes streams: all of it, or the part that the ROM wants. more tells whether an SPL in
@@ -91,7 +83,7 @@ func (t *Target) Stream(ctx context.Context, img socs.Image) (more bool, err err
 		return false, t.explain(ctx, errors.New("the device takes no stream"))
 	}
 	c, p, err := check(socs.Model{Name: fields(t.r.models)[0]}, socs.Firmware{slotFlash: img})
-	if err := t.tell(c.findings, img.Path, err); err != nil {
+	if t.tell(c.Findings); err != nil {
 		return false, err
 	}
 	t.r.plan = p
@@ -111,7 +103,7 @@ func (t *Target) Boot(ctx context.Context, img socs.Image, opt BootOptions) (mor
 	if err := t.rom(); err != nil {
 		return false, t.explain(ctx, err)
 	}
-	c := &checker{chip: t.r.chip, sent: make(socs.Firmware)}
+	c := &checker{chip: t.r.chip, Checked: socs.Checked{Sent: make(socs.Firmware)}}
 	img.Data = c.boot(slotFlash, img.Data)
 	slot := slotSPL
 	if v, err := firmware.FindIVT(img.Data, 0); err == nil {
@@ -121,8 +113,9 @@ func (t *Target) Boot(ctx context.Context, img socs.Image, opt BootOptions) (mor
 	}
 	p := &plan{}
 	_, err = c.vectored(p, slot, img)
-	if err := t.tell(c.findings, img.Path, err); err != nil {
-		return false, err
+	c.Take("boot", img, err)
+	if t.tell(c.Findings); err != nil {
+		return false, errors.Join(c.Errs...)
 	}
 	chip := *t.r.chip
 	if opt.DCDAddr != 0 {
@@ -208,7 +201,7 @@ func (t *Target) JumpImage(ctx context.Context, v *firmware.IVT, data []byte, cl
 	}
 	image, addr, err := v.Image(data)
 	if err != nil {
-		return t.tell(nil, "", err)
+		return &socs.FirmwareError{Slot: "boot", Err: err}
 	}
 	switch {
 	case !t.r.clear && !clear:
