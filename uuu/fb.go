@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -272,6 +273,9 @@ func downloadText(n int64, what string) string {
 
 // size is a file's; -1 if only its end will tell.
 func (s *Script) size(name string) int64 {
+	if info, err := os.Stat(s.files.path(name)); err == nil && !info.Mode().IsRegular() {
+		return -1
+	}
 	c, err := s.files.open(name)
 	if err != nil {
 		return -1

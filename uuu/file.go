@@ -236,8 +236,13 @@ func (f files) read(name string, limit int64) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// check opens a file for a look.
+// check opens a file for a look. A pipe or device is not opened before it is needed.
 func (f files) check(w word) error {
+	if file, inside, err := split(f.path(w.text)); err == nil && inside == "" {
+		if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() {
+			return nil
+		}
+	}
 	c, err := f.open(w.text)
 	if err != nil {
 		return &columnError{w.col, err}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"snag/event"
 	"snag/firmware"
@@ -118,6 +119,9 @@ func (src source) read(s *Script) (socs.Image, error) {
 
 // tryRead is read for a dry run.
 func (src source) tryRead(s *Script, tell func(img socs.Image) []string) []string {
+	if info, err := os.Stat(s.files.path(src.file.text)); err == nil && !info.Mode().IsRegular() {
+		return []string{"what " + src.file.text + " has, which is no file"}
+	}
 	img, err := src.read(s)
 	if err != nil {
 		return []string{"nothing: " + err.Error()}

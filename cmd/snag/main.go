@@ -1,7 +1,7 @@
 // Command snag brings dead embedded boards back over USB.
 //
 // This package is the command line only: a file per subcommand, flags in, calls out. What the
-// commands do lives in recovery, firmware/inspect, internal/setup, internal/config and sim.
+// commands do lives in recovery, uuu, firmware/inspect, internal/setup, internal/config and sim.
 package main
 
 import (
