@@ -165,6 +165,10 @@ FB: flash x _image
 	if err == nil || !strings.HasPrefix(err.Error(), `test.uuu:1:18: "now"`) {
 		t.Error(err)
 	}
+	_, err = parseIn(t, "FB: flash _p _i", &arguments{map[string]string{"_i": "missing", "_p": "bootloader"}})
+	if err == nil || !strings.HasPrefix(err.Error(), `test.uuu:1:14: stat `) {
+		t.Error(err)
+	}
 	_, err = parseIn(t, "FB: flash all _i", &arguments{map[string]string{"_i": "missing image.wic"}})
 	if err == nil || !strings.HasPrefix(err.Error(), `test.uuu:1:15: stat `) {
 		t.Error(err)

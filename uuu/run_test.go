@@ -366,6 +366,8 @@ func TestFastboot(t *testing.T) {
 			"download:0005bb3c", "UCmd:mmc write ${fastboot_buffer} 0x402 0x2de", "continue"}},
 		{name: "write through a small buffer", text: "FB: write -f image.wic -format \"nvme write $a @off @size\"\nFB: done", fb: fastboot.Config{Buffer: 0x90100}, want: []string{
 			"getvar:max-download-size", "download:00090000", "UCmd:nvme write $a 0x0 0x480", "download:0004bba0", "UCmd:nvme write $a 0x480 0x25e"}},
+		{name: "a slow medium", text: "FB[-t 5000]: flash -raw2sparse -no-bmap all image.wic\nFB: done", fb: fastboot.Config{Partitions: nxp().Partitions, Work: 25 * time.Second},
+			want: []string{"getvar:max-download-size", "getvar:logical-block-size", "download:000d", "flash:all"}},
 		{name: "crc", text: "FB: crc -f image.wic -each 0x80000\nFB: done", want: []string{"getvar:max-download-size",
 			"UCmd:mmc read $loadaddr 0x0 0x400", "UCmd:crc32 -v $loadaddr 0x80000 ", "UCmd:mmc read $loadaddr 0x400 0x2de", "UCmd:crc32 -v $loadaddr 0x5bba0 "}},
 		{name: "logical partitions", text: "FB: create-logical-partition x 0x1000\nFB: done", want: []string{"create-logical-partition:x:00001000"}},
