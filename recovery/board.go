@@ -137,7 +137,7 @@ func (b *board) open(ctx context.Context) error {
 	if err := open(ctx); err != nil {
 		return err
 	}
-	b.Emit("", event.Waiting{For: b.awaited(), Deadline: b.opt.Timeout})
+	b.Emit("", event.Waiting{For: b.awaited(), Deadline: b.boardPatience()})
 	if b.opt.OnWait != "" {
 		env := append(os.Environ(), "SNAG_PORT="+b.name(), "SNAG_SOC="+b.opt.Model.Name)
 		b.onWait.Go(func() { b.runOnWait(ctx, env) })
@@ -211,11 +211,15 @@ func (b *board) awaited() string {
 }
 
 func idList(lists ...[]socs.Identity) string {
+	const most = 10
 	var s []string
 	for _, i := range slices.Concat(lists...) {
 		if id := i.ID.String(); !slices.Contains(s, id) {
 			s = append(s, id)
 		}
+	}
+	if n := len(s); n > most {
+		return fmt.Sprintf("%s and %d others", strings.Join(s[:most-1], ", "), n-most+1)
 	}
 	return strings.Join(s, ", ")
 }
@@ -248,6 +252,8 @@ func (b *board) nextPatience() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
+	case !b.seen && b.opt.Wait > 0:
+		return b.opt.Wait
 	case !b.seen:
 		return b.opt.Timeout + time.Second // the overall timeout decides
 	case !b.stageDone.IsZero():
@@ -256,11 +262,22 @@ func (b *board) nextPatience() time.Duration {
 	return comeBack
 }
 
+// boardPatience is how long the board may take to appear.
+func (b *board) boardPatience() time.Duration {
+	if b.opt.Wait > 0 {
+		return min(b.opt.Wait, b.opt.Timeout)
+	}
+	return b.opt.Timeout
+}
+
 // awayError explains why no next stage came. found is what was there instead, and hint what to do if
 // the stage before was complete.
 func (b *board) awayError(ctx context.Context, found, hint string) error {
 	if !errors.Is(context.Cause(ctx), errAway) {
 		return context.Cause(ctx)
+	}
+	if !b.seen {
+		return b.noBoard(nil)
 	}
 	if b.stageDone.IsZero() {
 		return &socs.BoardError{Stage: b.stage, Err: fmt.Errorf("the board left port %s and did not come back within %s", b.port, comeBack),
@@ -297,7 +314,7 @@ func pick(list []candidate) (int, error) {
 
 // noBoard explains a wait that nothing ended. err is what the backend says of it.
 func (b *board) noBoard(err error) error {
-	e := &NoBoardError{For: b.waiting, After: b.opt.Timeout}
+	e := &NoBoardError{For: b.waiting, After: b.boardPatience()}
 	if stuck, ok := errors.AsType[*socs.BoardError](err); ok {
 		e.Found, e.Hint = stuck.Err.Error(), stuck.Hint
 		return e

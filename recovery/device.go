@@ -219,7 +219,11 @@ func (b *board) noDevice(e *NoBoardError) {
 	devices, _ := b.opt.USB.Devices()
 	for _, d := range devices {
 		if b.port != "" && b.here(d) {
-			e.Found = fmt.Sprintf("on port %s is %s (%s), which is no boot ROM of a %s", d.Port, d.ID, d.Product, b.opt.Model.Name)
+			what := "no boot ROM of a " + b.opt.Model.Name
+			if b.opt.Model.Name == "" { // a uuu script's
+				what = "none of these"
+			}
+			e.Found = fmt.Sprintf("on port %s is %s (%s), which is %s", d.Port, d.ID, d.Product, what)
 		} else if err := b.otherModel(d); err != nil && b.port == "" {
 			e.Found = err.Error()
 		}

@@ -64,7 +64,10 @@ func (e *Error) Error() string {
 	if e.Stage != "" {
 		b.WriteString(", stage " + e.Stage)
 	}
-	return b.String() + ": " + e.Err.Error()
+	if b.Len() == 0 {
+		return e.Err.Error()
+	}
+	return strings.TrimLeft(b.String(), ", ") + ": " + e.Err.Error()
 }
 
 func (e *Error) Unwrap() error { return e.Err }

@@ -41,6 +41,7 @@ type Options struct {
 
 	NetNS   string        // look for interfaces in this named network namespace (root only)
 	Timeout time.Duration // for all of it; DefaultTimeout if zero
+	Wait    time.Duration // until the board appears; as long as Timeout if zero
 	OnWait  string        // shell command to run when the board is awaited
 	Expect  usb.ID        // after the last stage wait for this device on the port, if not zero
 

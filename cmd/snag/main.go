@@ -1,7 +1,7 @@
 // Command snag brings dead embedded boards back over USB.
 //
 // This package is the command line only: a file per subcommand, flags in, calls out. What the
-// commands do lives in recovery, firmware/inspect, internal/setup, internal/config and sim.
+// commands do lives in recovery, uuu, firmware/inspect, internal/setup, internal/config and sim.
 package main
 
 import (
@@ -55,7 +55,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	var shown *shownError
 	if !errors.As(err, &shown) {
-		if cmd.Name() == "recover" && slices.Contains(args, "--json") {
+		if (cmd.Name() == "recover" || cmd.Name() == "run") && slices.Contains(args, "--json") {
 			ui.NewJSON(stdout).Sink(event.Event{Time: time.Now(), Body: failed(err)})
 		}
 		fmt.Fprintf(stderr, "snag: %v\n", err)
@@ -158,7 +158,7 @@ setup, 5 firmware refused, 6 board or protocol error, 130 interrupted.`,
 		return &recovery.UsageError{Err: err, Hint: "see " + cmd.CommandPath() + " --help"}
 	})
 	root.AddCommand(
-		newRecover(), newInspect(), newList(), newTemplate(), newSetup(), newDoctor(), newUdev(),
+		newRecover(), newRun(), newInspect(), newList(), newTemplate(), newSetup(), newDoctor(), newUdev(),
 		newSim(), newVersion(), newMan(),
 	)
 	return root

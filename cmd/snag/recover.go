@@ -23,14 +23,27 @@ import (
 
 // recoverFlags are the flags of snag recover as they were typed.
 type recoverFlags struct {
-	soc                          string
-	files, entries               []string
-	usbPath, romUSB, splUSB      string
-	uart                         string
-	baud                         int
-	netns, onWait, expect, logTo string
-	timeout                      time.Duration
-	json, verbose                bool
+	soc                     string
+	files, entries          []string
+	usbPath, romUSB, splUSB string
+	uart                    string
+	baud                    int
+	netns, onWait, expect   string
+	timeout                 time.Duration
+	outputFlags
+}
+
+// outputFlags say how a recovery is shown.
+type outputFlags struct {
+	json, verbose bool
+	logTo         string
+}
+
+func (f *outputFlags) add(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.BoolVar(&f.json, "json", false, "print JSON lines (docs/json.md)")
+	fl.BoolVarP(&f.verbose, "verbose", "v", false, "print what snag does beneath the stages too")
+	fl.StringVar(&f.logTo, "log-file", "", "append a full log to this `file`")
 }
 
 func newRecover() *cobra.Command {
@@ -62,9 +75,7 @@ the one board of that SoC; several are an error that lists them.`,
 	fl.DurationVar(&f.timeout, "timeout", recovery.DefaultTimeout, "give up after this `time` in all")
 	fl.StringVar(&f.onWait, "on-wait", "", "shell `command` to run when the board is awaited: power relay, boot-mode switch")
 	fl.StringVar(&f.expect, "expect", "none", "wait for this `VID:PID` on the port after the last stage: proof that U-Boot runs")
-	fl.BoolVar(&f.json, "json", false, "print JSON lines (docs/json.md)")
-	fl.BoolVarP(&f.verbose, "verbose", "v", false, "print what snag does beneath the stages too")
-	fl.StringVar(&f.logTo, "log-file", "", "append a full log to this `file`")
+	f.outputFlags.add(cmd)
 	// What only a board on a USB port has.
 	for _, flag := range []string{"usb-path", "rom-usb", "spl-usb", "netns", "expect"} {
 		cmd.MarkFlagsMutuallyExclusive("uart", flag)
@@ -169,7 +180,7 @@ func lookup(soc string) (socs.Model, socs.Backend, error) {
 
 // display says where events go: to a terminal, as plain lines or as JSON, and to the log file. done
 // ends it.
-func (f *recoverFlags) display(stdout, stderr io.Writer) (emit event.Sink, log *slog.Logger, done func(), err error) {
+func (f *outputFlags) display(stdout, stderr io.Writer) (emit event.Sink, log *slog.Logger, done func(), err error) {
 	var d struct {
 		sink  event.Sink
 		close func() error

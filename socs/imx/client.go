@@ -2,6 +2,7 @@ package imx
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
@@ -150,12 +151,49 @@ func (s *sdp) writeFile(ctx context.Context, addr uint32, data []byte, acked fun
 	return err
 }
 
+// writeParts writes to memory by as many WRITE_FILE as it takes.
+func (s *sdp) writeParts(ctx context.Context, addr uint32, data []byte, acked func(int)) error {
+	const most = 0x200000 // of one; uuu and Snagboot split alike
+	for off := 0; off < len(data); off += most {
+		part := data[off:min(off+most, len(data))]
+		if err := s.writeFile(ctx, addr+uint32(off), part, func(n int) { acked(off + n) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // skipDCD keeps the ROM from executing the DCD again at the jump.
 func (s *sdp) skipDCD(ctx context.Context) error {
 	c := command{code: cmdSkipDCD}
 	w, err := s.perform(ctx, c, nil, nil)
 	if err == nil && w != wordSkipped {
 		err = s.wrong(c.String(), wordSkipped, w.hab(), hintAnswer)
+	}
+	return err
+}
+
+// readRegister reads a value of 8, 16 or 32 bits, little-endian in report 4.
+func (s *sdp) readRegister(ctx context.Context, addr uint32, width int) (uint32, error) {
+	c := command{code: cmdReadRegister, address: addr, width: uint8(width), count: uint32(width / 8)}
+	if err := s.send(ctx, c, nil, nil); err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	if err := s.awaitHAB(ctx, c); err != nil {
+		return 0, err
+	}
+	w, err := s.awaitWord(ctx, c, reportStatus)
+	return binary.LittleEndian.Uint32(w[:]) & uint32(1<<width-1), err
+}
+
+// writeRegister writes a value of 8, 16 or 32 bits.
+func (s *sdp) writeRegister(ctx context.Context, addr uint32, width int, value uint32) error {
+	c := command{code: cmdWriteRegister, address: addr, width: uint8(width), count: uint32(width / 8), value: value}
+	w, err := s.perform(ctx, c, nil, nil)
+	if err == nil && w != wordWritten {
+		err = s.wrong(c.String(), wordWritten, w.hab(), "the ROM refuses the address")
 	}
 	return err
 }

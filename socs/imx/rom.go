@@ -46,6 +46,20 @@ func (r *recovery) serveHID(ctx context.Context, stage *socs.Stage) error {
 
 // loadImage writes one image and starts it.
 func (r *recovery) loadImage(ctx context.Context, s *sdp, stage *socs.Stage, img image) error {
+	if err := r.writeImage(ctx, s, img); err != nil {
+		return err
+	}
+	if err := r.startImage(ctx, s, img); err != nil {
+		return err
+	}
+	if !img.plugin { // which is but a part of the stage
+		r.done(stage, stageROM, img.path, len(img.data))
+	}
+	return nil
+}
+
+// writeImage has an image's DCD executed, and writes it.
+func (r *recovery) writeImage(ctx context.Context, s *sdp, img image) error {
 	data := img.data
 	r.board.Emit(stageROM, event.StageBegun{File: img.path, Bytes: int64(len(data))})
 	if img.rawDCD != nil {
@@ -60,14 +74,15 @@ func (r *recovery) loadImage(ctx context.Context, s *sdp, stage *socs.Stage, img
 	if r.clear && img.ivt.DCD != 0 && (s.state != wordClosed || img.ivt.CSF == 0) {
 		data = clearDCD(data)
 	}
-	const most = 0x200000 // of one WRITE_FILE; uuu and Snagboot split alike
-	for off := 0; off < len(data); off += most {
-		part := data[off:min(off+most, len(data))]
-		if err := s.writeFile(ctx, img.addr+uint32(off), part, func(n int) { progress.at(off + n) }); err != nil {
-			return err
-		}
+	if err := s.writeParts(ctx, img.addr, data, progress.at); err != nil {
+		return err
 	}
 	progress.done()
+	return nil
+}
+
+// startImage starts an image that was written.
+func (r *recovery) startImage(ctx context.Context, s *sdp, img image) error {
 	if s.state == wordClosed && img.ivt.CSF == 0 {
 		r.board.Emit(stageROM, event.Warning{Text: "the part is closed (HAB enabled) and the image is not signed: expect it to be refused"})
 	}
@@ -76,13 +91,7 @@ func (r *recovery) loadImage(ctx context.Context, s *sdp, stage *socs.Stage, img
 			return err
 		}
 	}
-	if err := s.jump(ctx, img.addr); err != nil {
-		return err
-	}
-	if !img.plugin { // which is but a part of the stage
-		r.done(stage, stageROM, img.path, len(data))
-	}
-	return nil
+	return s.jump(ctx, img.addr)
 }
 
 // done tells that a stage has its file.

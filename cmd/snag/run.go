@@ -1,0 +1,151 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"snag/event"
+	"snag/recovery"
+	"snag/usb"
+	"snag/usb/usbfs"
+	"snag/uuu"
+)
+
+// runFlags are the flags of snag run as they were typed.
+type runFlags struct {
+	outputFlags
+	usbPath       string
+	timeout, wait time.Duration
+	env           []string
+	dryRun, show  bool
+	shell         bool
+}
+
+func newRun() *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "run SCRIPT|BUILT-IN [ARGUMENT...]",
+		Short: "Run a script of NXP's uuu",
+		Long: `Runs a script of NXP's uuu as it is: it starts the boot loader that the script names
+on a board that is in its boot ROM, and goes on with what its lines tell U-Boot.
+
+SCRIPT is a file, a directory or a zip archive with uuu.auto in it, or one of these:
+
+` + builtinHelp() + `
+or a single command ("snag run FB: ucmd version"), or a boot loader, which is only
+started. Flags stand before SCRIPT. What of the language is known: docs/uuu.md.`,
+		Example: `  snag run emmc_all flash.bin image.wic
+  snag run --dry-run vendor/uuu.auto
+  snag run --usb-path 1-2.3 --json factory.zip`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			return usage(cmd, cobra.MinimumNArgs(1)(cmd, args))
+		},
+		RunE: f.run,
+	}
+	fl := cmd.Flags()
+	fl.SetInterspersed(false)
+	fl.StringVar(&f.usbPath, "usb-path", "", "the board: its `port` (1-2.3), or the VID:PID it shows")
+	fl.DurationVar(&f.timeout, "timeout", time.Hour, "give up after this `time` in all")
+	fl.DurationVar(&f.wait, "wait", recovery.DefaultTimeout, "give up if no board appears within this `time`")
+	fl.StringArrayVarP(&f.env, "env", "e", nil, "`NAME=VALUE` of what @NAME@ is in the script, before the environment")
+	fl.BoolVar(&f.dryRun, "dry-run", false, "print what would be sent, and touch no board")
+	fl.BoolVar(&f.show, "show", false, "print the text of a built-in script")
+	fl.BoolVar(&f.shell, "allow-shell", false, "let the script run commands of this machine")
+	f.outputFlags.add(cmd)
+	return cmd
+}
+
+// builtinHelp lists the built-in scripts.
+func builtinHelp() string {
+	var b strings.Builder
+	for _, name := range uuu.Builtins() {
+		args, doc := uuu.Usage(name)
+		fmt.Fprintf(&b, "  %-40s  %s\n", name+" "+args, doc)
+	}
+	return b.String()
+}
+
+func (f *runFlags) run(cmd *cobra.Command, args []string) error {
+	if f.show {
+		text, ok := uuu.Builtin(args[0])
+		if !ok {
+			return &recovery.UsageError{Err: fmt.Errorf("no built-in script %q: there are %s", args[0], strings.Join(uuu.Builtins(), ", "))}
+		}
+		_, err := fmt.Fprint(cmd.OutOrStdout(), text)
+		return err
+	}
+	if f.dryRun {
+		script, err := f.load(args)
+		if err != nil {
+			return err
+		}
+		return script.DryRun(cmd.OutOrStdout())
+	}
+	emit, log, done, err := f.display(cmd.OutOrStdout(), cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	defer done()
+	opt, err := f.options(args)
+	if err != nil {
+		emit(event.Event{Time: time.Now(), Body: failed(err)})
+		return &shownError{err}
+	}
+	opt.Emit, opt.Log = emit, log
+	if err := recovery.Run(cmd.Context(), opt); err != nil {
+		return &shownError{err}
+	}
+	return nil
+}
+
+// load loads the script.
+func (f *runFlags) load(args []string) (*uuu.Script, error) {
+	script, err := uuu.Load(args[0], args[1:])
+	if err != nil {
+		return nil, &recovery.UsageError{Err: err}
+	}
+	return script, nil
+}
+
+// options turns the flags into what the engine takes.
+func (f *runFlags) options(args []string) (recovery.Options, error) {
+	opt := recovery.Options{Timeout: f.timeout, Wait: f.wait, USB: usbfs.Host{}}
+	if f.timeout <= 0 || f.wait <= 0 {
+		return opt, &recovery.UsageError{Err: fmt.Errorf("--timeout %s and --wait %s: expected more than nothing", f.timeout, f.wait)}
+	}
+	for _, e := range f.env {
+		if !strings.Contains(e, "=") {
+			return opt, &recovery.UsageError{Err: fmt.Errorf("--env %s: expected NAME=VALUE", e)}
+		}
+	}
+	var err error
+	if strings.Contains(f.usbPath, ":") {
+		opt.ID, err = usb.ParseID(f.usbPath)
+	} else if f.usbPath != "" {
+		opt.Port, err = usb.ParsePort(f.usbPath)
+	}
+	if err != nil {
+		return opt, &recovery.UsageError{Err: fmt.Errorf("--usb-path: %w", err)}
+	}
+	script, err := f.load(args)
+	if err != nil {
+		return opt, err
+	}
+	opt.Backend = uuu.Backend{Script: script, Getenv: f.getenv, Shell: f.shell}
+	return opt, nil
+}
+
+// getenv is the value of --env, or of the environment.
+func (f *runFlags) getenv(name string) string {
+	for _, e := range slices.Backward(f.env) {
+		if value, ok := strings.CutPrefix(e, name+"="); ok {
+			return value
+		}
+	}
+	return os.Getenv(name)
+}

@@ -1,0 +1,199 @@
+package image
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"snag/flash/bmap"
+	"snag/flash/sparse"
+)
+
+// TestFaults damages images at random. Whatever happens, an image that is not what it was is never reported as copied, and the error
+// names the range.
+func TestFaults(t *testing.T) {
+	kinds := []string{"", "gzip", "zstd", "lz4"}
+	for i := range images(t, 150) {
+		rng := rand.New(rand.NewPCG(uint64(i), 3))
+		name, content := sample(t, uint64(i), 1+rng.Int64N(1<<20))
+		mapped := rng.IntN(3) > 0
+		mapName := filepath.Join(t.TempDir(), "map")
+		writeMap(t, mapName, name, MapOptions{})
+		o := Options{Bmap: mapName}
+		if !mapped {
+			o = Options{NoBmap: true}
+		}
+		kind := kinds[rng.IntN(len(kinds))]
+		stored := content
+		if kind != "" {
+			stored = compressed(t, kind, content)
+		}
+		stored = bytes.Clone(stored)
+		what := ""
+		at := rng.IntN(len(stored))
+		switch rng.IntN(2) {
+		case 0:
+			what = fmt.Sprintf("seed %d: %s %v: byte %d of %d changed", i, kind, mapped, at, len(stored))
+			stored[at] ^= byte(1 + rng.IntN(255))
+		default:
+			what = fmt.Sprintf("seed %d: %s %v: %d bytes of %d", i, kind, mapped, at, len(stored))
+			stored = stored[:at]
+		}
+		if kind == "" && !mapped {
+			continue // nothing can be known
+		}
+		// A name, a device or a pipe: only the pipe's length is not known beforehand.
+		im, err := New(t.Context(), "board.img", bytes.NewReader(stored), o)
+		if err != nil {
+			if !strings.Contains(err.Error(), "board.img: ") {
+				t.Errorf("%s: %v", what, err)
+			}
+			continue
+		}
+		m := im.Map
+		out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = Copy(t.Context(), out, im, CopyOptions{Zeroed: !mapped})
+		out.Truncate(int64(len(content)))
+		out.Close()
+		if err == nil {
+			got, _ := os.ReadFile(out.Name())
+			if len(got) == 0 && im.Compression == "" && kind != "" {
+				continue
+			}
+			if im.Compression == "" && kind != "" && !mapped {
+				continue // the magic number was hit: it is another file
+			}
+			same(t, what, got, content)
+			continue
+		}
+		var at2 *RangeError
+		if !errors.As(err, &at2) || !strings.HasPrefix(err.Error(), "board.img: ") {
+			t.Errorf("%s: %v", what, err)
+			continue
+		}
+		if mapped && errors.Is(err, ErrChecksum) && kind == "" && (int64(at) < at2.Off || int64(at) >= at2.End) && len(stored) == len(content) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if mapped && !strings.Contains(err.Error(), fmt.Sprintf("blocks %d-%d (bytes %d-%d)", at2.Off/m.BlockSize, (at2.End-1)/m.BlockSize, at2.Off, at2.End-1)) && at2.Off < at2.End {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// images is how many random cases are tried: SNAG_IMAGES, or n.
+func images(t testing.TB, n int) int {
+	if s := os.Getenv("SNAG_IMAGES"); s != "" {
+		if _, err := fmt.Sscan(s, &n); err != nil {
+			t.Fatal("SNAG_IMAGES:", err)
+		}
+	}
+	return n
+}
+
+// TestWrongMaps has block maps that are not the image's.
+func TestWrongMaps(t *testing.T) {
+	name, content := sample(t, 5, 1<<20)
+	writeMap(t, name+".bmap", name, MapOptions{})
+	good, err := os.ReadFile(name + ".bmap")
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(what, want string, o Options) {
+		t.Helper()
+		im, err := Open(t.Context(), name, o)
+		if err == nil {
+			err = Verify(t.Context(), im, nil)
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, expected %q", what, err, want)
+		}
+	}
+	write(t, name, append(content, 0))
+	check("a longer image", "has 1048577 bytes", Options{})
+	write(t, name, content[:1<<19])
+	check("a shorter image", "has 524288 bytes", Options{})
+	write(t, name, content)
+	write(t, name+".bmap", bytes.Replace(good, []byte("Made by"), []byte("made by"), 1))
+	check("a damaged map", "it was changed or damaged", Options{})
+	check("no map", "no such file", Options{Bmap: name + ".none"})
+
+	m, err := bmap.Parse(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Ranges[len(m.Ranges)-1].Sum[3] ^= 1
+	off, end := m.Extent(m.Ranges[len(m.Ranges)-1])
+	bad, _ := m.Encode()
+	write(t, name+".bmap", bad)
+	check("a wrong checksum", fmt.Sprintf("(bytes %d-%d): wrong checksum: its sha256 is ", off, end-1), Options{})
+
+	// What a sparse image leaves out cannot have a checksum.
+	clear(content[off:end])
+	write(t, name, content)
+	writeMap(t, name+".bmap", name, MapOptions{})
+	simg := sparseFiles(t, open(t, name, Options{NoBmap: true}), SparseOptions{Config: sparse.Config{SkipZeros: true}})[0]
+	im, err := Open(t.Context(), simg, Options{Bmap: name + ".bmap"})
+	if err == nil {
+		err = Verify(t.Context(), im, nil)
+	}
+	if err == nil || !strings.Contains(err.Error(), "leaves out") {
+		t.Errorf("a sparse image without zeros that are mapped: %v", err)
+	}
+}
+
+// full is a device that ends.
+type full struct{ size int64 }
+
+func (f full) WriteAt(p []byte, off int64) (int, error) {
+	if off+int64(len(p)) > f.size {
+		return 0, errors.New("no space left on device")
+	}
+	return len(p), nil
+}
+
+func TestFullDisk(t *testing.T) {
+	name, _ := sample(t, 9, 4<<20)
+	err := Copy(t.Context(), full{1 << 20}, open(t, name, Options{}), CopyOptions{})
+	var at *RangeError
+	if !errors.As(err, &at) || !strings.Contains(err.Error(), "writing: no space left") || at.End <= 1<<20 {
+		t.Errorf("on a full disk: %v", err)
+	}
+}
+
+func FuzzOpen(f *testing.F) {
+	for kind := range compressors {
+		f.Add(compressed(f, kind, append(make([]byte, 300000), "the end"...)))
+	}
+	f.Add([]byte(strings.Repeat("raw", 300)))
+	f.Add([]byte("\x50\x2a\x4d\x18\x00\x00\x00\x00\x28\xb5\x2f\xfd"))
+	f.Add([]byte("BZh91AY&SY"))
+	f.Add([]byte("\xfd7zXZ\x00\x00\x04\xe6\xd6\xb4\x46"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		im, err := New(t.Context(), "image", bytes.NewBuffer(b), Options{})
+		if err != nil {
+			return
+		}
+		defer im.Close()
+		end, bytes := int64(0), int64(0)
+		for bytes < 64<<20 {
+			p, err := im.Next()
+			if err != nil {
+				return
+			}
+			if p.Off < end || p.N <= 0 || p.Kind == Data && int64(len(p.Data)) != p.N {
+				t.Fatalf("%d bytes at %d, behind %d", p.N, p.Off, end)
+			}
+			end = p.Off + p.N
+			bytes += int64(len(p.Data))
+			p.Release()
+		}
+	})
+}

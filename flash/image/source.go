@@ -1,0 +1,177 @@
+package image
+
+import (
+	"errors"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"snag/flash/sparse"
+)
+
+// skip is a piece that is not to be written.
+const skip Kind = -1
+
+// source reads an image of one format.
+type source interface {
+	// next returns a piece that begins at from and ends at to or before; Off is the caller's to set. Data are read into buf. from is
+	// never before the end of the last piece. At the end of the image it returns io.EOF; if the image should be longer, io.ErrUnexpectedEOF.
+	next(from, to int64, buf []byte) (Piece, error)
+	// rest reads on behind the last piece, up to io.EOF.
+	rest(buf []byte) (int, error)
+}
+
+// fileSource is a raw image that can be read anywhere.
+type fileSource struct {
+	f         *os.File
+	size      int64
+	data, end int64 // the last known stretch of data
+}
+
+func (s *fileSource) next(from, to int64, buf []byte) (Piece, error) {
+	if from >= s.size {
+		return Piece{}, io.EOF
+	}
+	to = min(to, s.size)
+	if from >= s.end {
+		if err := s.seek(from); err != nil {
+			return Piece{}, err
+		}
+	}
+	if from < s.data {
+		return Piece{Kind: Hole, N: min(to, s.data) - from}, nil
+	}
+	n := min(to, s.end, from+int64(len(buf))) - from
+	if _, err := s.f.ReadAt(buf[:n], from); err != nil {
+		return Piece{}, noEOF(err)
+	}
+	return Piece{Kind: Data, N: n, Data: buf[:n]}, nil
+}
+
+// seek finds the stretch of data at or behind from. Where holes are unknown, on devices and some file systems, all is data.
+func (s *fileSource) seek(from int64) error {
+	conn, err := s.f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	s.data, s.end = from, s.size
+	return conn.Control(func(fd uintptr) {
+		data, err := unix.Seek(int(fd), from, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			s.data = s.size
+		}
+		if err != nil {
+			return
+		}
+		end, err := unix.Seek(int(fd), data, unix.SEEK_HOLE)
+		if err == nil && data >= from && end > data {
+			s.data, s.end = min(data, s.size), min(end, s.size)
+		}
+	})
+}
+
+func (s *fileSource) rest([]byte) (int, error) { return 0, io.EOF }
+
+// streamSource is a raw image that can only be read on.
+type streamSource struct {
+	r    io.Reader
+	pos  int64
+	size int64 // -1: unknown
+}
+
+func (s *streamSource) next(from, to int64, buf []byte) (Piece, error) {
+	runs, _ := s.r.(runner)
+	for s.pos < from {
+		if runs != nil {
+			if _, n := runs.run(); n > 0 {
+				n = min(n, from-s.pos)
+				s.pos += n
+				runs.skip(n)
+				continue
+			}
+		}
+		n, err := s.r.Read(buf[:min(int64(len(buf)), from-s.pos)])
+		s.pos += int64(n)
+		if s.pos < from && err != nil {
+			return Piece{}, noEOF(err)
+		}
+	}
+	if runs != nil {
+		if v, n := runs.run(); n >= sparseStep {
+			n = min(n, to-from)
+			runs.skip(n)
+			s.pos += n
+			return Piece{Kind: Fill, N: n, Pattern: [4]byte{v, v, v, v}}, nil
+		}
+	}
+	n, err := io.ReadFull(s.r, buf[:min(int64(len(buf)), to-from)])
+	s.pos += int64(n)
+	if n == 0 && err == io.EOF && s.size >= 0 && s.pos < s.size {
+		err = io.ErrUnexpectedEOF
+	}
+	if n > 0 && err == io.ErrUnexpectedEOF {
+		err = nil // a shorter last piece; what is missing is missed by the next
+	}
+	return Piece{Kind: Data, N: int64(n), Data: buf[:n]}, err
+}
+
+func (s *streamSource) rest(buf []byte) (int, error) { return s.r.Read(buf) }
+
+// sparseSource is an Android sparse image.
+type sparseSource struct {
+	r     *sparse.Reader
+	tail  io.Reader // what the image was read from
+	chunk sparse.Chunk
+	pos   int64 // in a raw chunk
+}
+
+func (s *sparseSource) next(from, to int64, buf []byte) (Piece, error) {
+	for from >= s.chunk.Off+s.chunk.N {
+		c, err := s.r.Next()
+		if err == io.EOF && from < s.r.Size() {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return Piece{}, err
+		}
+		s.chunk, s.pos = c, c.Off
+	}
+	n := min(to, s.chunk.Off+s.chunk.N) - from
+	switch s.chunk.Kind {
+	case sparse.DontCare:
+		return Piece{Kind: skip, N: n}, nil
+	case sparse.Fill:
+		p := Piece{Kind: Fill, N: n}
+		for i := range p.Pattern {
+			p.Pattern[i] = s.chunk.Pattern[(from-s.chunk.Off+int64(i))%4]
+		}
+		return p, nil
+	}
+	if err := s.r.Skip(from - s.pos); err != nil {
+		return Piece{}, err
+	}
+	n = min(n, int64(len(buf)))
+	if _, err := io.ReadFull(s.r, buf[:n]); err != nil {
+		return Piece{}, err
+	}
+	s.pos = from + n
+	return Piece{Kind: Data, N: n, Data: buf[:n]}, nil
+}
+
+func (s *sparseSource) rest(buf []byte) (int, error) {
+	for {
+		if _, err := s.r.Next(); err == io.EOF {
+			return s.tail.Read(buf)
+		} else if err != nil {
+			return 0, err
+		}
+	}
+}
+
+func noEOF(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
