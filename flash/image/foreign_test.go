@@ -142,7 +142,7 @@ func TestForeignLarge(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	const size = 5<<30 + 4096
+	const size = 4<<30 + 1<<20 + 4096
 	rng := rand.New(rand.NewPCG(8, 8))
 	part := make([]byte, 1<<18)
 	for i := range part {
