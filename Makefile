@@ -36,11 +36,15 @@ libusb:
 demo: build
 	GO='$(GO)' sh scripts/demo.sh
 
-# Everything that CI runs: vet, linters, unit and namespace tests, fuzz seeds, the VM. No cached results: the
-# end-to-end tests build programs that the go command does not know they depend on.
+# The packages whose tests run in VMs, which queue for the processors.
+VMTESTS := ./internal/e2e/... ./internal/lab ./usb/usbfs
+
+# Everything that CI runs: vet, linters, unit and namespace tests, fuzz seeds, the VMs. These begin first, all of them: what
+# takes long is not to be left for the end. No cached results: the end-to-end tests build programs that the go
+# command does not know they depend on.
 test: build cross lint
 	$(GO) run ./internal/lab/labtool vm
-	$(GO) test -count=1 -timeout 25m ./...
+	$(GO) test -count=1 -p 4 -timeout 25m $(VMTESTS) ./...
 
 # What needs neither a VM nor packages.
 test-unit:

@@ -184,6 +184,7 @@ func ParseContainers(data []byte, at int) (*ContainerSet, error) {
 		s.Size = s.Next
 		if n := len(images); n > 1 && images[n-1].Type() == imageFCB {
 			s.Size = s.end(images[n-2], rest)
+			s.Next = max(s.Next, s.Size) // the entry of a copy may point anywhere
 		}
 	}
 	return s, errors.Join(p.errs...)

@@ -11,7 +11,7 @@ import (
 // are *net.UDPAddr.
 type Link struct {
 	BOOTP  net.PacketConn // datagrams to the BOOTP server port (67); what is written leaves from port 67
-	TFTP   net.PacketConn // datagrams to the TFTP server port (69); what is written leaves from port 69
+	TFTP   net.PacketConn // datagrams to the TFTP server port (69); what is written leaves from that or from another port, always the same
 	Server netip.Prefix   // the host's address on the link, with the net's mask
 	Client netip.Addr     // the address to give to the board
 }

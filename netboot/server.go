@@ -339,8 +339,8 @@ func (s *server) do(step step, now time.Time) error {
 	switch step {
 	case stepSend:
 		s.res.Blocks += s.t.sent - max(s.t.next-1, 0)
-		s.progress(now, false)
 		err := s.tftp.writeFlight(s.t, s.peer)
+		s.progress(now, false) // only now: the board waits
 		return s.sent(err)
 	case stepDone, stepUnacked:
 		s.finish(step == stepDone, now)

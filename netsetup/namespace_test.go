@@ -319,11 +319,17 @@ func TestExchange(t *testing.T) {
 			l := newLab(t)
 			s := l.start(t, tc.role, tc.uid)
 			l.adopt(t, s, tc.uid)
+			// TFTP is answered from the port that is not tracked, and goes on there.
+			tftp := "192.168.0.100:69"
+			if tc.role == "nat" {
+				tftp = "192.168.0.100:9069"
+			}
 			for _, x := range []struct{ what, local, remote, from string }{
 				{"BOOTP broadcast", "0.0.0.0:68", "255.255.255.255:67", "192.168.0.100:67"},
 				{"BOOTP unicast", "192.168.0.101:68", "192.168.0.100:67", "192.168.0.100:67"},
-				{"TFTP", "192.168.0.101:1234", "192.168.0.100:69", "192.168.0.100:69"},
-				{"TFTP of the same port again", "192.168.0.101:1234", "192.168.0.100:69", "192.168.0.100:69"},
+				{"TFTP", "192.168.0.101:1234", "192.168.0.100:69", tftp},
+				{"TFTP goes on", "192.168.0.101:1234", tftp, tftp},
+				{"TFTP of the same port again", "192.168.0.101:1234", "192.168.0.100:69", tftp},
 			} {
 				answer, from := l.exchange(t, x.local, x.remote)
 				if answer != "re: "+t.Name() || from != x.from {

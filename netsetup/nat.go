@@ -2,6 +2,8 @@ package netsetup
 
 import (
 	"encoding/binary"
+	"errors"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -18,7 +20,7 @@ const (
 	portTFTPInside  = 9069
 )
 
-// nat is the table of the namespace, in the words of nft(8):
+// TranslatePorts gives the network namespace of the calling thread the table of a recovery, in the words of nft(8):
 //
 //	table ip snag {
 //		chain pre  { type nat hook prerouting priority dstnat; policy accept;
@@ -27,6 +29,10 @@ const (
 //		chain post { type nat hook postrouting priority srcnat; policy accept;
 //			udp sport 9067 snat to :67
 //			udp sport 9069 snat to :69 }
+//		chain in   { type filter hook prerouting priority raw; policy accept;
+//			udp dport 9069 notrack }
+//		chain out  { type filter hook output priority raw; policy accept;
+//			udp sport 9069 notrack }
 //	}
 //
 // It must be dnat, not redirect: that would replace the broadcast address of a BOOTP request by the
@@ -34,35 +40,50 @@ const (
 // translated flow is translated back without a rule; the second chain is for what begins a flow, like a
 // BOOTP reply to the broadcast address. The server's address is right as it is, so it needs no masquerade
 // (whose port the kernel heeds only with a flag that expr.Masq does not send).
-type nat struct {
-	table     *nftables.Table
-	pre, post *nftables.Chain
-	rules     []*nftables.Rule
+//
+// Of TFTP only the request is translated. The answer's port is the server's choice, its transfer identifier (RFC 1350,
+// section 4), so that blocks and acknowledgements go between the client and 9069 and need no connection
+// tracking, which costs 20 µs a turn. A kernel without notrack translates them as well.
+func TranslatePorts() error {
+	err := addTable(append(slices.Clone(translated), untracked...))
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
+		err = addTable(translated)
+	}
+	return err
 }
 
-func newNAT() nat {
-	accept := nftables.ChainPolicyAccept
-	t := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: "snag"}
-	pre := &nftables.Chain{
-		Name: "pre", Table: t, Type: nftables.ChainTypeNAT, Policy: &accept,
-		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityNATDest,
-	}
-	post := &nftables.Chain{
-		Name: "post", Table: t, Type: nftables.ChainTypeNAT, Policy: &accept,
-		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
-	}
-	dnat := &expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegProtoMin: 1, Specified: true}
-	snat := &expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegProtoMin: 1, Specified: true}
-	rule := func(c *nftables.Chain, offset uint32, from, to uint16, do expr.Any) *nftables.Rule {
-		return &nftables.Rule{Table: t, Chain: c, Exprs: translate(offset, from, to, do)}
-	}
-	return nat{t, pre, post, []*nftables.Rule{
-		rule(pre, udpDestination, portBOOTP, portBOOTPInside, dnat),
-		rule(pre, udpDestination, portTFTP, portTFTPInside, dnat),
-		rule(post, udpSource, portBOOTPInside, portBOOTP, snat),
-		rule(post, udpSource, portTFTPInside, portTFTP, snat),
-	}}
+// chain is a chain of the table, rule by rule.
+type chain struct {
+	name     string
+	kind     nftables.ChainType
+	hook     *nftables.ChainHook
+	priority *nftables.ChainPriority
+	rules    [][]expr.Any
 }
+
+var (
+	translated = []chain{
+		{"pre", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, [][]expr.Any{
+			match(udpDestination, portBOOTP, to(portBOOTPInside), destinationNAT),
+			match(udpDestination, portTFTP, to(portTFTPInside), destinationNAT),
+		}},
+		{"post", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, [][]expr.Any{
+			match(udpSource, portBOOTPInside, to(portBOOTP), sourceNAT),
+			match(udpSource, portTFTPInside, to(portTFTP), sourceNAT),
+		}},
+	}
+	untracked = []chain{
+		{"in", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, [][]expr.Any{
+			match(udpDestination, portTFTPInside, &expr.Notrack{}),
+		}},
+		{"out", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityRaw, [][]expr.Any{
+			match(udpSource, portTFTPInside, &expr.Notrack{}),
+		}},
+	}
+
+	destinationNAT = &expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegProtoMin: 1, Specified: true}
+	sourceNAT      = &expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegProtoMin: 1, Specified: true}
+)
 
 // Offsets in a UDP header (RFC 768).
 const (
@@ -70,29 +91,36 @@ const (
 	udpDestination = 2
 )
 
-// translate is the rule "udp port at offset is from: do it, with the new port to".
-func translate(offset uint32, from, to uint16, do expr.Any) []expr.Any {
-	return []expr.Any{
+// match is the rule "udp, the port at offset is port: do it".
+func match(offset uint32, port uint16, do ...expr.Any) []expr.Any {
+	return append([]expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_UDP}},
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 2},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.BigEndian.AppendUint16(nil, from)},
-		&expr.Immediate{Register: 1, Data: binary.BigEndian.AppendUint16(nil, to)},
-		do,
-	}
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.BigEndian.AppendUint16(nil, port)},
+	}, do...)
 }
 
-// install gives the table to the kernel, all of it or nothing.
-func (n nat) install() error {
+// to puts the new port where NAT looks for it.
+func to(port uint16) expr.Any {
+	return &expr.Immediate{Register: 1, Data: binary.BigEndian.AppendUint16(nil, port)}
+}
+
+// addTable gives the table to the kernel, all of it or nothing.
+func addTable(chains []chain) error {
 	c, err := nftables.New()
 	if err != nil {
 		return err
 	}
-	c.AddTable(n.table)
-	c.AddChain(n.pre)
-	c.AddChain(n.post)
-	for _, r := range n.rules {
-		c.AddRule(r)
+	accept := nftables.ChainPolicyAccept
+	t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "snag"})
+	for _, ch := range chains {
+		nc := c.AddChain(&nftables.Chain{
+			Name: ch.name, Table: t, Type: ch.kind, Hooknum: ch.hook, Priority: ch.priority, Policy: &accept,
+		})
+		for _, r := range ch.rules {
+			c.AddRule(&nftables.Rule{Table: t, Chain: nc, Exprs: r})
+		}
 	}
 	return c.Flush()
 }

@@ -150,7 +150,7 @@ func (w *worker) setup(m message) (<-chan struct{}, error) {
 	bootp, tftp := uint16(portBOOTPInside), uint16(portTFTPInside)
 	natErr := errors.New("not asked for")
 	if !m.NoNAT {
-		natErr = newNAT().install()
+		natErr = TranslatePorts()
 	}
 	if natErr != nil {
 		// Root of its own namespace, the worker may bind the servers' own ports as well.

@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 
 	"snag/sim/am335x"
 	"snag/sim/sandbox"
-	"snag/sim/usbdev"
 	"snag/sim/vhci"
+	"snag/sim/virtual"
 	"snag/usb"
 )
 
@@ -23,32 +22,17 @@ const (
 	Veth Carrier = "veth" // a sandbox, for a command
 )
 
-// AM335x is one run of "snag sim am335x".
+// AM335x is one run of "snag sim am335x". With Veth the command runs in the sandbox.
 type AM335x struct {
-	Board   am335x.Config // of every board; the seed counts up
-	Carrier Carrier
-	Ports   []usb.Port // one board each; none: one board, at any free port
+	Board am335x.Config // of every board; the seed counts up
+	Options
 
-	// Command is run while the boards are powered, in the sandbox with Veth. Without a command the
-	// boards stay until the context ends, or with Once until each has settled.
-	Command []string
-	Once    bool
-
-	JSON                   bool   // the report as one JSON object on one line
 	ExpectSPL, ExpectUBoot string // files that every board must have received
 	Save                   string // directory for what was received, as PORT-spl.bin and PORT-u-boot.img
 }
 
 // errDiffers is what all expectations that were not met come to.
 var errDiffers = errors.New("not every board received what was expected")
-
-// powered is a board and its port.
-type powered struct {
-	port  usb.Port
-	slot  usbdev.Port
-	board *am335x.Board
-	err   error // of Run
-}
 
 // Run powers the boards, runs the command, and reports what the boards received. The command's standard
 // input is this process's. The error is a *CommandError if all else went well.
@@ -74,88 +58,46 @@ func (o AM335x) Run(ctx context.Context, stdout, stderr io.Writer) error {
 	if box != nil {
 		defer box.Close()
 	}
-	boardCtx, cut := context.WithCancel(context.WithoutCancel(ctx))
-	defer cut()
-	var running sync.WaitGroup
-	for _, b := range boards {
-		if !o.JSON {
-			fmt.Fprintf(stdout, "board on port %s (%s)\n", b.port, carrier)
+	return o.power(ctx, box, boards, func() error {
+		var list []boardJSON
+		for _, b := range boards {
+			list = append(list, boardJSON{Port: b.name, Report: b.board.(*am335x.Board).Report()})
 		}
-		running.Go(func() { b.err = b.board.Run(boardCtx, b.slot) })
-	}
-	status, runErr := o.meanwhile(ctx, box, boards, stdout, stderr)
-	cut()
-	running.Wait()
-	errs := []error{runErr}
-	for _, b := range boards {
-		errs = append(errs, b.err)
-	}
-	errs = append(errs, o.save(boards), o.print(stdout, carrier, boards, want))
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	if status != 0 {
-		return &CommandError{o.Command[0], status}
-	}
-	return nil
+		return errors.Join(o.save(list), o.print(stdout, carrier, list, want))
+	}, stdout, stderr)
 }
 
 // plan makes the boards and the ports for them. The sandbox, if there is one, is to be closed.
 func (o AM335x) plan(ctx context.Context, carrier Carrier) ([]*powered, *sandbox.Sandbox, error) {
-	ports := o.Ports
-	if len(ports) == 0 {
-		ports = []usb.Port{""}
-	}
 	var boards []*powered
-	for i, p := range ports {
+	for i := range o.names() {
 		cfg := o.Board
 		cfg.Seed += uint64(i)
 		b, err := am335x.New(cfg)
 		if err != nil {
 			return nil, nil, err
 		}
-		boards = append(boards, &powered{port: p, board: b})
+		boards = append(boards, &powered{board: b, outcome: func() virtual.Outcome { return b.Report().Outcome }})
 	}
+	var all []slot
+	var box *sandbox.Sandbox
+	var err error
 	if carrier == VHCI {
-		var taken []*vhci.Port
-		for _, b := range boards {
-			p, err := vhci.Open(b.port, taken...)
-			if err != nil {
-				return nil, nil, err
+		all, err = slots(ctx, carrier, "", o.names(), nil)
+	} else if box, err = sandbox.Start(ctx); err == nil {
+		for i, name := range o.names() {
+			if name == "" {
+				name = usb.Port(fmt.Sprintf("1-%d", i+1))
 			}
-			taken = append(taken, p)
-			b.port, b.slot = p.Name(), p
+			all = append(all, slot{Port: box.Port(name), name: name})
 		}
-		return boards, nil, nil
 	}
-	box, err := sandbox.Start(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	for i, b := range boards {
-		if b.port == "" {
-			b.port = usb.Port(fmt.Sprintf("1-%d", i+1))
-		}
-		b.slot = box.Port(b.port)
+		b.slot = all[i]
+		b.where = fmt.Sprintf(" (%s)", carrier)
 	}
 	return boards, box, nil
-}
-
-// meanwhile waits for what ends the run and returns the command's status.
-func (o AM335x) meanwhile(ctx context.Context, box *sandbox.Sandbox, boards []*powered, stdout, stderr io.Writer) (int, error) {
-	if len(o.Command) == 0 {
-		for _, b := range boards {
-			if o.Once {
-				select {
-				case <-b.board.Settled():
-				case <-ctx.Done():
-				}
-			}
-		}
-		if !o.Once {
-			<-ctx.Done()
-		}
-		return 0, nil
-	}
-	return run(ctx, o.Command, box, stdout, stderr)
 }

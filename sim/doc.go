@@ -3,6 +3,7 @@
 // The device models and what carries them are in sub-packages:
 //
 //	usbdev    what a USB device is, to models and carriers; network gadgets
+//	virtual   what every virtual board does: how to write a model
 //	am335x    the model of an AM335x board
 //	imx       the models of i.MX boards
 //	dfu       the models of boards that start over DFU

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"snag/sim/am335x"
+	"snag/sim/virtual"
 	"snag/usb"
 )
 
@@ -54,7 +55,7 @@ func (e expectation) check(r *am335x.Report) string {
 }
 
 // save writes what each board received last at each stage.
-func (o AM335x) save(boards []*powered) error {
+func (o AM335x) save(boards []boardJSON) error {
 	if o.Save == "" {
 		return nil
 	}
@@ -63,10 +64,9 @@ func (o AM335x) save(boards []*powered) error {
 	}
 	var errs []error
 	for _, b := range boards {
-		r := b.board.Report()
 		for stage, name := range map[string]string{am335x.StageROM: "spl.bin", am335x.StageSPL: "u-boot.img"} {
-			if s := r.Last(stage); s != nil {
-				errs = append(errs, os.WriteFile(filepath.Join(o.Save, string(b.port)+"-"+name), s.Data, 0o644))
+			if s := b.Last(stage); s != nil {
+				errs = append(errs, os.WriteFile(filepath.Join(o.Save, string(b.Port)+"-"+name), s.Data, 0o644))
 			}
 		}
 	}
@@ -81,18 +81,15 @@ type boardJSON struct {
 }
 
 // print writes the report and returns errDiffers if an expectation was not met.
-func (o AM335x) print(w io.Writer, carrier Carrier, boards []*powered, want []expectation) error {
-	var list []boardJSON
+func (o AM335x) print(w io.Writer, carrier Carrier, list []boardJSON, want []expectation) error {
 	var result error
-	for _, b := range boards {
-		j := boardJSON{Port: b.port, Report: b.board.Report()}
+	for i := range list {
 		for _, e := range want {
-			if s := e.check(&j.Report); s != "" {
-				j.Mismatches = append(j.Mismatches, s)
+			if s := e.check(&list[i].Report); s != "" {
+				list[i].Mismatches = append(list[i].Mismatches, s)
 				result = errDiffers
 			}
 		}
-		list = append(list, j)
 	}
 	if o.JSON {
 		if err := json.NewEncoder(w).Encode(struct {
@@ -107,8 +104,8 @@ func (o AM335x) print(w io.Writer, carrier Carrier, boards []*powered, want []ex
 	}
 	for _, b := range list {
 		fmt.Fprintf(w, "board on port %s: %s\n", b.Port, describe(&b.Report))
-		for i := range b.Stages {
-			printStage(w, &b.Stages[i])
+		for _, s := range b.Stages {
+			printStage(w, s)
 		}
 		for _, v := range b.Violations {
 			fmt.Fprintf(w, "  host mistake, %d times: %s\n", v.N, v.Text)
@@ -124,11 +121,11 @@ func (o AM335x) print(w io.Writer, carrier Carrier, boards []*powered, want []ex
 }
 
 func describe(r *am335x.Report) string {
-	s := map[am335x.Outcome]string{
-		am335x.Running:   "still on its way",
-		am335x.Booted:    "it has its U-Boot",
-		am335x.Stuck:     "stuck, " + r.Error,
-		am335x.Unplugged: "unplugged before it had its U-Boot",
+	s := map[virtual.Outcome]string{
+		virtual.Running:   "still on its way",
+		virtual.Booted:    "it has its U-Boot",
+		virtual.Stuck:     "stuck, " + r.Error,
+		virtual.Unplugged: "unplugged before it had its U-Boot",
 	}[r.Outcome]
 	if r.Resets > 0 {
 		s += fmt.Sprintf(" (%d power cycles)", r.Resets)

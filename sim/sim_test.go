@@ -38,10 +38,10 @@ func TestCommand(t *testing.T) {
 	if err := os.WriteFile(spl, []byte("spl"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	o := sim.AM335x{
+	o := sim.AM335x{Options: sim.Options{
 		Carrier: sim.Veth, Ports: []usb.Port{"1-1", "1-2"}, JSON: true,
 		Command: []string{"sh", "-c", "until [ -e /sys/bus/usb/devices/1-1/idProduct -a -e /sys/bus/usb/devices/1-2/idProduct ]; do sleep 0.05; done; cat /sys/bus/usb/devices/1-*/idProduct; exit 3"},
-	}
+	}}
 	var stdout, stderr bytes.Buffer
 	err := o.Run(t.Context(), &stdout, &stderr)
 	var status *sim.CommandError
@@ -81,10 +81,11 @@ func TestCommand(t *testing.T) {
 func TestRefused(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
+	beside := sim.Options{Carrier: sim.Veth, Command: []string{"true"}}
 	for _, o := range []sim.AM335x{
-		{Carrier: sim.Veth},
-		{Carrier: sim.Veth, Command: []string{"true"}, ExpectSPL: "/nonexistent"},
-		{Carrier: sim.Veth, Command: []string{"true"}, Board: am335x.Config{BlockSize: 1}},
+		{Options: sim.Options{Carrier: sim.Veth}},
+		{Options: beside, ExpectSPL: "/nonexistent"},
+		{Options: beside, Board: am335x.Config{BlockSize: 1}},
 	} {
 		if err := o.Run(ctx, &bytes.Buffer{}, &bytes.Buffer{}); err == nil {
 			t.Errorf("%+v was accepted", o)

@@ -3,7 +3,6 @@ package sim
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"sync"
 
@@ -65,23 +64,4 @@ func slots(ctx context.Context, carrier Carrier, listen string, names []usb.Port
 		return nil, fmt.Errorf("carrier %q: a USB board is carried by vhci or usbip", carrier)
 	}
 	return all, nil
-}
-
-// meanwhile waits for what ends a run: the command, whose status it returns, or that all boards have settled, or the
-// context. said is told of each board that has settled.
-func meanwhile(ctx context.Context, command []string, once bool, settled []<-chan struct{}, said func(i int), stdout, stderr io.Writer) (int, error) {
-	if len(command) > 0 {
-		return run(ctx, command, nil, stdout, stderr)
-	}
-	for i, s := range settled {
-		select {
-		case <-s:
-			said(i)
-		case <-ctx.Done():
-		}
-	}
-	if !once {
-		<-ctx.Done()
-	}
-	return 0, nil
 }

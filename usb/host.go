@@ -76,6 +76,13 @@ type Handle interface {
 	// ctx the whole.
 	Stream(ctx context.Context, ep uint8, idle time.Duration, transfers iter.Seq[[]byte]) (int64, error)
 
+	// StreamControl performs one control transfer to the device after the other, as Control each, with several in flight
+	// where the system lets them be: the host controller then begins each as soon as the one before has ended. Setup and
+	// data are taken from transfers when there is room, and copied. It returns how many the device took, so that transfer n,
+	// counted from 0, is the one that failed. Those behind it are cancelled, but what was in flight may have reached the
+	// device: endpoint 0 stays in no halt (USB 2.0, 8.5.3.4). idle and ctx are as in Stream.
+	StreamControl(ctx context.Context, idle time.Duration, transfers iter.Seq2[Setup, []byte]) (int, error)
+
 	// ClearHalt ends an endpoint's stall, on both sides.
 	ClearHalt(ctx context.Context, ep uint8) error
 

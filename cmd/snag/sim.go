@@ -8,6 +8,7 @@ import (
 
 	"snag/sim"
 	"snag/sim/am335x"
+	"snag/sim/virtual"
 	"snag/usb"
 )
 
@@ -24,8 +25,7 @@ func newSim() *cobra.Command {
 
 func newSimAM335x() *cobra.Command {
 	var s sim.AM335x
-	var ports, faults []string
-	var gadget, splUSB, romUSB, carrier string
+	var gadget, splUSB, romUSB string
 	var retry time.Duration
 	cmd := &cobra.Command{
 		Use:   "am335x [flags] [-- COMMAND ARGS...]",
@@ -42,56 +42,19 @@ A virtual board does not execute what it receives.`,
 		Example: `  snag sim am335x -- snag recover --soc am335x -f board.yaml
   snag sim am335x --fault reset:spl:100000 --loss 0.05 -- ./our-lab-script
   sudo snag sim am335x --carrier vhci --gadget 0451:d022`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 && cmd.ArgsLenAtDash() != 0 {
-				return usage(cmd, errors.New("the command to run beside the board comes after --"))
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			s.Command, s.Carrier = args, sim.Carrier(carrier)
-			for _, p := range ports {
-				port, err := usb.ParsePort(p)
-				if err != nil {
-					return usage(cmd, err)
-				}
-				s.Ports = append(s.Ports, port)
-			}
-			for _, id := range []struct {
-				text string
-				id   *usb.ID
-			}{{gadget, &s.Board.Gadget}, {splUSB, &s.Board.SPL}, {romUSB, &s.Board.ROM}} {
-				var err error
-				if id.text == "" {
-					continue
-				}
-				if *id.id, err = usb.ParseID(id.text); err != nil {
-					return usage(cmd, err)
-				}
-			}
-			for _, f := range faults {
-				fault, err := am335x.ParseFault(f)
-				if err != nil {
-					return usage(cmd, err)
-				}
-				s.Board.Faults = append(s.Board.Faults, fault)
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			err := errors.Join(parseID(gadget, &s.Board.Gadget), parseID(splUSB, &s.Board.SPL), parseID(romUSB, &s.Board.ROM))
+			if err != nil {
+				return usage(cmd, err)
 			}
 			if retry > 0 {
 				s.Board.ROMRetries = []time.Duration{retry}
 			}
-			err := s.Run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
-			var failed *sim.CommandError
-			if errors.As(err, &failed) {
-				return &shownError{&exitError{failed.Status, err}}
-			}
-			return err
+			return s.Run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	b, fl := &s.Board, cmd.Flags()
-	fl.StringVar(&carrier, "carrier", "", "vhci or veth (default: vhci where it is available)")
-	fl.StringArrayVar(&ports, "port", nil, "plug a board in at this `port` (1-1); may be given several times")
-	fl.BoolVar(&s.Once, "once", false, "without a command: end when every board has booted, failed or left")
-	fl.BoolVar(&s.JSON, "json", false, "report as JSON")
+	fl.StringVar((*string)(&s.Carrier), "carrier", "", "vhci or veth (default: vhci where it is available)")
 	fl.StringVar(&s.ExpectSPL, "expect-spl", "", "fail unless the ROM received exactly this `file`")
 	fl.StringVar(&s.ExpectUBoot, "expect-uboot", "", "fail unless SPL received exactly this `file`")
 	fl.StringVar(&s.Save, "save", "", "write what was received into this `directory`")
@@ -111,9 +74,56 @@ A virtual board does not execute what it receives.`,
 	loss := fl.Float64("loss", 0, "chance that a frame is lost, each way (0 to 1)")
 	delay := fl.Duration("delay", 0, "delay of each frame, each way")
 	fl.Float64Var(&b.DuplicateIn, "duplicate", 0, "chance that a frame to the board arrives twice")
-	fl.StringArrayVar(&faults, "fault", nil, "what goes wrong, as `KIND:STAGE:BYTES`: reset, unplug, error, lose (an ACK) or hang, at rom or spl, when that stage has so many bytes")
+	simFlags(cmd, &s.Options, &b.Faults, am335x.ParseFault, "what goes wrong, as `KIND:STAGE:BYTES`: reset, unplug, error, lose (an ACK) or hang, at rom or spl, when that stage has so many bytes")
 	cmd.PreRun = func(*cobra.Command, []string) {
 		b.LossIn, b.LossOut, b.DelayIn, b.DelayOut = *loss, *loss, *delay, *delay
 	}
 	return cmd
+}
+
+// simFlags gives a command that powers boards the flags and arguments that all of them have. help is that of --fault.
+func simFlags(cmd *cobra.Command, o *sim.Options, faults *[]virtual.Fault, parse func(string) (virtual.Fault, error), help string) {
+	var ports, kinds []string
+	fl := cmd.Flags()
+	fl.StringArrayVar(&ports, "port", nil, "plug a board in at this `port` (1-1); may be given several times")
+	fl.BoolVar(&o.Once, "once", false, "without a command: end when every board has booted, failed or left")
+	fl.BoolVar(&o.JSON, "json", false, "report as JSON")
+	fl.StringArrayVar(&kinds, "fault", nil, help)
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 && cmd.ArgsLenAtDash() != 0 {
+			return usage(cmd, errors.New("the command to run beside the board comes after --"))
+		}
+		return nil
+	}
+	run := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		o.Command = args
+		for _, p := range ports {
+			port, err := usb.ParsePort(p)
+			if err != nil {
+				return usage(cmd, err)
+			}
+			o.Ports = append(o.Ports, port)
+		}
+		for _, k := range kinds {
+			fault, err := parse(k)
+			if err != nil {
+				return usage(cmd, err)
+			}
+			*faults = append(*faults, fault)
+		}
+		err := run(cmd, args)
+		if failed, ok := errors.AsType[*sim.CommandError](err); ok {
+			return &shownError{&exitError{failed.Status, err}}
+		}
+		return err
+	}
+}
+
+// parseID sets an ID, unless the text is empty.
+func parseID(text string, id *usb.ID) (err error) {
+	if text != "" {
+		*id, err = usb.ParseID(text)
+	}
+	return err
 }

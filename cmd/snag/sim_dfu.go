@@ -1,19 +1,15 @@
 package main
 
 import (
-	"errors"
-
 	"github.com/spf13/cobra"
 
 	"snag/sim"
 	"snag/sim/dfu"
-	"snag/usb"
 )
 
 func newSimDFU() *cobra.Command {
 	var s sim.DFU
-	var ports, faults []string
-	var carrier, generate, spl string
+	var generate string
 	cmd := &cobra.Command{
 		Use:   "stm32mp15 [flags] [-- COMMAND ARGS...]",
 		Short: "A virtual STM32MP (its aliases are others that start over DFU: K3, ZynqMP, RZ/N1): from boot ROM to U-Boot",
@@ -27,56 +23,27 @@ with --carrier usbip a client of the USB/IP protocol elsewhere.`,
 		Example: `  sudo snag sim stm32mp15 -- snag recover --soc stm32mp15 -f board.yaml
   sudo snag sim am62x --fault error:spl-r5:100000:3 -- ./our-lab-script
   snag sim zynqmp --generate images`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 && cmd.ArgsLenAtDash() != 0 {
-				return usage(cmd, errors.New("the command to run beside the board comes after --"))
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			s.Command, s.Carrier, s.Board.SPL = args, sim.Carrier(carrier), dfu.SPLKind(spl)
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
 			if s.Board.Model, err = dfu.FindModel(cmd.CalledAs()); err != nil {
 				return err
 			}
-			for _, p := range ports {
-				port, err := usb.ParsePort(p)
-				if err != nil {
-					return usage(cmd, err)
-				}
-				s.Ports = append(s.Ports, port)
-			}
-			for _, f := range faults {
-				fault, err := dfu.ParseFault(f)
-				if err != nil {
-					return usage(cmd, err)
-				}
-				s.Board.Faults = append(s.Board.Faults, fault)
-			}
 			if generate != "" {
 				return s.Generate(generate)
 			}
-			err = s.Run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
-			var failed *sim.CommandError
-			if errors.As(err, &failed) {
-				return &shownError{&exitError{failed.Status, err}}
-			}
-			return err
+			return s.Run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
-	for _, m := range dfu.Models() {
-		if m.Name != "stm32mp15" {
-			cmd.Aliases = append(cmd.Aliases, m.Name)
+	for _, name := range dfu.Names() {
+		if name != "stm32mp15" {
+			cmd.Aliases = append(cmd.Aliases, name)
 		}
 	}
 	b, fl := &s.Board, cmd.Flags()
-	fl.StringVar(&carrier, "carrier", "vhci", "vhci or usbip")
+	fl.StringVar((*string)(&s.Carrier), "carrier", "vhci", "vhci or usbip")
 	fl.StringVar(&s.Listen, "listen", "127.0.0.1:3240", "`address` of the USB/IP server")
-	fl.StringArrayVar(&ports, "port", nil, "plug a board in at this `port` (1-1); may be given several times")
-	fl.BoolVar(&s.Once, "once", false, "without a command: end when every board has booted, failed or left")
-	fl.BoolVar(&s.JSON, "json", false, "report as JSON")
 	fl.StringVar(&generate, "generate", "", "write test images for this board into a `directory`, and end")
-	fl.StringVar(&spl, "spl", "combined", "K3: the age of SPL, which is combined (it offers tispl.bin and u-boot.img), old (and needs no second session) or next (it offers the next stage only)")
+	fl.StringVar((*string)(&b.SPL), "spl", "combined", "K3: the age of SPL, which is combined (it offers tispl.bin and u-boot.img), old (and needs no second session) or next (it offers the next stage only)")
 	fl.BoolVar(&b.Twice, "twice", false, "K3: the ROM wants its file twice")
 	fl.BoolVar(&b.OldTFA, "old-tf-a", false, "STM32MP15: TF-A wants a flash layout first")
 	fl.BoolVar(&b.OldFSBL, "old-fsbl", false, "ZynqMP: an FSBL of 2017")
@@ -87,6 +54,6 @@ with --carrier usbip a client of the USB/IP protocol elsewhere.`,
 	fl.DurationVar(&b.StageDelay, "stage-delay", 0, "time until the next stage enumerates (default 300ms)")
 	fl.StringVar(&b.Never, "never", "", "a `stage` that never enumerates")
 	fl.StringArrayVar(&b.Missing, "missing", nil, "the `name` of an alternate setting that no stage has; may be given several times")
-	fl.StringArrayVar(&faults, "fault", nil, "what goes wrong, as `KIND:STAGE:WHEN`: error (with a status behind another colon), busy, nak (with a time), lie (of the time), stall, hang, unplug or reset, at rom, rom2, tfa, u-boot, sysfw, spl-r5, spl-a53 or fsbl, at a number of bytes or at the end of a file (manifest)")
+	simFlags(cmd, &s.Options, &b.Faults, dfu.ParseFault, "what goes wrong, as `KIND:STAGE:WHEN`: error (with a status behind another colon), busy, nak (with a time), lie (of the time), stall, hang, unplug or reset, at rom, rom2, tfa, u-boot, sysfw, spl-r5, spl-a53 or fsbl, at a number of bytes or at the end of a file (manifest)")
 	return cmd
 }

@@ -9,13 +9,11 @@ import (
 
 	"snag/sim"
 	"snag/sim/imx"
-	"snag/usb"
 )
 
 func newSimIMX() *cobra.Command {
 	var s sim.IMX
-	var ports, faults []string
-	var gadget, splUSB, splBCD, carrier, generate, kind string
+	var gadget, splUSB, splBCD, generate string
 	cmd := &cobra.Command{
 		Use:   "imx6q [flags] [-- COMMAND ARGS...]",
 		Short: "A virtual i.MX (its aliases are the other models): boot ROM, SPL, and U-Boot's gadget",
@@ -34,35 +32,13 @@ pseudo-terminals; which of the two is the console is the firmware's choice.`,
   sudo snag sim imx6q --qemu
   sudo snag sim imx6q --qemu --spl sdpv --spl-finds none
   snag sim imx93 --generate images`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 && cmd.ArgsLenAtDash() != 0 {
-				return usage(cmd, errors.New("the command to run beside the board comes after --"))
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			s.Command, s.Carrier, s.Board.SPL = args, sim.Carrier(carrier), imx.SPLKind(kind)
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
 			if s.Board.Model, err = imx.FindModel(cmd.CalledAs()); err != nil {
 				return err
 			}
-			for _, p := range ports {
-				port, err := usb.ParsePort(p)
-				if err != nil {
-					return usage(cmd, err)
-				}
-				s.Ports = append(s.Ports, port)
-			}
-			for _, id := range []struct {
-				text string
-				id   *usb.ID
-			}{{gadget, &s.Board.Gadget}, {splUSB, &s.Board.SPLID}} {
-				if id.text == "" {
-					continue
-				}
-				if *id.id, err = usb.ParseID(id.text); err != nil {
-					return usage(cmd, err)
-				}
+			if err := errors.Join(parseID(gadget, &s.Board.Gadget), parseID(splUSB, &s.Board.SPLID)); err != nil {
+				return usage(cmd, err)
 			}
 			if splBCD != "" {
 				bcd, err := strconv.ParseUint(splBCD, 16, 16)
@@ -71,22 +47,10 @@ pseudo-terminals; which of the two is the console is the firmware's choice.`,
 				}
 				s.Board.SPLRelease = uint16(bcd)
 			}
-			for _, f := range faults {
-				fault, err := imx.ParseFault(f)
-				if err != nil {
-					return usage(cmd, err)
-				}
-				s.Board.Faults = append(s.Board.Faults, fault)
-			}
 			if generate != "" {
 				return s.Generate(generate)
 			}
-			err = s.Run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
-			var failed *sim.CommandError
-			if errors.As(err, &failed) {
-				return &shownError{&exitError{failed.Status, err}}
-			}
-			return err
+			return s.Run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	for _, name := range imx.Names() {
@@ -95,16 +59,13 @@ pseudo-terminals; which of the two is the console is the firmware's choice.`,
 		}
 	}
 	b, fl := &s.Board, cmd.Flags()
-	fl.StringVar(&carrier, "carrier", "vhci", "vhci or usbip")
+	fl.StringVar((*string)(&s.Carrier), "carrier", "vhci", "vhci or usbip")
 	fl.StringVar(&s.Listen, "listen", "127.0.0.1:3240", "`address` of the USB/IP server")
 	fl.BoolVar(&s.QEMU, "qemu", false, "let the board execute what it receives (imx6q; needs qemu-system-arm)")
-	fl.StringArrayVar(&ports, "port", nil, "plug a board in at this `port` (1-1); may be given several times")
-	fl.BoolVar(&s.Once, "once", false, "without a command: end when every board has booted, failed or left")
-	fl.BoolVar(&s.JSON, "json", false, "report as JSON")
 	fl.StringVar(&generate, "generate", "", "write test images for this board into a `directory`, and end")
 	fl.BoolVar(&b.Closed, "closed", false, "the part runs signed images only")
 	fl.BoolVar(&b.OutEP, "interrupt-out", false, "the ROM has an interrupt OUT endpoint")
-	fl.StringVar(&kind, "spl", "", "what SPL serves: none, sdpu or sdpv (default: as usual for the SoC)")
+	fl.StringVar((*string)(&b.SPL), "spl", "", "what SPL serves: none, sdpu or sdpv (default: as usual for the SoC)")
 	fl.StringVar(&b.SPLFinds, "spl-finds", "", "what SPL was built to find: fit, container or none")
 	fl.StringVar(&splUSB, "spl-usb", "", "`VID:PID` of SPL")
 	fl.StringVar(&splBCD, "spl-bcd", "", "bcdDevice of SPL, in `hex`")
@@ -112,6 +73,6 @@ pseudo-terminals; which of the two is the console is the firmware's choice.`,
 	fl.DurationVar(&b.SPLDelay, "spl-delay", 0, "time until SPL enumerates (default 300ms)")
 	fl.BoolVar(&b.SPLNever, "spl-never", false, "SPL never enumerates")
 	fl.DurationVar(&b.StreamPause, "stream-pause", 0, "time until SPL asks the ROM for more of a stream")
-	fl.StringArrayVar(&faults, "fault", nil, "what goes wrong, as `KIND:STAGE:WHEN`: stall, nak (with a time behind another colon), hang, hab (word), status (word), cut (answer), id (of a report), mute, unplug or reset, at rom, romapi or spl, at a number of bytes or at a command (write-file, dcd, jump, ...)")
+	simFlags(cmd, &s.Options, &b.Faults, imx.ParseFault, "what goes wrong, as `KIND:STAGE:WHEN`: stall, nak (with a time behind another colon), hang, hab (word), status (word), cut (answer), id (of a report), mute, unplug or reset, at rom, romapi or spl, at a number of bytes or at a command (write-file, dcd, jump, ...)")
 	return cmd
 }

@@ -17,10 +17,10 @@ import (
 	"testing"
 	"time"
 
-	"snag/internal/lab"
 	"snag/sim/am335x"
 	"snag/sim/sandbox"
 	"snag/sim/vhci"
+	"snag/sim/virtual"
 	"snag/usb"
 )
 
@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 		f.Value.Set("24") // tests that run at once wait for boards, not for the processor
 	}
 	code := m.Run()
-	for _, dir := range removeAtEnd {
+	for _, dir := range removeAtEnd.dirs {
 		os.RemoveAll(dir)
 	}
 	os.Exit(code)
@@ -217,7 +217,7 @@ func (fw images) booted(t testing.TB, board *am335x.Board) {
 			uboot = s.Data
 		}
 	}
-	if r.Outcome != am335x.Booted || !bytes.Equal(spl, fw.spl) || !bytes.Equal(uboot, fw.uboot) {
+	if r.Outcome != virtual.Booted || !bytes.Equal(spl, fw.spl) || !bytes.Equal(uboot, fw.uboot) {
 		t.Errorf("board: %s %s: ROM received %d of %d bytes, SPL %d of %d", r.Outcome, r.Error, len(spl), len(fw.spl), len(uboot), len(fw.uboot))
 	}
 	for _, v := range r.Violations {
@@ -235,11 +235,21 @@ func must(t testing.TB, name string, args ...string) string {
 	return string(out)
 }
 
+var vmPrograms = map[string]func() (string, error){
+	"/lab/bin/snag":         builds("snag/cmd/snag", false),
+	"/lab/bin/snag-netmove": builds("snag/cmd/snag-netmove", false),
+}
+
 // programs are the built programs, for a VM's PATH.
 func programs(t testing.TB) map[string]string {
 	t.Helper()
-	return map[string]string{
-		"/lab/bin/snag":         lab.Build(t, "snag/cmd/snag"),
-		"/lab/bin/snag-netmove": lab.Build(t, "snag/cmd/snag-netmove"),
+	files := make(map[string]string)
+	for name, build := range vmPrograms {
+		file, err := build()
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = file
 	}
+	return files
 }

@@ -19,6 +19,7 @@ import (
 	"snag/sim/fastboot"
 	"snag/sim/usbdev"
 	"snag/sim/vhci"
+	"snag/sim/virtual"
 	"snag/usb"
 	"snag/usb/usbfs"
 )
@@ -143,7 +144,7 @@ func TestWithFastbootGadget(t *testing.T) {
 				}
 			}
 			soon(t, 10*time.Second, func() error {
-				if r := board.Report(); r.Outcome != fastboot.Booted {
+				if r := board.Report(); r.Outcome != virtual.Booted {
 					return fmt.Errorf("the board is %s: %s", r.Outcome, r.Error)
 				}
 				return nil
@@ -219,7 +220,7 @@ func TestWithFastbootKeemBay(t *testing.T) {
 	started := func(t *testing.T, board *fastboot.Board) {
 		t.Helper()
 		soon(t, 20*time.Second, func() error {
-			if r := board.Report(); r.Outcome != fastboot.Booted || r.Last(fastboot.StageGadget) == nil {
+			if r := board.Report(); r.Outcome != virtual.Booted || r.Last(fastboot.StageGadget) == nil {
 				return fmt.Errorf("the board is %s: %s", r.Outcome, r.Error)
 			}
 			return nil

@@ -11,6 +11,7 @@ import (
 // kernel boots both stages from dnsmasq. There is no udevd that could rename an interface between two commands
 // of the test.
 func TestForeignServer(t *testing.T) {
+	t.Parallel()
 	lab.GoTest(t, "snag/sim/vhci", "^TestBoot$", lab.Job{
 		Script:   "modprobe -a vhci-hcd rndis_host cdc_ether",
 		Packages: []string{"dnsmasq-base", "iproute2"},

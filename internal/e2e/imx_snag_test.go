@@ -15,6 +15,7 @@ import (
 
 	"snag/internal/lab"
 	"snag/sim/imx"
+	"snag/sim/virtual"
 )
 
 // snagArgs are what snag is to be told to recover the board.
@@ -83,8 +84,8 @@ func (c *imxCase) sameEffects(t *testing.T, effects map[string]string) {
 	}
 }
 
-// virtual makes the configuration and generated images of a board.
-func virtual(t *testing.T, cfg imx.Config, model string, size int, seed uint64) (imx.Config, imx.Images) {
+// virtualIMX makes the configuration and generated images of a board.
+func virtualIMX(t *testing.T, cfg imx.Config, model string, size int, seed uint64) (imx.Config, imx.Images) {
 	t.Helper()
 	var err error
 	if cfg.Model, err = imx.FindModel(model); err != nil {
@@ -129,7 +130,7 @@ func (b *peerBoard) ownBytes() error {
 func TestWithIMXSnagUser(t *testing.T) {
 	lab.Inside(t)
 	must(t, "snag", "setup", "--remove")
-	cfg, images := virtual(t, imx.Config{}, "imx6ul", 20_000, 1)
+	cfg, images := virtualIMX(t, imx.Config{}, "imx6ul", 20_000, 1)
 	b := powerIMX(t, cfg, images)
 	b.attribute(t, cfg.Model.ID, "product")
 	readable(t, b.dir)
@@ -143,7 +144,7 @@ func TestWithIMXSnagUser(t *testing.T) {
 	setUp(t)
 	for n, model := range []string{"imx6ul", "imx53", "imx8mm", "imx8mp"} {
 		t.Run(model, func(t *testing.T) {
-			cfg, images := virtual(t, imx.Config{}, model, 30_000, uint64(n))
+			cfg, images := virtualIMX(t, imx.Config{}, model, 30_000, uint64(n))
 			b := powerIMX(t, cfg, images)
 			readable(t, b.dir)
 			if err := b.snag(t, user, model); err != nil {
@@ -195,7 +196,7 @@ func TestWithIMXSnagReenumeration(t *testing.T) {
 			if delay > time.Second {
 				t.Parallel()
 			}
-			cfg, images := virtual(t, imx.Config{SPL: imx.SDPV, SPLDelay: delay}, "imx6q", 20_000, 1)
+			cfg, images := virtualIMX(t, imx.Config{SPL: imx.SDPV, SPLDelay: delay}, "imx6q", 20_000, 1)
 			b := powerIMX(t, cfg, images)
 			if err := b.snag(t, nil, "imx6q"); err != nil {
 				t.Fatal(err)
@@ -225,7 +226,7 @@ func TestWithIMXSnagEightAtOnce(t *testing.T) {
 	for n := range 8 {
 		model := []string{"imx7d", "imx8mm", "imx8mp"}[n%3]
 		// A board leaves when the host has taken its last answer, whatever the machine is busy with.
-		cfg, images := virtual(t, imx.Config{}, model, 40_000, uint64(100+n))
+		cfg, images := virtualIMX(t, imx.Config{}, model, 40_000, uint64(100+n))
 		b := plugIMX(t, cfg, images)
 		readable(t, b.dir)
 		b.attribute(t, cfg.Model.ID, "product")
@@ -286,7 +287,7 @@ func TestWithIMXSnagInterrupted(t *testing.T) {
 		{"SIGINT", syscall.SIGINT, 130, "usbhid"},
 	} {
 		t.Run(end.name, func(t *testing.T) {
-			cfg, images := virtual(t, imx.Config{Report: 20 * time.Millisecond}, model, 60_000, 7)
+			cfg, images := virtualIMX(t, imx.Config{Report: 20 * time.Millisecond}, model, 60_000, 7)
 			b := powerIMX(t, cfg, images)
 			p := start(t, nil, b.snagArgs(model)...)
 			soon(t, 30*time.Second, func() error {
@@ -312,7 +313,7 @@ func TestWithIMXSnagInterrupted(t *testing.T) {
 				t.Fatal(err)
 			}
 			r := b.Report()
-			if err := b.ownBytes(); err != nil || r.Outcome != imx.Booted {
+			if err := b.ownBytes(); err != nil || r.Outcome != virtual.Booted {
 				t.Errorf("board: %s %s; %v\n%s", r.Outcome, r.Error, err, r.Effects())
 			}
 		})
@@ -322,7 +323,7 @@ func TestWithIMXSnagInterrupted(t *testing.T) {
 // TestWithIMXSnagBusyPort starts a second snag for a port.
 func TestWithIMXSnagBusyPort(t *testing.T) {
 	lab.Inside(t)
-	cfg, images := virtual(t, imx.Config{Faults: []imx.Fault{{Kind: imx.Hang, Stage: imx.StageROM, At: 5_000}}}, "imx6ul", 20_000, 1)
+	cfg, images := virtualIMX(t, imx.Config{Faults: []imx.Fault{{Kind: imx.Hang, Stage: imx.StageROM, At: 5_000}}}, "imx6ul", 20_000, 1)
 	b := powerIMX(t, cfg, images)
 	p := start(t, nil, b.snagArgs("imx6ul")...)
 	<-b.Settled() // it hangs, and snag waits

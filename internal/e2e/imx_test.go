@@ -17,6 +17,7 @@ import (
 	"snag/internal/lab"
 	"snag/sim/imx"
 	"snag/sim/vhci"
+	"snag/sim/virtual"
 	"snag/usb"
 )
 
@@ -86,13 +87,9 @@ func powerIMX(t *testing.T, cfg imx.Config, images imx.Images) *peerBoard {
 	return b
 }
 
-// plugIMX plugs a board in. It stays on the bus for a second after a jump: its last answer may take that long to get through
-// an emulated kernel that has many boards.
+// plugIMX plugs a board in.
 func plugIMX(t *testing.T, cfg imx.Config, images imx.Images) *peerBoard {
 	t.Helper()
-	if cfg.JumpDelay == 0 {
-		cfg.JumpDelay = time.Second
-	}
 	b := &peerBoard{dir: t.TempDir(), id: cfg.Model.ID, images: images}
 	for name, data := range map[string][]byte{"first.bin": images.First, "second.bin": images.Second} {
 		if err := os.WriteFile(filepath.Join(b.dir, name), data, 0o644); err != nil {
@@ -194,7 +191,7 @@ func (b *peerBoard) recovered(t *testing.T, romOnly bool) imx.Report {
 	t.Helper()
 	soon(t, 10*time.Second, func() error {
 		r := b.Report()
-		if romOnly && r.Stages[0].Complete || r.Outcome == imx.Booted {
+		if romOnly && r.Stages[0].Complete || r.Outcome == virtual.Booted {
 			return nil
 		}
 		return fmt.Errorf("board: %s %s\n%+v", r.Outcome, r.Error, r)

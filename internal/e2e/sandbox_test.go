@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,32 +23,37 @@ import (
 // The TestSandbox tests run the built program beside virtual boards in a sandbox: on this machine's
 // kernel, without USB. They mostly wait, so many run at once.
 
-// snagProgram builds the program once for all tests, with the race detector if they have it. TestMain
-// removes it.
-var snagProgram = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "snag-e2e")
-	if err != nil {
-		return "", err
-	}
-	removeAtEnd = append(removeAtEnd, dir)
-	file := filepath.Join(dir, "snag")
-	args := []string{"build", "-o", file}
-	if raceDetector {
-		args = append(args, "-race")
-	}
-	cmd := exec.Command("go", append(args, "snag/cmd/snag")...)
-	if !raceDetector { // as it is shipped
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return file, nil
-})
+// snagProgram is the program, with the race detector if the tests have it.
+var snagProgram = builds("snag/cmd/snag", raceDetector)
+
+// builds returns what builds a program once for all tests: as it is shipped, or with the race detector. TestMain removes it.
+func builds(pkg string, race bool) func() (string, error) {
+	return sync.OnceValues(func() (string, error) {
+		dir, err := os.MkdirTemp("", "snag-e2e")
+		if err != nil {
+			return "", err
+		}
+		removeAtEnd.Lock()
+		removeAtEnd.dirs = append(removeAtEnd.dirs, dir)
+		removeAtEnd.Unlock()
+		file := filepath.Join(dir, filepath.Base(pkg))
+		cmd := exec.Command("go", "build", "-o", file, "-race="+strconv.FormatBool(race), pkg)
+		if !race {
+			cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			return "", fmt.Errorf("go build %s: %w\n%s", pkg, err, out)
+		}
+		return file, nil
+	})
+}
 
 // removeAtEnd are directories that outlive the test that made them.
-var removeAtEnd []string
+var removeAtEnd struct {
+	sync.Mutex
+	dirs []string
+}
 
 // box is the sandbox of one test.
 type box struct {

@@ -29,6 +29,7 @@ import (
 //	                                                                 | net.sock
 //	second QEMU:                        U-Boot - virtio-net ---------+
 func TestUBoot(t *testing.T) {
+	t.Parallel()
 	for _, program := range []string{"qemu-system-arm", "qemu-system-x86_64"} {
 		backends, err := lab.Command(t, program, strings.TrimSuffix(program, "_64"), "-machine", "none", "-netdev", "help").CombinedOutput()
 		if err != nil {

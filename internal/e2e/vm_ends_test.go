@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -54,13 +55,17 @@ func (at point) meet(t *testing.T, port usb.Port, fw images) (*program, func()) 
 	t.Helper()
 	p := start(t, user, "recover", "-s", "am335x", "-f", fw.config, "--usb-path", string(port), "-v")
 	board, _, unplug := plugged(t, *at.config, port)
+	notReached := errors.New("not reached") // what is behind it takes long to write down
 	soon(t, 3*time.Minute, func() error {
 		if !at.reached(p, board) {
-			saw, _ := json.MarshalIndent(board.Report(), "", " ")
-			return fmt.Errorf("%s: not reached\n%s\nboard: %s", at.name, p, saw)
+			return notReached
 		}
 		return nil
 	})
+	if t.Failed() {
+		saw, _ := json.MarshalIndent(board.Report(), "", " ")
+		t.Logf("%s: %s\nboard: %s", at.name, p, saw)
+	}
 	return p, unplug
 }
 

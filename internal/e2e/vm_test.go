@@ -16,6 +16,7 @@ const drivers = `modprobe -a vhci-hcd rndis_host cdc_ether nft_nat nft_masq nft_
 
 // TestVM runs the TestWithUdev tests in one VM.
 func TestVM(t *testing.T) {
+	t.Parallel()
 	lab.GoTest(t, ".", "^TestWithUdev", lab.Job{
 		Script: drivers, Files: programs(t), Udev: true, Timeout: 12 * time.Minute,
 		Packages: []string{"iproute2", "nftables"},
@@ -24,6 +25,7 @@ func TestVM(t *testing.T) {
 
 // TestVMWithoutUdev runs the others in a VM that has none.
 func TestVMWithoutUdev(t *testing.T) {
+	t.Parallel()
 	lab.GoTest(t, ".", "^TestNoUdev", lab.Job{Script: drivers, Files: programs(t)})
 }
 

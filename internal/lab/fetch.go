@@ -242,29 +242,45 @@ func replace(file, content string) error {
 // lock takes an exclusive lock that other processes see; it ends with the process at
 // the latest.
 func lock(ctx context.Context, file string) (unlock func(), err error) {
-	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
-		return nil, err
-	}
 	// flock can be waited for without a deadline or not at all, hence the poll.
-	tick := time.NewTicker(50 * time.Millisecond)
+	tick := time.NewTicker(lockPoll)
 	defer tick.Stop()
 	for {
-		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if err != syscall.EWOULDBLOCK && err != syscall.EINTR {
-			f.Close()
-			return nil, fmt.Errorf("locking %s: %w", file, err)
+		unlock, err := tryLock(file)
+		if !errors.Is(err, errLocked) {
+			return unlock, err
 		}
 		select {
 		case <-ctx.Done():
-			f.Close()
 			return nil, fmt.Errorf("waiting for the lock %s: %w", file, context.Cause(ctx))
 		case <-tick.C:
 		}
 	}
+}
+
+// lockPoll is how often a lock is tried that somebody has.
+const lockPoll = 50 * time.Millisecond
+
+// errLocked says that somebody has a lock.
+var errLocked = errors.New("locked")
+
+// tryLock takes a lock that nobody has.
+func tryLock(file string) (unlock func(), err error) {
+	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	for err = syscall.EINTR; err == syscall.EINTR; {
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	}
+	switch err {
+	case nil:
+		return func() { f.Close() }, nil
+	case syscall.EWOULDBLOCK:
+		err = errLocked
+	}
+	f.Close()
+	return nil, fmt.Errorf("locking %s: %w", file, err)
 }
 
 func quiet(string, ...any) {}

@@ -13,14 +13,6 @@ import (
 	"testing"
 )
 
-// Build builds a program of this module, static, and returns its file.
-func Build(t testing.TB, pkg string, flags ...string) string {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), path.Base(pkg))
-	goTool(t, append(append([]string{"build", "-o", file}, flags...), pkg)...)
-	return file
-}
-
 // goTool runs the go command without cgo and returns what it printed.
 func goTool(t testing.TB, args ...string) string {
 	t.Helper()
@@ -57,7 +49,7 @@ func RunTests(t *testing.T, binary, dir, run string, job Job) *Result {
 	job.Files = files
 	job.Script += "\ncd " + quote(dir) + "\nexec /lab/test -test.v=test2json -test.run " + quote(run)
 	r := start(t, job)
-	t.Logf("lab: booted in %.1f s, done after %.1f s", r.Boot.Seconds(), r.Total.Seconds())
+	t.Logf("lab: booted in %.1f s, done after %.1f s, busy for %.1f s", r.Boot.Seconds(), r.Total.Seconds(), r.Busy.Seconds())
 
 	cmd := exec.CommandContext(t.Context(), "go", "tool", "test2json")
 	cmd.Stdin = strings.NewReader(r.Stdout)

@@ -55,6 +55,7 @@ type Result struct {
 	Console        string        // of the kernel
 	Out            string        // directory with what was written to /lab/out
 	Boot, Total    time.Duration // from QEMU's start to the script's, and to QEMU's end
+	Busy           time.Duration // what QEMU used of the processors
 }
 
 // Run runs a job in a VM and fails the test if the script does. It skips if there
@@ -129,7 +130,7 @@ func Exec(ctx context.Context, dir string, job Job) (*Result, error) {
 	if err := furnish(ctx, dir, m, job); err != nil {
 		return nil, err
 	}
-	release, err := c.slot(ctx)
+	release, err := c.slot(ctx, job.Timeout)
 	if err != nil {
 		return nil, err
 	}
@@ -237,6 +238,9 @@ func boot(ctx context.Context, dir string, m *machine, job Job, cache string) (*
 	begin := time.Now()
 	qemuErr := RunBound(cmd)
 	r := &Result{Total: time.Since(begin), Out: filepath.Join(dir, "share/out")}
+	if cmd.ProcessState != nil {
+		r.Busy = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	}
 
 	read := func(name string) string {
 		b, err := os.ReadFile(filepath.Join(dir, name))

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -113,12 +114,18 @@ func lines(s []string) []byte {
 	return []byte(strings.Join(s, "\n") + "\n")
 }
 
+// processor is the emulated processor: with what QEMU can emulate, but for what is slower there than doing without. It does
+// "rep movsb" byte by byte, which a kernel that sees "erms" copies and clears all memory with: ten times
+// as slowly as by words. Each of the kernel's accesses to a process's memory ends a translated block twice for
+// "smap", and AVX doubles what is saved at each switch.
+const processor = "max,la57=off,erms=off,fsrm=off,smap=off,smep=off,umip=off,avx=off,avx2=off"
+
 // command is the QEMU command of a VM whose initramfs, files and share are in dir
 // (see room) and whose cached packages are in cache.
 func (m *machine) command(ctx context.Context, job Job, dir, cache string) *exec.Cmd {
 	args := []string{
 		"-no-user-config", "-nodefaults", "-display", "none", "-no-reboot",
-		"-machine", "q35,accel=tcg", "-cpu", "max,la57=off",
+		"-machine", "q35,accel=tcg", "-cpu", processor,
 		"-smp", strconv.Itoa(job.CPUs), "-m", strconv.Itoa(job.Memory),
 		"-kernel", m.kernel.image,
 		"-initrd", filepath.Join(dir, "initramfs"),
@@ -169,38 +176,42 @@ func exists(file string) bool {
 	return err == nil
 }
 
-// slot waits until fewer VMs run on this host than it has processors, counting those
-// of other test processes, and takes a place among them.
-func (c *cache) slot(ctx context.Context) (release func(), err error) {
-	n := runtime.NumCPU()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	type taken struct {
-		unlock func()
-		err    error
-	}
-	results := make(chan taken, n)
-	for i := range n {
-		go func() {
-			unlock, err := lock(ctx, c.path(fmt.Sprintf("vm%d.lock", i)))
-			results <- taken{unlock, err}
-		}()
-	}
-	var errs []error
-	for range n {
-		r := <-results
-		switch {
-		case r.err != nil:
-			errs = append(errs, r.err)
-		case release == nil:
-			release = r.unlock
-			cancel()
-		default:
-			r.unlock() // more than one was free
+// queue is what this process's jobs that wait for a slot may take.
+var queue struct {
+	sync.Mutex
+	timeouts []time.Duration
+}
+
+// slot waits until fewer VMs run on this host than three for two of its processors, since a
+// VM waits too, counting those of other test processes, and takes a place among them. Of the jobs that wait in this
+// process the longest, by its timeout, is the next: a short one is not to leave a processor
+// without work at the end.
+func (c *cache) slot(ctx context.Context, timeout time.Duration) (release func(), err error) {
+	queue.Lock()
+	queue.timeouts = append(queue.timeouts, timeout)
+	queue.Unlock()
+	defer func() {
+		queue.Lock()
+		defer queue.Unlock()
+		i := slices.Index(queue.timeouts, timeout)
+		queue.timeouts = slices.Delete(queue.timeouts, i, i+1)
+	}()
+	tick := time.NewTicker(lockPoll)
+	defer tick.Stop()
+	for {
+		queue.Lock()
+		next := slices.Max(queue.timeouts) == timeout
+		queue.Unlock()
+		for i := 0; next && i < (3*runtime.NumCPU()+1)/2; i++ {
+			unlock, err := tryLock(c.path(fmt.Sprintf("vm%d.lock", i)))
+			if !errors.Is(err, errLocked) {
+				return unlock, err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for another VM to end: %w", context.Cause(ctx))
+		case <-tick.C:
 		}
 	}
-	if release == nil {
-		return nil, errors.Join(errs...)
-	}
-	return release, nil
 }

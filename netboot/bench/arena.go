@@ -10,11 +10,10 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
-	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"snag/netsetup"
 )
 
 var (
@@ -63,7 +62,7 @@ func newArena(s server, dir string) (_ *arena, err error) {
 		return nil, err
 	}
 	if s.nat {
-		if err := nat(a.host.fd); err != nil {
+		if err := a.host.do(netsetup.TranslatePorts); err != nil {
 			return nil, fmt.Errorf("NAT: %w", err)
 		}
 	}
@@ -205,29 +204,4 @@ func (s *space) up(addr netip.Addr) error {
 		}
 		return nil
 	})
-}
-
-// nat makes the rules of netsetup: udp dport 69 dnat to :9069, udp sport 9069 masquerade to :69.
-func nat(ns int) error {
-	c, err := nftables.New(nftables.WithNetNSFd(ns))
-	if err != nil {
-		return err
-	}
-	t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "snag"})
-	rule := func(name string, hook *nftables.ChainHook, prio *nftables.ChainPriority, offset uint32, from, to uint16, last expr.Any) {
-		chain := c.AddChain(&nftables.Chain{Name: name, Table: t, Type: nftables.ChainTypeNAT, Hooknum: hook, Priority: prio})
-		c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: []expr.Any{
-			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_UDP}},
-			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 2},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(from)},
-			&expr.Immediate{Register: 1, Data: binaryutil.BigEndian.PutUint16(to)},
-			last,
-		}})
-	}
-	rule("pre", nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, 2, 69, 9069,
-		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegProtoMin: 1, Specified: true})
-	rule("post", nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, 0, 9069, 69,
-		&expr.Masq{ToPorts: true, RegProtoMin: 1})
-	return c.Flush()
 }

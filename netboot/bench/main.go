@@ -2,7 +2,7 @@
 // client.
 //
 // Every server stands in a network namespace of its own, joined by a veth pair to a namespace with the client.
-// snag's has the NAT rules that netsetup makes (69 to 9069 and back); the others listen on port 69. In the rows
+// snag's has the NAT rules that netsetup makes; the others listen on port 69. In the rows
 // with a round-trip time a process on the client's side relays the datagrams, and delays each by half of it. The
 // client polls its socket, as boot loaders do, and gives way to whoever wants the processor.
 // The runs of all servers are interleaved; the table has the medians.

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"snag/sim/virtual"
 	"snag/usb"
 )
 
@@ -50,10 +51,10 @@ func run(t *testing.T, cfg Config, h *host) Report {
 // booted checks that both files arrived and that the host made no mistakes.
 func booted(t *testing.T, r Report, h *host) {
 	t.Helper()
-	if r.Outcome != Booted {
+	if r.Outcome != virtual.Booted {
 		t.Errorf("outcome %s: %s", r.Outcome, r.Error)
 		for _, s := range r.Stages {
-			t.Logf("%+v", Stage{Name: s.Name, Error: s.Error, BOOTPSent: s.BOOTPSent, Requests: s.Requests, Retries: s.Retries})
+			t.Logf("%s: %s: %d requests by BOOTP, %d by TFTP, %d repeated", s.Name, s.Error, s.BOOTPSent, s.Requests, s.Retries)
 		}
 		t.Fatal(r.Violations)
 	}
@@ -113,7 +114,7 @@ func TestBoot(t *testing.T) {
 					t.Errorf("gap %v, gadget %v", gap, g)
 				}
 			}},
-		{name: "reset in both stages", cfg: Config{Faults: []Fault{{Reset, StageROM, 5000}, {Reset, StageSPL, 50000}}}, check: func(t *testing.T, r Report) {
+		{name: "reset in both stages", cfg: Config{Faults: []Fault{{Kind: Reset, Stage: StageROM, At: 5000}, {Kind: Reset, Stage: StageSPL, At: 50000}}}, check: func(t *testing.T, r Report) {
 			var names []string
 			for _, s := range r.Stages {
 				names = append(names, s.Name)
@@ -125,7 +126,7 @@ func TestBoot(t *testing.T) {
 				t.Errorf("reset after %d bytes", n)
 			}
 		}},
-		{name: "client error", cfg: Config{Faults: []Fault{{TFTPError, StageROM, 1000}, {TFTPError, StageSPL, 1000}}}, check: func(t *testing.T, r Report) {
+		{name: "client error", cfg: Config{Faults: []Fault{{Kind: TFTPError, Stage: StageROM, At: 1000}, {Kind: TFTPError, Stage: StageSPL, At: 1000}}}, check: func(t *testing.T, r Report) {
 			if r.Last(StageROM).Restarts != 1 || r.Last(StageSPL).Restarts != 1 {
 				t.Errorf("restarts %+v", r.Stages)
 			}
@@ -169,15 +170,15 @@ func TestNotBooted(t *testing.T) {
 		name      string
 		cfg       Config
 		host      *host
-		outcome   Outcome
+		outcome   virtual.Outcome
 		err       string
 		violation string
 	}{
-		{name: "link window", host: &host{upAfter: 3500 * time.Millisecond}, outcome: Stuck, err: "did not bring the link up within 3s"},
-		{name: "no SPL", cfg: Config{SPLNever: true}, outcome: Stuck, err: "never shows"},
-		{name: "unplugged", cfg: Config{Faults: []Fault{{Unplug, StageSPL, 3000}}}, outcome: Unplugged},
-		{name: "OFFER for a REQUEST", host: &host{message: 2}, outcome: Stuck, err: "no address"}, // as a late answer to a DISCOVER
-		{name: "NAK for a REQUEST", host: &host{message: 6}, outcome: Stuck, err: "no address", violation: "message type 6, expected 5"},
+		{name: "link window", host: &host{upAfter: 3500 * time.Millisecond}, outcome: virtual.Stuck, err: "did not bring the link up within 3s"},
+		{name: "no SPL", cfg: Config{SPLNever: true}, outcome: virtual.Stuck, err: "never shows"},
+		{name: "unplugged", cfg: Config{Faults: []Fault{{Kind: Unplug, Stage: StageSPL, At: 3000}}}, outcome: virtual.Unplugged},
+		{name: "OFFER for a REQUEST", host: &host{message: 2}, outcome: virtual.Stuck, err: "no address"}, // as a late answer to a DISCOVER
+		{name: "NAK for a REQUEST", host: &host{message: 6}, outcome: virtual.Stuck, err: "no address", violation: "message type 6, expected 5"},
 		{name: "OACK with another timeout", host: &host{oack: func(o []option) []option {
 			for i := range o {
 				if o[i].name == "timeout" {
@@ -185,7 +186,7 @@ func TestNotBooted(t *testing.T) {
 				}
 			}
 			return o
-		}}, outcome: Stuck, err: "OACK", violation: "timeout=3"},
+		}}, outcome: virtual.Stuck, err: "OACK", violation: "timeout=3"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -273,7 +274,7 @@ func TestROMRequest(t *testing.T) {
 
 func TestConfigRefused(t *testing.T) {
 	for _, c := range []Config{
-		{LossIn: 2}, {BlockSize: 4}, {Faults: []Fault{{Reset, "kernel", 1}}}, {Faults: []Fault{{"melt", StageROM, 1}}},
+		{LossIn: 2}, {BlockSize: 4}, {Faults: []Fault{{Kind: Reset, Stage: "kernel", At: 1}}}, {Faults: []Fault{{Kind: "melt", Stage: StageROM, At: 1}}},
 		{SPLMAC: []byte{1}}, {ROMRetries: []time.Duration{0}},
 	} {
 		if _, err := New(c); err == nil {
@@ -283,7 +284,7 @@ func TestConfigRefused(t *testing.T) {
 }
 
 func TestParseFault(t *testing.T) {
-	if f, err := ParseFault("reset:spl:50000"); err != nil || f != (Fault{Reset, StageSPL, 50000}) {
+	if f, err := ParseFault("reset:spl:50000"); err != nil || f != (Fault{Kind: Reset, Stage: StageSPL, At: 50000}) {
 		t.Errorf("%v, %v", f, err)
 	}
 	for _, s := range []string{"", "reset", "reset:spl", "reset:spl:-1", "melt:spl:1", "reset:kernel:1"} {

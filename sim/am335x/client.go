@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"snag/sim/usbdev"
+	"snag/sim/virtual"
 )
 
 // client is the network side of one stage. Its methods belong to one goroutine.
@@ -17,8 +18,8 @@ type client struct {
 	cfg   *Config
 	link  *usbdev.Link
 	mac   mac
-	name  string
-	index int // of the stage in the report
+	stage *Stage // in the report
+	seed  uint64 // of this stage
 
 	address netip.Addr // own, once known
 	ident   uint16     // IPv4 identification
@@ -43,31 +44,27 @@ const sendTimeout = 3 * time.Second
 // errTimeout is the end of a wait.
 var errTimeout = errors.New("timeout")
 
-func newClient(b *Board, link *usbdev.Link, m mac, name string, index int) *client {
+func newClient(b *Board, link *usbdev.Link, m mac, s *Stage, seed uint64) *client {
 	return &client{
-		b: b, cfg: &b.cfg, link: link, mac: m, name: name, index: index,
-		rng:  rand.New(rand.NewPCG(b.cfg.Seed, uint64(index))),
+		b: b, cfg: &b.cfg, link: link, mac: m, stage: s, seed: seed,
+		rng:  rand.New(rand.NewPCG(b.cfg.Seed, seed)),
 		in:   make(chan []byte),
 		out:  make(chan late, 256),
 		stop: func() {},
 	}
 }
 
-func (c *client) edit(f func(*Stage)) {
-	c.b.mu.Lock()
-	defer c.b.mu.Unlock()
-	f(&c.b.report.Stages[c.index])
-}
+func (c *client) edit(f func(*Stage)) { c.b.board.Edit(func(*virtual.Report[*Stage]) { f(c.stage) }) }
 
-func (c *client) violation(err error) { c.b.violation(c.name, err.Error()) }
+func (c *client) violation(err error) { c.b.board.Violation("%v", err) }
 
-func (c *client) ignore() { c.b.edit(func(r *Report) { r.Ignored++ }) }
+func (c *client) ignore() { c.b.count(func(f *Frames) { f.Ignored++ }) }
 
 // start begins to move frames. close ends it.
 func (c *client) start(ctx context.Context) {
 	ctx, c.stop = context.WithCancel(ctx)
 	// Each way has random numbers of its own, so that a seed means the same losses every time.
-	rng := rand.New(rand.NewPCG(c.cfg.Seed, uint64(c.index)|1<<32))
+	rng := rand.New(rand.NewPCG(c.cfg.Seed, c.seed|1<<32))
 	delayed := make(chan late, 256)
 	c.running.Go(func() { c.receive(ctx, rng, delayed) })
 	c.running.Go(func() { c.deliver(ctx, delayed) })
@@ -87,10 +84,10 @@ func (c *client) receive(ctx context.Context, rng *rand.Rand, delayed chan<- lat
 		case f := <-c.link.Frames():
 			copies := 1
 			if rng.Float64() < c.cfg.LossIn {
-				c.b.edit(func(r *Report) { r.LostIn++ })
+				c.b.count(func(f *Frames) { f.LostIn++ })
 				copies = 0
 			} else if rng.Float64() < c.cfg.DuplicateIn {
-				c.b.edit(func(r *Report) { r.Doubled++ })
+				c.b.count(func(f *Frames) { f.Doubled++ })
 				copies = 2
 			}
 			for range copies {
@@ -111,7 +108,7 @@ func (c *client) deliver(ctx context.Context, delayed <-chan late) {
 	for {
 		select {
 		case f := <-delayed:
-			if sleep(ctx, time.Until(f.at)) != nil {
+			if virtual.Sleep(ctx, time.Until(f.at)) != nil {
 				return
 			}
 			select {
@@ -130,7 +127,7 @@ func (c *client) transmit(ctx context.Context) {
 	for {
 		select {
 		case f := <-c.out:
-			if sleep(ctx, time.Until(f.at)) != nil {
+			if virtual.Sleep(ctx, time.Until(f.at)) != nil {
 				return
 			}
 			c.put(ctx, f.data, sendTimeout)
@@ -166,7 +163,7 @@ func (c *client) lose() bool {
 	if c.rng.Float64() >= c.cfg.LossOut {
 		return false
 	}
-	c.b.edit(func(r *Report) { r.LostOut++ })
+	c.b.count(func(f *Frames) { f.LostOut++ })
 	return true
 }
 
@@ -186,7 +183,7 @@ func (c *client) send(ctx context.Context, data []byte) {
 
 // request broadcasts a BOOTP request and reports whether the host took it within the time.
 func (c *client) request(ctx context.Context, payload []byte, wait time.Duration) bool {
-	sleep(ctx, c.cfg.DelayOut)
+	virtual.Sleep(ctx, c.cfg.DelayOut)
 	frame := c.udp(broadcastMAC, netip.AddrFrom4([4]byte{255, 255, 255, 255}), clientPort, serverPort, payload)
 	taken := c.lose() || c.put(ctx, frame, wait)
 	c.edit(func(s *Stage) {
@@ -252,24 +249,16 @@ func (c *client) next(ctx context.Context, until time.Time) (*datagram, *arp, er
 	}
 }
 
-// due returns the error of a fault that is due after n bytes. errReset and errUnplug end the stage.
+// due returns the error of a fault that is due after n bytes. virtual.ErrReset and virtual.ErrUnplug end the stage.
 func (c *client) due(ctx context.Context, n int) error {
-	kind, ok := c.b.fault(c.name, n)
-	switch {
-	case !ok:
-		return nil
-	case kind == Reset:
-		return errReset
-	case kind == Unplug:
-		return errUnplug
-	case kind == Hang:
-		<-ctx.Done()
-		return ctx.Err()
-	case kind == LoseACK:
+	f, err := c.b.board.Due(ctx, "", n)
+	switch f.Kind {
+	case LoseACK:
 		return errLose
-	default:
+	case TFTPError:
 		return errTold
 	}
+	return err
 }
 
 // errLose is an ACK that is to be lost, as a fault.

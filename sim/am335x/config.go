@@ -3,10 +3,9 @@ package am335x
 import (
 	"fmt"
 	"net"
-	"strconv"
-	"strings"
 	"time"
 
+	"snag/sim/virtual"
 	"snag/usb"
 )
 
@@ -21,9 +20,9 @@ const MaxSPL = 0x4030b800 - 0x402f0400
 
 // The names of the stages.
 const (
-	StageROM    = "rom"    // receives the SPL
-	StageSPL    = "spl"    // receives U-Boot
-	StageGadget = "gadget" // U-Boot's own USB function
+	StageROM    = virtual.StageROM // receives the SPL
+	StageSPL    = "spl"            // receives U-Boot
+	StageGadget = virtual.StageGadget
 )
 
 // Config is a board and its faults. The zero value is a healthy one with Default's times.
@@ -81,46 +80,25 @@ type Config struct {
 	Faults []Fault
 }
 
-// FaultKind is what happens at a byte.
-type FaultKind string
-
-const (
-	Reset     FaultKind = "reset"  // the board is power-cycled and comes back in its ROM
-	Unplug    FaultKind = "unplug" // the cable is pulled for good
-	TFTPError FaultKind = "error"  // the client sends a TFTP ERROR and starts over
-	LoseACK   FaultKind = "lose"   // the ACK of the block that reaches At is lost
-	Hang      FaultKind = "hang"   // the board stays on the bus and does nothing more
+// What goes wrong with a board.
+type (
+	Fault     = virtual.Fault
+	FaultKind = virtual.FaultKind
 )
 
-// Fault happens once, when the stage has received at least At bytes; with At 0 as soon as the stage
-// is on the bus.
-type Fault struct {
-	Kind  FaultKind
-	Stage string // StageROM or StageSPL
-	At    int
-}
+// The kinds of faults.
+const (
+	TFTPError FaultKind = "error" // the client sends a TFTP ERROR and starts over
+	LoseACK   FaultKind = "lose"  // the ACK of the block that reaches At is lost
+	Hang                = virtual.Hang
+	Unplug              = virtual.Unplug
+	Reset               = virtual.Reset
+)
+
+var faults = virtual.Faults{Kinds: []FaultKind{Reset, Unplug, TFTPError, LoseACK, Hang}, Stages: []string{StageROM, StageSPL}}
 
 // ParseFault reads KIND:STAGE:BYTES, for instance "reset:spl:50000".
-func ParseFault(s string) (Fault, error) {
-	kind, rest, _ := strings.Cut(s, ":")
-	stage, at, _ := strings.Cut(rest, ":")
-	n, err := strconv.ParseUint(at, 10, 31)
-	f := Fault{FaultKind(kind), stage, int(n)}
-	if err != nil {
-		return f, fmt.Errorf("fault %q: expected KIND:STAGE:BYTES, for instance reset:spl:50000", s)
-	}
-	return f, f.check()
-}
-
-func (f Fault) check() error {
-	if f.Stage != StageROM && f.Stage != StageSPL {
-		return fmt.Errorf("fault %q at stage %q: expected rom or spl", f.Kind, f.Stage)
-	}
-	if f.Kind != Reset && f.Kind != Unplug && f.Kind != TFTPError && f.Kind != LoseACK && f.Kind != Hang {
-		return fmt.Errorf("fault %q: expected reset, unplug, error, lose or hang", f.Kind)
-	}
-	return nil
-}
+func ParseFault(s string) (Fault, error) { return faults.Parse(s) }
 
 func (c Config) withDefaults() (Config, error) {
 	def := func(d *time.Duration, v time.Duration) {
@@ -192,10 +170,5 @@ func (c Config) withDefaults() (Config, error) {
 	if c.BlockSize < 8 || c.BlockSize > 1468 {
 		return c, fmt.Errorf("TFTP block size %d: expected 8 to 1468", c.BlockSize)
 	}
-	for _, f := range c.Faults {
-		if err := f.check(); err != nil {
-			return c, err
-		}
-	}
-	return c, nil
+	return c, faults.Check(c.Faults...)
 }

@@ -131,7 +131,7 @@ func (s *fetchState) answer(ctx context.Context, packet []byte) {
 	s.last = packet
 	if s.lose {
 		s.lose = false
-		s.b.edit(func(r *Report) { r.LostOut++ })
+		s.b.count(func(f *Frames) { f.LostOut++ })
 		return
 	}
 	if packet[1] == opACK {

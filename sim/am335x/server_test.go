@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"snag/sim/usbdev"
+	"snag/sim/virtual"
 )
 
 // host is a USB port of a host that serves boards with BOOTP and TFTP. It is as simple as can be and
@@ -55,7 +56,7 @@ func (h *host) Attach(_ context.Context, dev usbdev.Device) error {
 		if h.upAfter < 0 {
 			return
 		}
-		if sleep(ctx, h.upAfter) == nil {
+		if virtual.Sleep(ctx, h.upAfter) == nil {
 			link.SetUp(true)
 			link.Carry(ctx, func(_ context.Context, f []byte) error {
 				frames <- bytes.Clone(f)

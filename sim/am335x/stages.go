@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"snag/sim/virtual"
 )
 
 // reply is an acceptable BOOTP reply and the MAC that sent it.
@@ -88,7 +90,7 @@ func (c *client) restart(err error) {
 
 // fatal says whether an error ends a stage, whatever its client would do.
 func fatal(ctx context.Context, err error) bool {
-	return ctx.Err() != nil || errors.Is(err, errReset) || errors.Is(err, errUnplug)
+	return ctx.Err() != nil || errors.Is(err, virtual.ErrReset) || errors.Is(err, virtual.ErrUnplug)
 }
 
 // rom is the boot ROM: BOOTP, ARP, TFTP in steps of 512 bytes, until the image is there. It never
@@ -129,7 +131,7 @@ func (c *client) rom(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := sleep(ctx, c.cfg.ROMPause); err != nil {
+		if err := virtual.Sleep(ctx, c.cfg.ROMPause); err != nil {
 			return err
 		}
 	}

@@ -3,9 +3,9 @@ package dfu
 import (
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
+
+	"snag/sim/virtual"
 )
 
 // Config is a board and its faults. All but Model may be left out.
@@ -56,75 +56,38 @@ const (
 	SPLNext     SPLKind = "next"     // each offers its next stage only: from v2026.10-rc1 on (commit 2b6d243be22)
 )
 
-// FaultKind is what happens at a byte.
-type FaultKind string
+// What goes wrong with a board. [Fault].At counts what the stage has with the block that comes.
+type (
+	Fault     = virtual.Fault
+	FaultKind = virtual.FaultKind
+)
 
+// The kinds of faults.
 const (
-	Fail   FaultKind = "error"  // dfuERROR with Fault.Status
+	Fail   FaultKind = "error"  // dfuERROR with Fault.Status; 0: errUNKNOWN
 	Busy   FaultKind = "busy"   // dfuDNBUSY, or dfuMANIFEST, for Fault.For
 	Lie    FaultKind = "lie"    // bwPollTimeout of 0xffffff
 	Stall  FaultKind = "stall"  // the request is refused; nothing else changes
-	NAK    FaultKind = "nak"    // the board says nothing for Fault.For
-	Hang   FaultKind = "hang"   // the same for ever
 	Refuse FaultKind = "refuse" // the same, and TF-A says so in its phase
-	Unplug FaultKind = "unplug" // the cable is pulled for good
-	Reset  FaultKind = "reset"  // the board is power-cycled and comes back in its ROM
+	NAK              = virtual.NAK
+	Hang             = virtual.Hang
+	Unplug           = virtual.Unplug
+	Reset            = virtual.Reset
 )
 
-var faultKinds = []FaultKind{Fail, Busy, Lie, Stall, NAK, Hang, Refuse, Unplug, Reset}
+// Manifest is, as a fault's Command, the end of a file.
+const Manifest = "manifest"
 
-// Fault happens once in a stage: at the first block with which the stage has at least At bytes of files, or, with
-// Manifest, at the end of a file.
-type Fault struct {
-	Kind     FaultKind
-	Stage    string
-	At       int
-	Manifest bool
-	Status   uint8         // of Fail; 0: errUNKNOWN
-	For      time.Duration // of Busy and NAK; zero: 3 s
+var faults = virtual.Faults{
+	Kinds:    []FaultKind{Fail, Busy, Lie, Stall, NAK, Hang, Refuse, Unplug, Reset},
+	Stages:   stageNames,
+	Commands: []string{Manifest},
+	Telling:  Fail,
 }
 
 // ParseFault reads KIND:STAGE:BYTES or KIND:STAGE:manifest, with a status or a time behind another colon:
 // "stall:rom:4096", "error:tfa:0:3", "busy:spl-r5:manifest:2s".
-func ParseFault(s string) (Fault, error) {
-	part := strings.Split(s, ":")
-	if len(part) < 3 || len(part) > 4 {
-		return Fault{}, fmt.Errorf("fault %q: expected KIND:STAGE:BYTES or KIND:STAGE:manifest, for instance stall:rom:4096", s)
-	}
-	f := Fault{Kind: FaultKind(part[0]), Stage: part[1]}
-	if part[2] == "manifest" {
-		f.Manifest = true
-	} else {
-		n, err := strconv.ParseUint(part[2], 10, 31)
-		if err != nil {
-			return f, fmt.Errorf("fault %q: %w", s, err)
-		}
-		f.At = int(n)
-	}
-	if len(part) == 4 && f.Kind == Fail {
-		n, err := strconv.ParseUint(part[3], 0, 8)
-		if err != nil {
-			return f, fmt.Errorf("fault %q: %w", s, err)
-		}
-		f.Status = uint8(n)
-	} else if len(part) == 4 {
-		var err error
-		if f.For, err = time.ParseDuration(part[3]); err != nil {
-			return f, fmt.Errorf("fault %q: %w", s, err)
-		}
-	}
-	return f, f.check()
-}
-
-func (f Fault) check() error {
-	if !slices.Contains(faultKinds, f.Kind) {
-		return fmt.Errorf("fault %q: expected one of %v", f.Kind, faultKinds)
-	}
-	if !slices.Contains(stageNames, f.Stage) {
-		return fmt.Errorf("fault %q at stage %q: expected one of %v", f.Kind, f.Stage, stageNames)
-	}
-	return nil
-}
+func ParseFault(s string) (Fault, error) { return faults.Parse(s) }
 
 func (c Config) withDefaults() (Config, error) {
 	if c.Model.Name == "" {
@@ -148,10 +111,5 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Never != "" && !slices.Contains(stageNames, c.Never) {
 		return c, fmt.Errorf("stage %q, which never shows up: expected one of %v", c.Never, stageNames)
 	}
-	for _, f := range c.Faults {
-		if err := f.check(); err != nil {
-			return c, err
-		}
-	}
-	return c, nil
+	return c, faults.Check(c.Faults...)
 }

@@ -2,12 +2,12 @@ package dfu
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"snag/sim/usbdev"
+	"snag/sim/virtual"
 )
 
 // device is the USB device of a stage, or of several on one USB session. Its methods come from the carrier, one at a time
@@ -21,7 +21,7 @@ type device struct {
 	mu     sync.Mutex
 	index  int // of the stage in the board's way
 	st     *stage
-	report int // index in the report
+	report *Stage
 	hung   bool
 	over   bool // end was sent
 
@@ -59,7 +59,8 @@ func (b *Board) newDevice(index int) *device {
 // enter begins a stage.
 func (d *device) enter(index int) {
 	st := &d.b.way[index]
-	d.index, d.st, d.report = index, st, d.b.begin(st)
+	d.index, d.st = index, st
+	d.report = &Stage{Selects: []uint8{}, Files: []File{}, Requests: map[string]int{}}
 	d.state, d.status, d.alt = dfuIdle, 0, 0
 	d.file, d.blocks, d.total, d.got = nil, 0, 0, map[string]bool{}
 	d.wants, d.waits, d.failed = st.phases, false, ""
@@ -128,6 +129,22 @@ func (d *device) Out(ctx context.Context, ep uint8, data []byte) (int, error) {
 	return d.gadget.Load().Out(ctx, ep, data)
 }
 
+// Close makes every transfer fail.
+func (d *device) Close() { d.gadget.Load().Close() }
+
+// wait waits for the end of the stage, or of the last one that goes on with this device.
+func (d *device) wait(ctx context.Context) error {
+	select {
+	case err := <-d.end:
+		if err != nil || d.b.early() {
+			return err
+		}
+		return virtual.Sleep(ctx, d.b.cfg.LeaveDelay)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // leave ends the stage. The next one may go on with this device. d.mu is held.
 func (d *device) leave(err error) {
 	if d.over {
@@ -136,7 +153,7 @@ func (d *device) leave(err error) {
 	if err == nil {
 		d.edit(func(s *Stage) { s.Complete = true })
 		if next := d.index + 1; d.st.keeps && d.b.way[next].name == d.b.cfg.Never {
-			d.b.stuck(d.b.cfg.Never + ": it never shows on the bus")
+			d.b.board.Stuck("the next stage never shows on the bus")
 			return
 		}
 		if d.st.keeps {
@@ -156,6 +173,7 @@ func (d *device) keep() {
 	d.edit(func(s *Stage) { s.Left = time.Now() })
 	d.enter(d.index + 1)
 	g := usbdev.NewGadget(d.b.descriptors(d.st), (*function)(d))
+	d.b.board.Begin(d.st.name, g.Descriptors(), d.report)
 	d.taking.Store(true)
 	g.Control(context.Background(), usbdev.Setup{Request: setConfiguration, Value: 1}, nil)
 	d.taking.Store(false)
@@ -266,11 +284,9 @@ func (f *function) Control(ctx context.Context, s usbdev.Setup, data []byte) (in
 }
 
 // edit changes the stage's report.
-func (d *device) edit(f func(*Stage)) { d.b.edit(func(r *Report) { f(&r.Stages[d.report]) }) }
+func (d *device) edit(f func(*Stage)) { d.b.board.Edit(func(*Report) { f(d.report) }) }
 
-func (d *device) violation(format string, args ...any) {
-	d.b.violation(d.st.name + ": " + fmt.Sprintf(format, args...))
-}
+func (d *device) violation(format string, args ...any) { d.b.board.Violation(format, args...) }
 
 // fail enters dfuERROR.
 func (d *device) fail(status byte) error {

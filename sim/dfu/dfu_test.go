@@ -12,6 +12,7 @@ import (
 
 	"snag/sim/dfu"
 	"snag/sim/inproc"
+	"snag/sim/virtual"
 	"snag/usb"
 	client "snag/usb/dfu"
 )
@@ -203,7 +204,7 @@ func TestModels(t *testing.T) {
 					t.Fatal(err, s.board.Report())
 				}
 				r := s.settle()
-				if r.Outcome != dfu.Booted || len(r.Violations) > 0 {
+				if r.Outcome != virtual.Booted || len(r.Violations) > 0 {
 					t.Errorf("%s, %v\n%s", r.Error, r.Violations, r.Effects())
 				}
 				n := 0
@@ -288,7 +289,7 @@ func TestWrongFile(t *testing.T) {
 				if tc.client != "" && (err == nil || !strings.Contains(err.Error(), tc.client)) {
 					t.Errorf("%v, expected %q", err, tc.client)
 				}
-				if e := r.Stages[len(r.Stages)-1].Error; !strings.Contains(e, tc.board) || r.Outcome == dfu.Booted && tc.file != "x" {
+				if e := r.Stages[len(r.Stages)-1].Error; !strings.Contains(e, tc.board) || r.Outcome == virtual.Booted && tc.file != "x" {
 					t.Errorf("%v, %s, %q, expected %q", err, r.Outcome, e, tc.board)
 				}
 			})
@@ -371,10 +372,4 @@ func TestPhase(t *testing.T) {
 			t.Errorf("%q", got)
 		}
 	})
-}
-
-func FuzzParseFault(f *testing.F) {
-	f.Add("stall:rom:4096")
-	f.Add("busy:tfa:manifest:2s")
-	f.Fuzz(func(t *testing.T, s string) { dfu.ParseFault(s) })
 }

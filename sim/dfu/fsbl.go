@@ -2,9 +2,10 @@ package dfu
 
 import (
 	"context"
-	"fmt"
+	"errors"
 
 	"snag/sim/usbdev"
+	"snag/sim/virtual"
 )
 
 // fsbl is the state machine of Xilinx's FSBL (xfsbl_dfu_util.c), which knows three requests and no number but 0. What it
@@ -25,7 +26,7 @@ func (d *device) fsbl(ctx context.Context, s usbdev.Setup, data []byte) (int, er
 		if err := d.fault(ctx, len(data)); err != nil {
 			return 0, err
 		}
-		if err := sleep(ctx, d.b.cfg.Block); err != nil {
+		if err := virtual.Sleep(ctx, d.b.cfg.Block); err != nil {
 			return 0, err
 		}
 		d.upset = false
@@ -87,13 +88,13 @@ func (d *device) count() {
 // booted starts what was downloaded.
 func (d *device) booted() {
 	if !d.got[d.st.label] {
-		d.leave(fmt.Errorf("%s: it was left without its file", d.st.name))
+		d.leave(errors.New("it was left without its file"))
 		return
 	}
 	if check := d.st.alts[1].check; check != nil && !d.b.cfg.AnyFile {
 		if err := check(d.file); err != nil {
 			d.edit(func(s *Stage) { s.Error = err.Error() })
-			d.leave(fmt.Errorf("%s: %w", d.st.name, err))
+			d.leave(err)
 			return
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 
 	"snag/sim/dfu"
+	"snag/sim/virtual"
 	"snag/usb"
 	client "snag/usb/dfu"
 )
@@ -16,23 +17,23 @@ func TestFSBL(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		do   func(t *testing.T, h usb.Handle, d *client.Device, boot []byte) error
-		want dfu.Outcome
+		want virtual.Outcome
 		says string // the violation, or why the board is stuck
 	}{
 		{"right", func(t *testing.T, _ usb.Handle, d *client.Device, boot []byte) error {
 			return d.Download(t.Context(), boot, nil)
-		}, dfu.Booted, ""},
+		}, virtual.Booted, ""},
 		{"selected twice", func(t *testing.T, _ usb.Handle, d *client.Device, boot []byte) error {
 			return d.Select(t.Context(), d.Alts[0])
-		}, dfu.Stuck, "setting 1 was selected 2 times"},
-		{"released early", func(*testing.T, usb.Handle, *client.Device, []byte) error { return nil }, dfu.Stuck, "left without its file"},
+		}, virtual.Stuck, "setting 1 was selected 2 times"},
+		{"released early", func(*testing.T, usb.Handle, *client.Device, []byte) error { return nil }, virtual.Stuck, "left without its file"},
 		{"cleared", func(t *testing.T, h usb.Handle, d *client.Device, boot []byte) error {
 			h.Control(t.Context(), usb.Setup{Type: 0x21, Request: 4}, nil)
 			if a, err := d.Status(t.Context()); err != nil || a.State != client.Error {
 				return fmt.Errorf("%+v, %v", a, err)
 			}
 			return d.Download(t.Context(), boot, nil)
-		}, dfu.Booted, "CLRSTATUS, which it does not know"},
+		}, virtual.Booted, "CLRSTATUS, which it does not know"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -2,6 +2,7 @@ package dfu
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -25,43 +26,68 @@ type Model struct {
 	Family Family
 	ID     usb.ID
 	Split  bool // K3: system firmware is a file of its own
+
+	// ProvenBy is the program, which nobody here wrote, that has recovered the virtual board stage by stage, or in
+	// brackets one that is alike but for its USB ID, as internal/e2e's TestDFU has it. Empty: none; the model is what the
+	// sources say and no more.
+	ProvenBy string
 }
 
+// dfuUtil is Debian's dfu-util 0.11.
+const dfuUtil = "dfu-util"
+
 var models = []Model{
-	{Name: "stm32mp13", Family: STM32MP1, ID: usb.ID{Vendor: 0x0483, Product: 0xdf11}},
-	{Name: "stm32mp15", Family: STM32MP1, ID: usb.ID{Vendor: 0x0483, Product: 0xdf11}},
-	{Name: "stm32mp21", Family: STM32MP2, ID: usb.ID{Vendor: 0x0483, Product: 0xdf11}},
-	{Name: "stm32mp23", Family: STM32MP2, ID: usb.ID{Vendor: 0x0483, Product: 0xdf11}},
-	{Name: "stm32mp25", Family: STM32MP2, ID: usb.ID{Vendor: 0x0483, Product: 0xdf11}},
-	{Name: "am62x", Family: K3, ID: usb.ID{Vendor: 0x0451, Product: 0x6165}},
-	{Name: "am62ax", Family: K3, ID: usb.ID{Vendor: 0x0451, Product: 0x6165}},
-	{Name: "am62dx", Family: K3, ID: usb.ID{Vendor: 0x0451, Product: 0x6165}},
-	{Name: "am62px", Family: K3, ID: usb.ID{Vendor: 0x0451, Product: 0x6165}},
-	{Name: "am62lx", Family: K3, ID: usb.ID{Vendor: 0x0451, Product: 0x6165}},
-	{Name: "am64x", Family: K3, ID: usb.ID{Vendor: 0x0451, Product: 0x6165}},
-	{Name: "am65x", Family: K3, ID: usb.ID{Vendor: 0x0451, Product: 0x6162}, Split: true},
-	{Name: "j721e", Family: K3, ID: usb.ID{Vendor: 0x0451, Product: 0x6163}, Split: true},
-	{Name: "j7200", Family: K3, ID: usb.ID{Vendor: 0x0451, Product: 0x6164}},
-	{Name: "j721s2", Family: K3, ID: usb.ID{Vendor: 0x0451, Product: 0x6168}},
-	{Name: "j722s", Family: K3, ID: usb.ID{Vendor: 0x0451, Product: 0x6165}},
-	{Name: "j784s4", Family: K3, ID: usb.ID{Vendor: 0x0451, Product: 0x6168}},
-	{Name: "rzn1", Family: RZN1, ID: usb.ID{Vendor: 0x045b, Product: 0x0239}},
-	{Name: "zynqmp", Family: ZynqMP, ID: usb.ID{Vendor: 0x03fd, Product: 0x0050}},
+	{Name: "stm32mp13", Family: STM32MP1, ID: usb.ID{Vendor: 0x0483, Product: 0xdf11}, ProvenBy: dfuUtil},
+	{Name: "stm32mp15", Family: STM32MP1, ID: usb.ID{Vendor: 0x0483, Product: 0xdf11}, ProvenBy: dfuUtil},
+	{Name: "stm32mp21", Family: STM32MP2, ID: usb.ID{Vendor: 0x0483, Product: 0xdf11}, ProvenBy: dfuUtil + " (stm32mp25)"},
+	{Name: "stm32mp23", Family: STM32MP2, ID: usb.ID{Vendor: 0x0483, Product: 0xdf11}, ProvenBy: dfuUtil + " (stm32mp25)"},
+	{Name: "stm32mp25", Family: STM32MP2, ID: usb.ID{Vendor: 0x0483, Product: 0xdf11}, ProvenBy: dfuUtil},
+	{Name: "am62x", Family: K3, ID: usb.ID{Vendor: 0x0451, Product: 0x6165}, ProvenBy: dfuUtil},
+	{Name: "am62ax", Family: K3, ID: usb.ID{Vendor: 0x0451, Product: 0x6165}, ProvenBy: dfuUtil + " (am62x)"},
+	{Name: "am62dx", Family: K3, ID: usb.ID{Vendor: 0x0451, Product: 0x6165}, ProvenBy: dfuUtil + " (am62x)"},
+	{Name: "am62px", Family: K3, ID: usb.ID{Vendor: 0x0451, Product: 0x6165}, ProvenBy: dfuUtil + " (am62x)"},
+	{Name: "am62lx", Family: K3, ID: usb.ID{Vendor: 0x0451, Product: 0x6165}, ProvenBy: dfuUtil},
+	{Name: "am64x", Family: K3, ID: usb.ID{Vendor: 0x0451, Product: 0x6165}, ProvenBy: dfuUtil},
+	{Name: "am65x", Family: K3, ID: usb.ID{Vendor: 0x0451, Product: 0x6162}, Split: true, ProvenBy: dfuUtil},
+	{Name: "j721e", Family: K3, ID: usb.ID{Vendor: 0x0451, Product: 0x6163}, Split: true, ProvenBy: dfuUtil + " (am65x)"},
+	{Name: "j7200", Family: K3, ID: usb.ID{Vendor: 0x0451, Product: 0x6164}, ProvenBy: dfuUtil + " (am62x)"},
+	{Name: "j721s2", Family: K3, ID: usb.ID{Vendor: 0x0451, Product: 0x6168}, ProvenBy: dfuUtil + " (am62x)"},
+	{Name: "j722s", Family: K3, ID: usb.ID{Vendor: 0x0451, Product: 0x6165}, ProvenBy: dfuUtil + " (am62x)"},
+	{Name: "j784s4", Family: K3, ID: usb.ID{Vendor: 0x0451, Product: 0x6168}, ProvenBy: dfuUtil + " (am62x)"},
+	{Name: "rzn1", Family: RZN1, ID: usb.ID{Vendor: 0x045b, Product: 0x0239}, ProvenBy: dfuUtil},
+	{Name: "zynqmp", Family: ZynqMP, ID: usb.ID{Vendor: 0x03fd, Product: 0x0050}, ProvenBy: dfuUtil},
 }
 
 // Models lists all chips.
 func Models() []Model { return slices.Clone(models) }
 
-// FindModel finds a chip by its name.
-func FindModel(name string) (Model, error) {
-	var names []string
+// aliases are other names of chips: of those that have a ROM in common.
+var aliases = map[string]string{
+	"am623": "am62x", "am625": "am62x", "am62a7": "am62ax", "am62d2": "am62dx", "am62p": "am62px", "am62l3": "am62lx",
+	"am6411": "am64x", "am6412": "am64x", "am6421": "am64x", "am6422": "am64x", "am6441": "am64x", "am6442": "am64x",
+	"am6546": "am65x", "am6548": "am65x", "rzn1d": "rzn1", "rzn1s": "rzn1", "rzn1l": "rzn1",
+}
+
+// Names are all names that [FindModel] knows.
+func Names() []string {
+	var all []string
 	for _, m := range models {
-		if m.Name == strings.ToLower(name) {
-			return m, nil
-		}
-		names = append(names, m.Name)
+		all = append(all, m.Name)
 	}
-	return Model{}, fmt.Errorf("virtual DFU board %q: there are %s", name, strings.Join(names, ", "))
+	return append(all, slices.Sorted(maps.Keys(aliases))...)
+}
+
+// FindModel finds a chip by one of its names.
+func FindModel(name string) (Model, error) {
+	name = strings.ToLower(name)
+	if other, ok := aliases[name]; ok {
+		name = other
+	}
+	i := slices.IndexFunc(models, func(m Model) bool { return m.Name == name })
+	if i < 0 {
+		return Model{}, fmt.Errorf("virtual DFU board %q: there are %s", name, strings.Join(Names(), ", "))
+	}
+	return models[i], nil
 }
 
 // The names of the stages.

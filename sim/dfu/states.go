@@ -3,10 +3,11 @@ package dfu
 import (
 	"context"
 	"encoding/binary"
-	"fmt"
+	"errors"
 	"time"
 
 	"snag/sim/usbdev"
+	"snag/sim/virtual"
 )
 
 // States and statuses (DFU 1.1, section 6.1.2).
@@ -98,10 +99,8 @@ func (d *device) take(data []byte) {
 	d.blocks++
 	d.total += len(data)
 	d.edit(func(s *Stage) {
-		s.Bytes, s.LastByte = d.total, time.Now()
-		if s.FirstByte.IsZero() {
-			s.FirstByte = s.LastByte
-		}
+		s.Bytes = d.total
+		s.Received()
 	})
 }
 
@@ -122,7 +121,7 @@ func (d *device) finish(a *alt) error {
 				d.pending = errFile
 				return nil
 			case d.st.kind == kindROM: // it says nothing
-				d.leave(fmt.Errorf("%s: %w", d.st.name, err))
+				d.leave(err)
 				return nil
 			}
 		}
@@ -252,7 +251,7 @@ func (d *device) detach() (int, error) {
 		switch {
 		case !d.waits:
 			d.violation("DETACH while a file is wanted")
-			d.leave(fmt.Errorf("%s: it was left without its file", d.st.name))
+			d.leave(errors.New("it was left without its file"))
 		case len(d.wants) > 0: // TF-A that has set up memory
 			d.waits = false
 		default:
@@ -260,15 +259,15 @@ func (d *device) detach() (int, error) {
 		}
 	case d.st.stays:
 		d.violation("DETACH to U-Boot proper, which is reset by it")
-		d.leave(errReset)
+		d.leave(virtual.ErrReset)
 	case d.st.kind == kindUBoot && d.state != dfuIdle:
 		d.violation("DETACH in %s", stateName(d.state))
 		return 0, d.fail(errUnknown)
 	case d.st.kind == kindUBoot && !d.complete():
 		d.violation("DETACH without %q", d.st.needs)
-		d.leave(fmt.Errorf("%s: it has nothing to start", d.st.name))
+		d.leave(errors.New("it has nothing to start"))
 	case d.st.kind == kindUBoot && d.faulty() != "":
-		d.leave(fmt.Errorf("%s: %s", d.st.name, d.faulty()))
+		d.leave(errors.New(d.faulty()))
 	case d.st.kind == kindUBoot:
 		d.leave(nil)
 	default:
@@ -337,42 +336,26 @@ func (d *device) phase() []byte {
 
 // fault carries out the faults that are due with a block of n bytes.
 func (d *device) fault(ctx context.Context, n int) error {
+	at := ""
+	if n == 0 {
+		at = Manifest
+	}
 	for {
-		f, ok := d.b.takeFault(d.st.name, d.total+n, n == 0)
-		if !ok {
-			return nil
-		}
-		t := f.For
-		if t == 0 {
-			t = 3 * time.Second
-		}
+		f, err := d.b.board.Due(ctx, at, d.total+n)
 		switch f.Kind {
 		case Fail:
 			if d.pending = f.Status; f.Status == 0 {
 				d.pending = errUnknown
 			}
 		case Busy:
-			d.busy = t
+			d.busy = f.For
 		case Lie:
 			d.busy = lie * time.Millisecond
 		case Stall:
 			return usbdev.ErrStall
 		case Refuse:
 			return d.refuse("refused by request")
-		case NAK:
-			if err := sleep(ctx, t); err != nil {
-				return err
-			}
-		case Hang:
-			d.hung = true
-			d.b.stuck(d.st.name + ": hangs by request")
-			<-ctx.Done()
-			return ctx.Err()
 		case Unplug, Reset:
-			err := errReset
-			if f.Kind == Unplug {
-				err = errUnplug
-			}
 			d.leave(err)
 			select {
 			case <-ctx.Done():
@@ -380,6 +363,9 @@ func (d *device) fault(ctx context.Context, n int) error {
 			case <-d.gadget.Load().Gone():
 				return usbdev.ErrGone
 			}
+		default:
+			d.hung = f.Kind == Hang
+			return err
 		}
 	}
 }

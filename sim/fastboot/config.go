@@ -1,13 +1,10 @@
 package fastboot
 
 import (
-	"fmt"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"snag/sim/usbdev"
+	"snag/sim/virtual"
 	"snag/usb"
 )
 
@@ -18,10 +15,14 @@ var (
 	KeemBayUBoot = usb.ID{Vendor: 0x8087, Product: 0xda00}
 )
 
+// KeemBayProvenBy is the program, which nobody here wrote, that has recovered the virtual Keem Bay, as internal/e2e's TestFastboot
+// has it.
+const KeemBayProvenBy = "fastboot"
+
 // The names of the stages.
 const (
-	StageROM    = "rom"
-	StageGadget = "gadget"
+	StageROM    = virtual.StageROM
+	StageGadget = virtual.StageGadget
 )
 
 // Config is a board and its faults. All may be left out.
@@ -52,71 +53,47 @@ type Config struct {
 	Faults []Fault
 }
 
-// FaultKind is what happens at a command or a byte.
-type FaultKind string
+// What goes wrong with a board.
+type (
+	Fault     = virtual.Fault
+	FaultKind = virtual.FaultKind
+)
 
+// The kinds of faults.
 const (
-	Fail   FaultKind = "fail"   // FAIL, with a reason
-	Empty  FaultKind = "empty"  // FAIL, without one
-	Cut    FaultKind = "cut"    // the answer has 2 bytes
-	Wrong  FaultKind = "wrong"  // the answer has a status that does not exist
-	Size   FaultKind = "size"   // the answer is DATA with another number
-	Long   FaultKind = "long"   // the answer has 5000 bytes
-	Infos  FaultKind = "infos"  // INFO without end
-	Mute   FaultKind = "mute"   // there is no answer
-	NAK    FaultKind = "nak"    // the board takes and says nothing for Fault.For, then goes on
-	Hang   FaultKind = "hang"   // the same for ever
-	Stall  FaultKind = "stall"  // every endpoint halts until the host clears that
-	Unplug FaultKind = "unplug" // the cable is pulled for good
-	Reset  FaultKind = "reset"  // the board is power-cycled and comes back
+	Fail   FaultKind = "fail"  // FAIL, with a reason
+	Empty  FaultKind = "empty" // FAIL, without one
+	Cut    FaultKind = "cut"   // the answer has 2 bytes
+	Wrong  FaultKind = "wrong" // the answer has a status that does not exist
+	Size   FaultKind = "size"  // the answer is DATA with another number
+	Long   FaultKind = "long"  // the answer has 5000 bytes
+	Infos  FaultKind = "infos" // INFO without end
+	Mute   FaultKind = "mute"  // there is no answer
+	Stall  FaultKind = "stall" // every endpoint halts until the host clears that
+	NAK              = virtual.NAK
+	Hang             = virtual.Hang
+	Unplug           = virtual.Unplug
+	Reset            = virtual.Reset
 )
 
 // FaultKinds are all.
 var FaultKinds = []FaultKind{Fail, Empty, Cut, Wrong, Size, Long, Infos, Mute, NAK, Hang, Stall, Unplug, Reset}
 
-// AfterData is where the status behind the data of a download is.
+// AfterData is, as a fault's Command, where the status behind the data of a download is. The others are the first words of
+// commands.
 const AfterData = "data"
 
-// Fault happens once in a stage: at the first command whose first word Command is (AfterData: before the answer to the
-// data), or, if that is empty, when At bytes of data were received.
-type Fault struct {
-	Kind    FaultKind
-	Stage   string
-	Command string // "getvar", "download", "data", "flash", "oem", "UCmd", ...
-	At      int
-	For     time.Duration // of NAK; zero: 3 s
+var faults = virtual.Faults{
+	Kinds:  FaultKinds,
+	Stages: []string{StageROM, StageGadget},
+	Commands: []string{
+		AfterData, "getvar", "download", "flash", "erase", "set_active", "boot", "continue", "reboot", "reboot-bootloader",
+		"reboot-fastboot", "reboot-recovery", "oem", "UCmd", "ACmd",
+	},
 }
 
 // ParseFault reads KIND:STAGE:BYTES or KIND:STAGE:COMMAND, with NAK's time behind another colon: "hang:rom:4096".
-func ParseFault(s string) (Fault, error) {
-	part := strings.Split(s, ":")
-	if len(part) < 3 || len(part) > 4 {
-		return Fault{}, fmt.Errorf("fault %q: expected KIND:STAGE:BYTES or KIND:STAGE:COMMAND, for instance hang:rom:4096", s)
-	}
-	f := Fault{Kind: FaultKind(part[0]), Stage: part[1]}
-	if n, err := strconv.ParseUint(part[2], 10, 31); err == nil {
-		f.At = int(n)
-	} else {
-		f.Command = part[2]
-	}
-	if len(part) == 4 {
-		var err error
-		if f.For, err = time.ParseDuration(part[3]); err != nil {
-			return f, fmt.Errorf("fault %q: %w", s, err)
-		}
-	}
-	return f, f.check()
-}
-
-func (f Fault) check() error {
-	if !slices.Contains(FaultKinds, f.Kind) {
-		return fmt.Errorf("fault %q: expected one of %v", f.Kind, FaultKinds)
-	}
-	if f.Stage != StageROM && f.Stage != StageGadget {
-		return fmt.Errorf("fault %q at stage %q: expected rom or gadget", f.Kind, f.Stage)
-	}
-	return nil
-}
+func ParseFault(s string) (Fault, error) { return faults.Parse(s) }
 
 func (c Config) withDefaults() (Config, error) {
 	if c.ID == (usb.ID{}) {
@@ -137,10 +114,5 @@ func (c Config) withDefaults() (Config, error) {
 	if c.UBootDelay == 0 {
 		c.UBootDelay = 300 * time.Millisecond
 	}
-	for _, f := range c.Faults {
-		if err := f.check(); err != nil {
-			return c, err
-		}
-	}
-	return c, nil
+	return c, faults.Check(c.Faults...)
 }

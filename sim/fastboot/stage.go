@@ -9,7 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
+
+	"snag/sim/virtual"
 )
 
 // carrier is what a stage's messages come over.
@@ -36,8 +37,7 @@ const (
 // stage is one run of the ROM or of U-Boot's fastboot.
 type stage struct {
 	b       *Board
-	name    string
-	index   int // in the report
+	report  *Stage
 	carrier carrier
 
 	image    []byte    // the last download
@@ -46,21 +46,13 @@ type stage struct {
 	end      error     // what the stage does when its answer was sent
 }
 
-// begin begins a Stage of the report.
-func (b *Board) begin(name, id string, c carrier) *stage {
-	s := &stage{b: b, name: name, carrier: c}
-	b.edit(func(r *Report) {
-		s.index = len(r.Stages)
-		r.Stages = append(r.Stages, Stage{Name: name, ID: id, Plugged: time.Now(), Commands: []string{}, Downloads: []Download{}})
-	})
-	return s
+func newStage(b *Board, c carrier) *stage {
+	return &stage{b: b, carrier: c, report: &Stage{Commands: []string{}, Downloads: []Download{}}}
 }
 
-func (s *stage) edit(f func(*Stage)) { s.b.edit(func(r *Report) { f(&r.Stages[s.index]) }) }
+func (s *stage) edit(f func(*Stage)) { s.b.edit(func() { f(s.report) }) }
 
-func (s *stage) violation(format string, args ...any) {
-	s.b.violation(s.name+": "+format, args...)
-}
+func (s *stage) violation(format string, args ...any) { s.b.board.Violation(format, args...) }
 
 // serve answers commands until the stage ends.
 func (s *stage) serve(ctx context.Context) error {
@@ -98,7 +90,7 @@ func (s *stage) one(ctx context.Context) error {
 	if word == "download" {
 		return s.download(ctx, arg)
 	}
-	if s.name == StageROM {
+	if s.report.Name == StageROM {
 		return s.answer(ctx, "FAILunknown command")
 	}
 	return s.uboot(ctx, word, arg)
@@ -107,30 +99,12 @@ func (s *stage) one(ctx context.Context) error {
 // due carries out the faults that are due at a command or, if that is empty, at the bytes received.
 func (s *stage) due(ctx context.Context, command string, n int) error {
 	for {
-		f, ok := s.b.takeFault(s.name, command, n)
-		if !ok {
-			return nil
-		}
-		switch f.Kind {
-		case Stall:
+		f, err := s.b.board.Due(ctx, command, n)
+		switch {
+		case err != nil || f.Kind == "":
+			return err
+		case f.Kind == Stall:
 			s.carrier.halt()
-		case NAK:
-			d := f.For
-			if d == 0 {
-				d = 3 * time.Second
-			}
-			if err := sleep(ctx, d); err != nil {
-				return err
-			}
-		case Hang:
-			s.b.edit(func(r *Report) { r.Outcome, r.Error = Stuck, s.name+": hangs by request" })
-			s.b.settle()
-			<-ctx.Done()
-			return ctx.Err()
-		case Unplug:
-			return errUnplug
-		case Reset:
-			return errReset
 		default:
 			s.fault = f.Kind
 			if command == "" && f.Kind == Fail { // in the middle of the data
@@ -211,18 +185,14 @@ func (s *stage) download(ctx context.Context, arg string) error {
 		if rest == 0 {
 			break
 		}
-		n, err := s.carrier.data(ctx, buf[:s.b.nextByte(s.name, len(image), min(rest, len(buf)))], rest)
+		n, err := s.carrier.data(ctx, buf[:s.b.board.Before(len(image), min(rest, len(buf)))], rest)
 		if err != nil {
 			return err
 		}
 		image = append(image, buf[:n]...)
-		now := time.Now()
 		s.edit(func(t *Stage) {
 			t.Downloads[index].Bytes = len(image)
-			t.LastByte = now
-			if t.FirstByte.IsZero() {
-				t.FirstByte = now
-			}
+			t.Received()
 		})
 	}
 	s.image = image
@@ -231,7 +201,7 @@ func (s *stage) download(ctx context.Context, arg string) error {
 		return err
 	}
 	text := "OKAY"
-	if s.name == StageROM {
+	if s.report.Name == StageROM {
 		if err := checkFIP(image); err != nil {
 			s.violation("%v", err)
 			text = "FAILinvalid image"
@@ -303,7 +273,7 @@ func (s *stage) uboot(ctx context.Context, word, arg string) error {
 		s.end = errStarted
 		return s.answer(ctx, "OKAY")
 	case word == "reboot", word == "reboot-bootloader", word == "reboot-fastboot", word == "reboot-recovery":
-		s.end = errReset
+		s.end = virtual.ErrReset
 		return s.answer(ctx, "OKAY")
 	case word == "UCmd" && !c.NoUUU, word == "oem run" && c.OEMRun:
 		if !s.command(arg) {
@@ -316,7 +286,7 @@ func (s *stage) uboot(ctx context.Context, word, arg string) error {
 		}
 		s.end = errStarted
 		if arg == "reset" {
-			s.end = errReset
+			s.end = virtual.ErrReset
 		}
 		return s.answer(ctx, "OKAY")
 	case word == "oem console" && c.Console != nil:
@@ -341,18 +311,15 @@ func (s *stage) uboot(ctx context.Context, word, arg string) error {
 func (s *stage) command(line string) bool {
 	if rest, ok := strings.CutPrefix(line, "setenv fastboot."); ok {
 		name, value, _ := strings.Cut(rest, " ")
-		s.b.mu.Lock()
-		s.b.variables[name] = value
-		s.b.mu.Unlock()
+		s.b.edit(func() { s.b.variables[name] = value })
 		return true
 	}
 	return s.b.cfg.Command == nil || s.b.cfg.Command(line)
 }
 
-func (s *stage) variable(name string) string {
-	s.b.mu.Lock()
-	defer s.b.mu.Unlock()
-	return s.b.variables[name]
+func (s *stage) variable(name string) (value string) {
+	s.b.edit(func() { value = s.b.variables[name] })
+	return value
 }
 
 // getvar answers as fb_getvar.c.
@@ -365,9 +332,7 @@ func (s *stage) getvar(ctx context.Context, name string) error {
 		for n, size := range s.b.cfg.Partitions {
 			all["partition-size:"+n] = fmt.Sprintf("0x%016x", size)
 		}
-		s.b.mu.Lock()
-		maps.Copy(all, s.b.variables)
-		s.b.mu.Unlock()
+		s.b.edit(func() { maps.Copy(all, s.b.variables) })
 		for _, n := range slices.Sorted(maps.Keys(all)) {
 			if err := s.carrier.answer(ctx, []byte("INFO"+n+": "+all[n])); err != nil {
 				return err
@@ -432,7 +397,7 @@ func (s *stage) write(ctx context.Context, word, name string) error {
 	case word == "flash" && len(s.image) > size:
 		return s.answer(ctx, "FAILtoo large for partition")
 	}
-	if err := sleep(ctx, s.b.cfg.Work); err != nil {
+	if err := virtual.Sleep(ctx, s.b.cfg.Work); err != nil {
 		return err
 	}
 	if s.fault == "" {
@@ -440,7 +405,7 @@ func (s *stage) write(ctx context.Context, word, name string) error {
 		if word == "flash" {
 			p = Partition{Bytes: len(s.image), SHA256: hash(s.image)}
 		}
-		s.b.edit(func(r *Report) { r.Partitions[name] = p })
+		s.b.edit(func() { s.b.partitions[name] = p })
 	}
 	return s.answer(ctx, "OKAY")
 }

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"snag/sim/virtual"
 )
 
 // ServeTCP serves one connection after the other until the context ends, which closes the listener, or until the host ends the
@@ -23,7 +25,7 @@ func (b *Board) ServeTCP(ctx context.Context, l net.Listener) error {
 			return err
 		}
 		err = b.ServeConn(ctx, conn)
-		if errors.Is(err, errStarted) || errors.Is(err, errUnplug) || errors.Is(err, errReset) {
+		if errors.Is(err, errStarted) || errors.Is(err, virtual.ErrUnplug) || errors.Is(err, virtual.ErrReset) {
 			l.Close()
 			return nil
 		}
@@ -42,22 +44,23 @@ func (b *Board) ServeConn(ctx context.Context, conn net.Conn) error {
 		return err
 	}
 	if string(hello[:]) != "FB01" {
-		b.violation("handshake % x, expected FB01", hello)
+		b.board.Violation("handshake % x, expected FB01", hello)
 		return errors.New("handshake")
 	}
-	s := b.begin(StageGadget, "", &stream{board: b, conn: conn})
+	s := newStage(b, &stream{violation: b.board.Violation, conn: conn})
+	b.board.Begin(StageGadget, nil, s.report)
 	err := s.serve(ctx)
 	if errors.Is(err, errStarted) {
-		b.edit(func(r *Report) { r.Outcome = Booted })
+		b.booted()
 	}
 	return err
 }
 
 // stream is the carrier of a TCP connection: 8 bytes of length, big-endian, before each message.
 type stream struct {
-	board *Board
-	conn  net.Conn
-	rest  uint64 // of a message of data
+	violation func(format string, args ...any)
+	conn      net.Conn
+	rest      uint64 // of a message of data
 }
 
 func (t *stream) head() (uint64, error) {
@@ -72,7 +75,7 @@ func (t *stream) command(context.Context) ([]byte, error) {
 		return nil, err
 	}
 	if n == 0 || n > request {
-		t.board.violation("command of %d bytes", n)
+		t.violation("command of %d bytes", n)
 		return nil, fmt.Errorf("command of %d bytes", n)
 	}
 	b := make([]byte, n)
@@ -87,7 +90,7 @@ func (t *stream) data(_ context.Context, buf []byte, rest int) (int, error) {
 			return 0, err
 		}
 		if n == 0 || n > uint64(rest) {
-			t.board.violation("data of %d bytes, %d are left of the download", n, rest)
+			t.violation("data of %d bytes, %d are left of the download", n, rest)
 			return 0, errors.New("too much data")
 		}
 		t.rest = n

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"net"
 	"time"
+
+	"snag/sim/virtual"
 )
 
 // maxPacket is how much U-Boot takes in a datagram (net/fastboot_udp.c, PACKET_SIZE).
@@ -16,17 +18,18 @@ const maxPacket = 1024
 func (b *Board) ServeUDP(ctx context.Context, conn net.PacketConn) error {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
-	d := &datagrams{board: b, conn: conn, seq: 0x1234, size: 512}
-	s := b.begin(StageGadget, "", d)
+	d := &datagrams{violation: b.board.Violation, conn: conn, seq: 0x1234, size: 512}
+	s := newStage(b, d)
+	b.board.Begin(StageGadget, nil, s.report)
 	err := s.serve(ctx)
 	switch {
-	case errors.Is(err, errStarted), errors.Is(err, errReset):
+	case errors.Is(err, errStarted), errors.Is(err, virtual.ErrReset):
 		if errors.Is(err, errStarted) {
-			b.edit(func(r *Report) { r.Outcome = Booted })
+			b.booted()
 		}
 		d.linger()
 		return nil
-	case ctx.Err() != nil, errors.Is(err, errUnplug):
+	case ctx.Err() != nil, errors.Is(err, virtual.ErrUnplug):
 		return nil
 	}
 	return err
@@ -35,12 +38,12 @@ func (b *Board) ServeUDP(ctx context.Context, conn net.PacketConn) error {
 // datagrams is the carrier of a UDP socket: kind (1: 0 error, 1 query, 2 initialisation, 3 fastboot), flags (1: bit 0, the message
 // goes on), sequence number (2), data. It answers one packet at a time.
 type datagrams struct {
-	board *Board
-	conn  net.PacketConn
-	peer  net.Addr
-	seq   uint16 // expected next
-	size  int    // agreed on
-	last  []byte // the answer to seq-1, for a host that missed it
+	violation func(format string, args ...any)
+	conn      net.PacketConn
+	peer      net.Addr
+	seq       uint16 // expected next
+	size      int    // agreed on
+	last      []byte // the answer to seq-1, for a host that missed it
 
 	pending []byte // data of a packet that was not all taken
 }
@@ -55,7 +58,7 @@ func (d *datagrams) packet() (payload []byte, more bool, err error) {
 			return nil, false, err
 		}
 		if n < 4 {
-			d.board.violation("a packet of %d bytes", n)
+			d.violation("a packet of %d bytes", n)
 			continue
 		}
 		kind, seq := buf[0], be.Uint16(buf[2:])
@@ -66,20 +69,20 @@ func (d *datagrams) packet() (payload []byte, more bool, err error) {
 		case seq == d.seq-1 && d.last != nil:
 			d.send(d.last)
 		case seq != d.seq:
-			d.board.violation("sequence number %d, expected %d", seq, d.seq)
+			d.violation("sequence number %d, expected %d", seq, d.seq)
 		case kind == 2 && n >= 8:
 			if be.Uint16(buf[4:]) < 1 || be.Uint16(buf[6:]) < 512 {
-				d.board.violation("initialisation % x", buf[4:8])
+				d.violation("initialisation % x", buf[4:8])
 			}
 			d.size = min(maxPacket, int(be.Uint16(buf[6:])))
 			d.reply(2, false, be.AppendUint16(be.AppendUint16(nil, 1), maxPacket))
 		case kind == 3:
 			if n > d.size {
-				d.board.violation("a packet of %d bytes, %d were agreed on", n, d.size)
+				d.violation("a packet of %d bytes, %d were agreed on", n, d.size)
 			}
 			return bytes.Clone(buf[4:n]), buf[1]&1 != 0, nil
 		default:
-			d.board.violation("a packet of kind %d", kind)
+			d.violation("a packet of kind %d", kind)
 		}
 	}
 }
@@ -108,7 +111,7 @@ func (d *datagrams) command(context.Context) ([]byte, error) {
 		d.reply(3, false, nil)
 		command = append(command, b...)
 		if len(command) > 64 { // net/fastboot_udp.c
-			d.board.violation("command of %d bytes", len(command))
+			d.violation("command of %d bytes", len(command))
 			command = command[:64]
 		}
 		if len(command) > 0 && !more {
@@ -124,10 +127,10 @@ func (d *datagrams) data(_ context.Context, buf []byte, rest int) (int, error) {
 			return 0, err
 		}
 		if len(b) == 0 {
-			d.board.violation("an empty packet among the data")
+			d.violation("an empty packet among the data")
 		}
 		if len(b) > rest {
-			d.board.violation("%d bytes more than the download was announced with", len(b)-rest)
+			d.violation("%d bytes more than the download was announced with", len(b)-rest)
 			b = b[:rest]
 		}
 		d.reply(3, false, nil)
@@ -145,7 +148,7 @@ func (d *datagrams) answer(_ context.Context, b []byte) error {
 			return err
 		}
 		if len(payload) > 0 {
-			d.board.violation("%d bytes where the host was to ask for the answer", len(payload))
+			d.violation("%d bytes where the host was to ask for the answer", len(payload))
 		}
 		n := min(len(b), d.size-4)
 		d.reply(3, n < len(b), b[:n])

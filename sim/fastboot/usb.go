@@ -20,9 +20,8 @@ const request = 4096
 // gadget is a fastboot interface on USB: the carrier of a stage.
 type gadget struct {
 	*usbdev.Gadget
-	board  *Board
-	name   string
-	packet int
+	violation func(format string, args ...any)
+	packet    int
 
 	mu      sync.Mutex
 	config  int           // how often the host selected a configuration
@@ -31,7 +30,7 @@ type gadget struct {
 }
 
 func newGadget(b *Board, name string, id usb.ID) *gadget {
-	g := &gadget{board: b, name: name, packet: 512, changed: make(chan struct{})}
+	g := &gadget{violation: b.board.Violation, packet: 512, changed: make(chan struct{})}
 	switch b.cfg.Speed {
 	case usbdev.FullSpeed:
 		g.packet = 64
@@ -111,7 +110,7 @@ func (g *gadget) command(ctx context.Context) ([]byte, error) {
 	buf := make([]byte, request)
 	n, err := g.transfer(ctx, func(ctx context.Context) (int, error) { return g.OutPipe(epOut).Read(ctx, buf) })
 	if err == nil && n == 0 {
-		g.board.violation("%s: an empty command", g.name)
+		g.violation("an empty command")
 	}
 	return buf[:n], err
 }
@@ -125,10 +124,10 @@ func (g *gadget) data(ctx context.Context, buf []byte, rest int) (int, error) {
 	b := make([]byte, min(request, most))
 	n, err := g.transfer(ctx, func(ctx context.Context) (int, error) { return g.OutPipe(epOut).Read(ctx, b) })
 	if err == nil && n == 0 {
-		g.board.violation("%s: an empty packet among the data", g.name)
+		g.violation("an empty packet among the data")
 	}
 	if n > rest {
-		g.board.violation("%s: %d bytes more than the download was announced with", g.name, n-rest)
+		g.violation("%d bytes more than the download was announced with", n-rest)
 		n = rest
 	}
 	return copy(buf, b[:n]), err

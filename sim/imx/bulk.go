@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"snag/sim/virtual"
 )
 
 // The commands that bulk ROMs know; the host interprets a DCD by itself, and a jump is the file's type.
@@ -58,7 +60,7 @@ func (s *session) bulk(ctx context.Context) error {
 		if err := s.due(ctx, c.name); err != nil {
 			return err
 		}
-		if err := sleep(ctx, s.b.cfg.Command); err != nil {
+		if err := virtual.Sleep(ctx, s.b.cfg.Command); err != nil {
 			return err
 		}
 		start := r.app
@@ -135,7 +137,7 @@ func (s *session) bulkFile(ctx context.Context, c command) error {
 		if err := s.due(ctx, ""); err != nil {
 			return err
 		}
-		if err := sleep(ctx, s.b.cfg.Report); err != nil {
+		if err := virtual.Sleep(ctx, s.b.cfg.Report); err != nil {
 			return err
 		}
 		b := buf[:min(uint32(len(buf)), c.count-off)]

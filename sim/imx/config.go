@@ -2,11 +2,11 @@ package imx
 
 import (
 	"fmt"
+	"maps"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
+	"snag/sim/virtual"
 	"snag/usb"
 )
 
@@ -18,10 +18,10 @@ var Gadget = usb.ID{Vendor: 0x0525, Product: 0xa4a5}
 
 // The names of the stages.
 const (
-	StageROM    = "rom"    // receives the first image
-	StageROMAPI = "romapi" // the ROM's stream goes on, for SPL
-	StageSPL    = "spl"    // receives U-Boot
-	StageGadget = "gadget" // U-Boot's own USB function
+	StageROM    = virtual.StageROM // receives the first image
+	StageROMAPI = "romapi"         // the ROM's stream goes on, for SPL
+	StageSPL    = "spl"            // receives U-Boot
+	StageGadget = virtual.StageGadget
 )
 
 // The searches of SPL (f_sdp.c): what an SPL looks for behind the address of a jump depends on how it was
@@ -71,68 +71,36 @@ type Config struct {
 	Faults []Fault
 }
 
-// FaultKind is what happens at a command or a byte.
-type FaultKind string
+// What goes wrong with a board.
+type (
+	Fault     = virtual.Fault
+	FaultKind = virtual.FaultKind
+)
 
+// The kinds of faults.
 const (
 	Stall  FaultKind = "stall"  // every endpoint halts until the host clears that
-	NAK    FaultKind = "nak"    // the board takes and says nothing for Fault.For, then goes on
-	Hang   FaultKind = "hang"   // the same for ever
 	HAB    FaultKind = "hab"    // the security word is none of the two
 	Status FaultKind = "status" // the status word is another one
 	Cut    FaultKind = "cut"    // the last report of the answer has 2 bytes
 	Wrong  FaultKind = "id"     // the last report of the answer has report ID 7
 	Mute   FaultKind = "mute"   // the last report of the answer is missing
-	Unplug FaultKind = "unplug" // the cable is pulled for good
-	Reset  FaultKind = "reset"  // the board is power-cycled and comes back in its ROM
+	NAK              = virtual.NAK
+	Hang             = virtual.Hang
+	Unplug           = virtual.Unplug
+	Reset            = virtual.Reset
 )
 
-var faultKinds = []FaultKind{Stall, NAK, Hang, HAB, Status, Cut, Wrong, Mute, Unplug, Reset}
-
-// Fault happens once in a stage: at the first Command of that name, if Command is not empty, else when the
-// stage has received at least At bytes of files; with At 0 as soon as the stage waits for its first report.
-type Fault struct {
-	Kind    FaultKind
-	Stage   string // StageROM, StageROMAPI or StageSPL
-	Command string // as in [Command].Name
-	At      int
-	For     time.Duration // of NAK; zero: 3 s
+// faults are those that there are. Commands are as in [Command].Name.
+var faults = virtual.Faults{
+	Kinds:    []FaultKind{Stall, NAK, Hang, HAB, Status, Cut, Wrong, Mute, Unplug, Reset},
+	Stages:   []string{StageROM, StageROMAPI, StageSPL},
+	Commands: slices.Sorted(maps.Keys(commandCodes)),
 }
 
 // ParseFault reads KIND:STAGE:BYTES or KIND:STAGE:COMMAND, with NAK's time behind another colon: "stall:rom:4096",
 // "nak:spl:jump:2s".
-func ParseFault(s string) (Fault, error) {
-	part := strings.Split(s, ":")
-	if len(part) < 3 || len(part) > 4 {
-		return Fault{}, fmt.Errorf("fault %q: expected KIND:STAGE:BYTES or KIND:STAGE:COMMAND, for instance stall:rom:4096", s)
-	}
-	f := Fault{Kind: FaultKind(part[0]), Stage: part[1]}
-	if n, err := strconv.ParseUint(part[2], 10, 31); err == nil {
-		f.At = int(n)
-	} else {
-		f.Command = part[2]
-	}
-	if len(part) == 4 {
-		var err error
-		if f.For, err = time.ParseDuration(part[3]); err != nil {
-			return f, fmt.Errorf("fault %q: %w", s, err)
-		}
-	}
-	return f, f.check()
-}
-
-func (f Fault) check() error {
-	if !slices.Contains(faultKinds, f.Kind) {
-		return fmt.Errorf("fault %q: expected one of %v", f.Kind, faultKinds)
-	}
-	if f.Stage != StageROM && f.Stage != StageSPL && f.Stage != StageROMAPI {
-		return fmt.Errorf("fault %q at stage %q: expected rom, romapi or spl", f.Kind, f.Stage)
-	}
-	if _, known := commandCodes[f.Command]; f.Command != "" && !known {
-		return fmt.Errorf("fault %q at command %q: there is no such command", f.Kind, f.Command)
-	}
-	return nil
-}
+func ParseFault(s string) (Fault, error) { return faults.Parse(s) }
 
 func (c Config) withDefaults() (Config, error) {
 	m := &c.Model
@@ -188,10 +156,5 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Serial == "" {
 		c.Serial = "211BB800CA7EFD69"
 	}
-	for _, f := range c.Faults {
-		if err := f.check(); err != nil {
-			return c, err
-		}
-	}
-	return c, nil
+	return c, faults.Check(c.Faults...)
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"snag/sim/virtual"
 )
 
 // maxDCD is HAB's limit (HAB_MAX_DCD_SIZE in imx_usb's imx_sdp.c), in bytes.
@@ -127,7 +129,7 @@ func check(ctx context.Context, m Machine, addr, mask uint32, width int, flags u
 				want = mask
 			}
 			p.Settle(addr, mask, want)
-		} else if err := sleep(ctx, time.Millisecond); err != nil {
+		} else if err := virtual.Sleep(ctx, time.Millisecond); err != nil {
 			return err
 		}
 	}

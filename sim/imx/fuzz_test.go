@@ -62,9 +62,8 @@ func FuzzHost(f *testing.F) {
 		case 2:
 			run = (*session).sdps
 		}
-		s := &session{b: b, name: stage, machine: new(Memory)}
-		s.dev = b.device(stage, s.violation)
-		s.begin(stage)
+		s := b.session(stage, new(Memory))
+		b.board.Begin(stage, s.dev.Descriptors(), s.stage)
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)

@@ -8,48 +8,16 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
-)
 
-// Outcome is what became of a board.
-type Outcome string
-
-const (
-	Running   Outcome = "running"   // no end of any kind yet
-	Booted    Outcome = "booted"    // the last stage was started
-	Stuck     Outcome = "stuck"     // a stage gave up; a power cycle is needed
-	Unplugged Outcome = "unplugged" // by a fault, or because the run ended
+	"snag/sim/virtual"
 )
 
 // Report is what a board saw since it was plugged in.
-type Report struct {
-	Model      string    `json:"model"`
-	Outcome    Outcome   `json:"outcome"`
-	Error      string    `json:"error,omitempty"` // why it is stuck
-	Plugged    time.Time `json:"plugged"`
-	Resets     int       `json:"resets"`     // power cycles after the first
-	Stages     []Stage   `json:"stages"`     // every enumeration, in order
-	Violations []Count   `json:"violations"` // what the host did wrong
-}
+type Report = virtual.Report[*Stage]
 
-// Count is a text and how often it was seen.
-type Count struct {
-	Text string `json:"text"`
-	N    int    `json:"n"`
-}
-
-// Stage is one enumeration of the board, or the ROM's stream going on for SPL. Times are zero for what did
-// not happen.
+// Stage is one enumeration of the board, or the ROM's stream going on for SPL.
 type Stage struct {
-	Name    string `json:"name"`
-	ID      string `json:"id"`
-	Release string `json:"release"` // bcdDevice
-
-	Plugged   time.Time `json:"-"` // on the bus
-	First     time.Time `json:"-"` // the first report
-	FirstByte time.Time `json:"-"` // of a file
-	LastByte  time.Time `json:"-"`
-	Left      time.Time `json:"-"` // off the bus
+	virtual.Stage
 
 	Commands []Command `json:"commands"` // every command, in order; repeated ones counted
 	Dropped  int       `json:"commands_left_out,omitempty"`
@@ -59,8 +27,10 @@ type Stage struct {
 	Memory   []Region  `json:"memory"` // what files occupy, when the stage ended
 	Stream   string    `json:"stream_sha256,omitempty"`
 	Jumps    []Jump    `json:"jumps"`
-	Complete bool      `json:"complete"` // it started the next stage
-	Error    string    `json:"error,omitempty"`
+}
+
+func newStage() *Stage {
+	return &Stage{Commands: []Command{}, DCDs: []DCD{}, Memory: []Region{}, Jumps: []Jump{}}
 }
 
 // Command is one command of the host. What is not part of a command is zero.
@@ -103,77 +73,44 @@ type Jump struct {
 }
 
 // MarshalJSON adds the times in milliseconds since the stage was plugged.
-func (s Stage) MarshalJSON() ([]byte, error) {
+func (s *Stage) MarshalJSON() ([]byte, error) {
 	type plain Stage
-	since := func(t time.Time) *float64 {
-		if t.IsZero() {
-			return nil
-		}
-		ms := float64(t.Sub(s.Plugged).Microseconds()) / 1000
-		return &ms
-	}
 	return json.Marshal(struct {
-		plain
-		Plugged   time.Time `json:"plugged"`
-		First     *float64  `json:"first_ms,omitempty"`
-		FirstByte *float64  `json:"first_byte_ms,omitempty"`
-		LastByte  *float64  `json:"last_byte_ms,omitempty"`
-		Left      *float64  `json:"left_ms,omitempty"`
-	}{plain(s), s.Plugged, since(s.First), since(s.FirstByte), since(s.LastByte), since(s.Left)})
+		*plain
+		virtual.Times
+	}{(*plain)(s), s.Times()})
 }
 
-// Last returns the last run of a stage, nil if it never ran.
-func (r *Report) Last(name string) *Stage {
-	for i := len(r.Stages) - 1; i >= 0; i-- {
-		if r.Stages[i].Name == name {
-			return &r.Stages[i]
-		}
-	}
-	return nil
-}
-
-// Effects is what the host's work amounts to, a line each, so that two tools can be compared on the same
-// board: the stages of the last power cycle with every register written, every DCD run, what memory holds of
-// files, the stream, and the jump. How the host went about it (status questions, registers it read, pieces, padding,
-// a header sent twice) is left out.
-func (r *Report) Effects() string {
-	stages := r.Stages
-	for i := len(stages) - 1; i >= 0; i-- {
-		if stages[i].Name == StageROM {
-			stages = stages[i:]
-			break
-		}
-	}
+// Effects implements [virtual.Staged]: every register written, every DCD run, what memory holds of files, the stream, and
+// the jump. Status questions, registers that were read, pieces, padding and a header sent twice are left out.
+func (s *Stage) Effects() string {
 	var b strings.Builder
-	for _, s := range stages {
-		fmt.Fprintf(&b, "%s\n", s.Name)
-		for _, c := range s.Commands {
-			if c.Name == "write-register" {
-				fmt.Fprintf(&b, "  register %#08x = %#x, %d bits, %d times\n", c.Addr, c.Value, c.Width, c.N)
-			}
-		}
-		for _, d := range s.DCDs {
-			fmt.Fprintf(&b, "  DCD of %d bytes %s by %s: %d writes, %d checks, %s\n", len(d.Data), d.SHA256, d.When, d.Writes, d.Checks, d.Status)
-		}
-		for _, m := range s.Memory {
-			fmt.Fprintf(&b, "  memory %#08x %d bytes %s\n", m.Addr, m.Bytes, m.SHA256)
-		}
-		if s.Stream != "" {
-			fmt.Fprintf(&b, "  stream %d bytes %s\n", s.Bytes, s.Stream)
-		}
-		for _, j := range s.Jumps {
-			fmt.Fprintf(&b, "  jump %#08x %s at %#08x, entry %#08x %s\n", j.Addr, j.Kind, j.Found, j.Entry, j.Status)
+	for _, c := range s.Commands {
+		if c.Name == "write-register" {
+			fmt.Fprintf(&b, "  register %#08x = %#x, %d bits, %d times\n", c.Addr, c.Value, c.Width, c.N)
 		}
 	}
-	fmt.Fprintf(&b, "%s\n", r.Outcome)
+	for _, d := range s.DCDs {
+		fmt.Fprintf(&b, "  DCD of %d bytes %s by %s: %d writes, %d checks, %s\n", len(d.Data), d.SHA256, d.When, d.Writes, d.Checks, d.Status)
+	}
+	for _, m := range s.Memory {
+		fmt.Fprintf(&b, "  memory %#08x %d bytes %s\n", m.Addr, m.Bytes, m.SHA256)
+	}
+	if s.Stream != "" {
+		fmt.Fprintf(&b, "  stream %d bytes %s\n", s.Bytes, s.Stream)
+	}
+	for _, j := range s.Jumps {
+		fmt.Fprintf(&b, "  jump %#08x %s at %#08x, entry %#08x %s\n", j.Addr, j.Kind, j.Found, j.Entry, j.Status)
+	}
 	return b.String()
 }
 
-// clone is a copy that the board does not change any more.
-func (s Stage) clone() Stage {
-	s.Commands, s.DCDs = slices.Clone(s.Commands), slices.Clone(s.DCDs)
-	s.Memory, s.Jumps = slices.Clone(s.Memory), slices.Clone(s.Jumps)
-	return s
+// Clone implements [virtual.Staged].
+func (s *Stage) Clone() *Stage {
+	c := *s
+	c.Commands, c.DCDs = slices.Clone(s.Commands), slices.Clone(s.DCDs)
+	c.Memory, c.Jumps = slices.Clone(s.Memory), slices.Clone(s.Jumps)
+	return &c
 }
 
 // maxCommands bounds what is kept of a stage.

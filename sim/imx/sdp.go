@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"snag/sim/virtual"
 )
 
 // maxFile is the most that uuu and Snagboot write with one command. What a ROM does with more nobody told.
@@ -58,7 +60,7 @@ func (r *rom) perform(ctx context.Context, b []byte) (bool, error) {
 	if err := r.due(ctx, c.name); err != nil {
 		return false, err
 	}
-	if err := sleep(ctx, r.b.cfg.Command); err != nil {
+	if err := virtual.Sleep(ctx, r.b.cfg.Command); err != nil {
 		return false, err
 	}
 	m := &r.b.cfg.Model
@@ -132,7 +134,7 @@ func (r *rom) data(ctx context.Context, c command, store func(off uint32, b []by
 			}
 			continue
 		}
-		if err := sleep(ctx, r.b.cfg.Report); err != nil {
+		if err := virtual.Sleep(ctx, r.b.cfg.Report); err != nil {
 			return err
 		}
 		b := in.data

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"snag/sim/virtual"
 )
 
 // TestSDP loads an image into every HID ROM, as it wants the DCD dealt with, by SET_REPORT and by the OUT endpoint.
@@ -29,7 +31,7 @@ func TestSDP(t *testing.T) {
 					r := c.end()
 					violated(t, r)
 					s := r.Last(StageROM)
-					if r.Outcome != Booted || len(s.DCDs) != 1 || s.DCDs[0].Writes != 22 || s.DCDs[0].Checks != 1 ||
+					if r.Outcome != virtual.Booted || len(s.DCDs) != 1 || s.DCDs[0].Writes != 22 || s.DCDs[0].Checks != 1 ||
 						len(s.Memory) != 1 || s.Memory[0].Bytes != len(image) || s.Jumps[0].Entry != addr+codeOffset {
 						t.Errorf("%s", r.Effects())
 					}
@@ -90,7 +92,7 @@ func TestStrict(t *testing.T) {
 		}},
 		{name: "no IVT", do: func(c *client) { write(c, make([]byte, 2000)); c.do(failIVT, encode("jump", at, 0, 0, 0, 0), nil) }, violation: "no IVT",
 			check: func(t *testing.T, r Report) {
-				if r.Outcome != Running {
+				if r.Outcome != virtual.Running {
 					t.Error(r.Outcome)
 				}
 			}},
@@ -185,7 +187,7 @@ func TestPlugin(t *testing.T) {
 		c.jump(c.load(IVTImage{Self: 0x10000400, Size: 5000, Seed: 1}.Generate(), true))
 		r := c.end()
 		violated(t, r)
-		if j := r.Stages[0].Jumps; len(j) != 2 || j[0].Kind != "plugin" || r.Outcome != Booted {
+		if j := r.Stages[0].Jumps; len(j) != 2 || j[0].Kind != "plugin" || r.Outcome != virtual.Booted {
 			t.Errorf("%s", r.Effects())
 		}
 	})
@@ -225,13 +227,13 @@ func TestBulk(t *testing.T) {
 					t.Fatal(err)
 				}
 				time.Sleep(time.Second)
-				if r := c.board.Report(); r.Outcome != Running || r.Stages[0].Bytes != len(image) {
+				if r := c.board.Report(); r.Outcome != virtual.Running || r.Stages[0].Bytes != len(image) {
 					t.Errorf("%+v", r)
 				}
 				words(status, okFile)
 				r := c.end()
 				violated(t, r)
-				if r.Outcome != Booted || r.Stages[0].Memory[0].SHA256 != digest(image) {
+				if r.Outcome != virtual.Booted || r.Stages[0].Memory[0].SHA256 != digest(image) {
 					t.Error(r.Effects())
 				}
 			})
@@ -333,14 +335,14 @@ func TestFaults(t *testing.T) {
 		}},
 		{"hang:rom:1024", Config{}, func(t *testing.T, c *client) {
 			c.send(encode("write-file", at, 0, 4096, 0, 0), make([]byte, 4096), 1024)
-			if r := c.end(); r.Outcome != Stuck {
+			if r := c.end(); r.Outcome != virtual.Stuck {
 				t.Error(r.Outcome)
 			}
 		}},
 		{"unplug:rom:1024", Config{}, func(t *testing.T, c *client) {
 			c.send(encode("write-file", at, 0, 4096, 0, 0), make([]byte, 4096), 1024)
 			<-c.h.Gone()
-			if r := c.end(); r.Outcome != Unplugged {
+			if r := c.end(); r.Outcome != virtual.Unplugged {
 				t.Error(r.Outcome)
 			}
 		}},
@@ -348,7 +350,7 @@ func TestFaults(t *testing.T) {
 			c.send(encode("write-file", at, 0, 4096, 0, 0), make([]byte, 4096), 1024)
 			c.open()
 			c.jump(c.load(image, true))
-			if r := c.end(); r.Outcome != Booted || r.Resets != 1 || len(r.Stages) != 2 {
+			if r := c.end(); r.Outcome != virtual.Booted || r.Resets != 1 || len(r.Stages) != 2 {
 				t.Error(r.Outcome, r.Resets)
 			}
 		}},

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"hash"
 	"time"
+
+	"snag/sim/virtual"
 )
 
 // streamMax bounds a stream, in bytes: the board keeps it.
@@ -143,7 +145,7 @@ func (t *stream) data(ctx context.Context) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := sleep(ctx, t.b.cfg.Report); err != nil {
+		if err := virtual.Sleep(ctx, t.b.cfg.Report); err != nil {
 			return nil, err
 		}
 		if r.id != 2 {
@@ -190,10 +192,10 @@ const (
 // second is SPL, which asks the ROM for U-Boot page by page until it sees where it begins, then for the rest, in
 // whole pages.
 func (t *stream) second(ctx context.Context) error {
-	t.begin(StageROMAPI)
-	t.taken = 0
+	t.stage, t.bytes, t.taken = newStage(), 0, 0
+	t.b.board.Begin(StageROMAPI, t.dev.Descriptors(), t.stage)
 	t.digest.Reset()
-	if err := sleep(ctx, t.b.cfg.StreamPause); err != nil {
+	if err := virtual.Sleep(ctx, t.b.cfg.StreamPause); err != nil {
 		return err
 	}
 	fit := t.b.cfg.SPLFinds == FindFIT

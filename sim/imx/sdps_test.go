@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"snag/sim/virtual"
 )
 
 // block is the command block before a stream.
@@ -65,7 +67,7 @@ func TestStreams(t *testing.T) {
 				}
 				r := c.end()
 				violated(t, r)
-				if r.Outcome != Booted || r.Stages[0].Stream == "" {
+				if r.Outcome != virtual.Booted || r.Stages[0].Stream == "" {
 					t.Errorf("%s: %s", r.Error, r.Effects())
 				}
 				if s := r.Last(StageROMAPI); m.SPL == ROMAPI && (s == nil || s.Jumps[0].Found+uint32(r.Stages[0].Bytes)+uint32(s.Bytes)-s.Jumps[0].Found != uint32(len(image))) {
@@ -116,7 +118,7 @@ func TestStreamsRefused(t *testing.T) {
 				} else if len(r.Violations) == 0 || !strings.Contains(r.Violations[0].Text, tc.violation) {
 					t.Errorf("violations %v, expected %q", r.Violations, tc.violation)
 				}
-				if tc.stuck != (r.Outcome == Stuck) {
+				if tc.stuck != (r.Outcome == virtual.Stuck) {
 					t.Errorf("outcome %s: %s", r.Outcome, r.Error)
 				}
 			})

@@ -56,8 +56,7 @@ func parseCommand(b []byte) (command, error) {
 // session is one run of a stage. All but violation and edit belongs to the stage's goroutine.
 type session struct {
 	b       *Board
-	name    string
-	index   int // of the Stage that is written now
+	stage   *Stage // that is written now
 	dev     *device
 	machine Machine
 
@@ -71,39 +70,10 @@ type session struct {
 // served tells whether the OUT endpoint is.
 func (s *session) served() bool { return !s.unserved.Load() }
 
-// begin begins a Stage of the report.
-func (s *session) begin(name string) {
-	s.b.mu.Lock()
-	defer s.b.mu.Unlock()
-	d := s.dev.Descriptors()
-	s.name, s.index, s.bytes = name, len(s.b.report.Stages), 0
-	s.b.report.Stages = append(s.b.report.Stages, Stage{
-		Name: name, ID: d.ID.String(), Release: fmt.Sprintf("%04x", d.Release), Plugged: time.Now(),
-		Commands: []Command{}, DCDs: []DCD{}, Memory: []Region{}, Jumps: []Jump{},
-	})
-}
-
-func (s *session) edit(f func(*Stage)) {
-	s.b.mu.Lock()
-	defer s.b.mu.Unlock()
-	f(&s.b.report.Stages[s.index])
-}
+func (s *session) edit(f func(*Stage)) { s.b.board.Edit(func(*Report) { f(s.stage) }) }
 
 // violation records something that the host did wrong.
-func (s *session) violation(format string, args ...any) {
-	text := s.name + ": " + fmt.Sprintf(format, args...)
-	s.b.edit(func(r *Report) {
-		for i := range r.Violations {
-			if r.Violations[i].Text == text {
-				r.Violations[i].N++
-				return
-			}
-		}
-		if len(r.Violations) < 100 {
-			r.Violations = append(r.Violations, Count{text, 1})
-		}
-	})
-}
+func (s *session) violation(format string, args ...any) { s.b.board.Violation(format, args...) }
 
 // log notes a command with the status word that answers it.
 func (s *session) log(c command, answer string) {
@@ -124,30 +94,12 @@ func (s *session) log(c command, answer string) {
 // due carries out the faults that are due at a command or, if that is empty, at the bytes received.
 func (s *session) due(ctx context.Context, command string) error {
 	for {
-		f, ok := s.b.takeFault(s.name, command, s.bytes)
-		if !ok {
-			return nil
-		}
-		switch f.Kind {
-		case Stall:
+		f, err := s.b.board.Due(ctx, command, s.bytes)
+		switch {
+		case err != nil || f.Kind == "":
+			return err
+		case f.Kind == Stall:
 			s.dev.halt()
-		case NAK:
-			d := f.For
-			if d == 0 {
-				d = 3 * time.Second
-			}
-			if err := sleep(ctx, d); err != nil {
-				return err
-			}
-		case Hang:
-			s.b.edit(func(r *Report) { r.Outcome, r.Error = Stuck, s.name+": hangs by request" })
-			s.b.settle()
-			<-ctx.Done()
-			return ctx.Err()
-		case Unplug:
-			return errUnplug
-		case Reset:
-			return errReset
 		default:
 			s.answer = f.Kind
 		}
@@ -175,10 +127,7 @@ func (s *session) received(n int) {
 	s.bytes += n
 	s.edit(func(t *Stage) {
 		t.Bytes = s.bytes
-		t.LastByte = time.Now()
-		if t.FirstByte.IsZero() {
-			t.FirstByte = t.LastByte
-		}
+		t.Received()
 	})
 }
 
@@ -214,7 +163,7 @@ func (s *session) respond(ctx context.Context, reports ...[]byte) error {
 // hab is report 3.
 func (s *session) hab() []byte {
 	w := habOpen
-	if s.b.cfg.Closed && s.name == StageROM {
+	if s.b.cfg.Closed && s.stage.Name == StageROM {
 		w = habClosed
 	}
 	return append([]byte{3}, w[:]...)

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"snag/sim/virtual"
 )
 
 // spl is U-Boot's SPL as an SDP device, after drivers/usb/gadget/f_sdp.c of U-Boot 2026. What is particular to it:
@@ -107,7 +109,7 @@ func (u *splState) perform(ctx context.Context, r report) (bool, error) {
 	if err := u.due(ctx, c.name); err != nil {
 		return false, err
 	}
-	if err := sleep(ctx, u.b.cfg.Command); err != nil {
+	if err := virtual.Sleep(ctx, u.b.cfg.Command); err != nil {
 		return false, err
 	}
 	u.command = c
@@ -150,7 +152,7 @@ func (u *splState) perform(ctx context.Context, r report) (bool, error) {
 
 // data takes a data report.
 func (u *splState) data(ctx context.Context, b []byte) error {
-	if err := sleep(ctx, u.b.cfg.Report); err != nil {
+	if err := virtual.Sleep(ctx, u.b.cfg.Report); err != nil {
 		return err
 	}
 	if err := u.machine.WriteMemory(ctx, u.addr, b); err != nil {
@@ -185,7 +187,7 @@ func (u *splState) jump(ctx context.Context, c command) (bool, error) {
 		u.violation("jump to %#x: %v", u.load(c.addr), err)
 		j.Status = err.Error()
 		u.edit(func(t *Stage) { t.Jumps = append(t.Jumps, j) })
-		return false, errReset // SPL panics, which resets the board
+		return false, virtual.ErrReset // SPL panics, which resets the board
 	}
 	if err := u.execute(ctx, j); err != nil {
 		return false, err

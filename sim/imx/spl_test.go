@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"snag/sim/virtual"
 	"snag/usb"
 )
 
@@ -63,7 +64,7 @@ func TestSPL(t *testing.T) {
 				r := c.board.Report()
 				s := r.Last(StageSPL)
 				switch {
-				case tc.found != "" && (len(s.Jumps) == 0 || s.Jumps[0].Kind != tc.found || r.Outcome != Booted || len(r.Violations) > 0):
+				case tc.found != "" && (len(s.Jumps) == 0 || s.Jumps[0].Kind != tc.found || r.Outcome != virtual.Booted || len(r.Violations) > 0):
 					t.Errorf("%s %v", r.Effects(), r.Violations)
 				case tc.found == "" && (len(r.Violations) != 1 || !strings.Contains(r.Violations[0].Text, tc.text) || r.Resets != 1):
 					t.Errorf("%d resets, violations %v, expected %q", r.Resets, r.Violations, tc.text)
@@ -128,9 +129,8 @@ func TestSPLQuirks(t *testing.T) {
 				t.Fatal(err)
 			}
 			// Without a port, since every host's driver reads the descriptor.
-			s := &session{b: b, name: StageSPL, machine: new(Memory)}
-			s.dev = b.device(StageSPL, s.violation)
-			s.begin(StageSPL)
+			s := b.session(StageSPL, new(Memory))
+			b.board.Begin(StageSPL, s.dev.Descriptors(), s.stage)
 			ended := make(chan error, 1)
 			go func() { ended <- s.spl(t.Context()) }()
 			set := append([]byte{1}, status...)

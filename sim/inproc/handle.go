@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"os"
+	"slices"
 	"time"
 
 	"snag/usb"
@@ -183,20 +184,51 @@ const (
 	typeVendor         = 0x40
 )
 
-// Control refuses what is meant for an interface that another program or a driver holds, as usbfs does.
 func (h *handle) Control(ctx context.Context, s usb.Setup, data []byte) (int, error) {
-	d, ep := h.device, int(s.Type&0x80)
+	n, err := h.control(ctx, s, data)
+	return n, h.failed("control", int(s.Type&0x80), err)
+}
+
+// control refuses what is meant for an interface that another program or a driver holds, as usbfs does.
+func (h *handle) control(ctx context.Context, s usb.Setup, data []byte) (int, error) {
+	d := h.device
 	if s.Type&recipientMask == recipientInterface && s.Type&typeMask != typeVendor {
 		iface := uint8(s.Index)
 		d.mu.Lock()
 		owner, name := d.claims[iface], d.drivers[iface]
 		d.mu.Unlock()
 		if name != "" || owner != nil && owner != h {
-			return 0, h.failed("control", ep, usb.ErrBusy)
+			return 0, usb.ErrBusy
 		}
 	}
-	n, err := d.control(ctx, h, s, data)
-	return n, h.failed("control", ep, err)
+	return d.control(ctx, h, s, data)
+}
+
+func (h *handle) StreamControl(ctx context.Context, idle time.Duration, transfers iter.Seq2[usb.Setup, []byte]) (int, error) {
+	if idle <= 0 {
+		idle = usb.DefaultTimeout
+	}
+	perform := func(s usb.Setup, data []byte) (int, error) {
+		if s.ToHost() {
+			return 0, errors.New("not a transfer to the device")
+		}
+		ctx, cancel := context.WithTimeout(ctx, idle)
+		defer cancel()
+		n, err := h.control(ctx, s, data)
+		if err == nil && n < len(data) {
+			err = fmt.Errorf("%d of %d bytes were taken", n, len(data))
+		}
+		return n, err
+	}
+	_, n, err := inFlight(func(yield func(pending) bool) {
+		for s, data := range transfers {
+			data = slices.Clone(data)
+			if !yield(pending{len(data), func() (int, error) { return perform(s, data) }}) {
+				return
+			}
+		}
+	})
+	return n, h.failed("control stream", 0, err)
 }
 
 func (h *handle) In(ctx context.Context, ep uint8, buf []byte) (int, error) {

@@ -136,35 +136,56 @@ const (
 	maxBytes   = 1 << 20
 )
 
-// stream performs transfers one after the other while the caller prepares the next ones.
-func (d *device) stream(ctx context.Context, h *handle, ep uint8, idle time.Duration, transfers iter.Seq[[]byte]) (total int64, err error) {
+// pending is a transfer that is still to be performed.
+type pending struct {
+	size    int
+	perform func() (int, error)
+}
+
+// stream performs transfers to an endpoint.
+func (d *device) stream(ctx context.Context, h *handle, ep uint8, idle time.Duration, transfers iter.Seq[[]byte]) (int64, error) {
 	if idle <= 0 {
 		idle = usb.DefaultTimeout
 	}
-	queue, freed := make(chan []byte, maxFlights), make(chan int, maxFlights)
+	bytes, _, err := inFlight(func(yield func(pending) bool) {
+		for b := range transfers {
+			b = slices.Clone(b)
+			if !yield(pending{len(b), func() (int, error) { return d.out(ctx, h, ep, idle, b) }}) {
+				return
+			}
+		}
+	})
+	return bytes, err
+}
+
+// inFlight performs transfers one after the other while the caller prepares the next ones. It returns how many bytes
+// went, and how many transfers in whole.
+func inFlight(transfers iter.Seq[pending]) (total int64, whole int, err error) {
+	queue, freed := make(chan pending, maxFlights), make(chan int, maxFlights)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for b := range queue {
+		for p := range queue {
 			var n int
-			n, err = d.out(ctx, h, ep, idle, b)
+			n, err = p.perform()
 			total += int64(n)
 			if err != nil {
 				return
 			}
-			freed <- len(b)
+			whole++
+			freed <- p.size
 		}
 	}()
 	func() {
 		defer close(queue)
 		flights, bytes := 0, 0
-		for b := range transfers {
+		for p := range transfers {
 			select {
-			case queue <- slices.Clone(b):
+			case queue <- p:
 			case <-done:
 				return
 			}
-			flights, bytes = flights+1, bytes+len(b)
+			flights, bytes = flights+1, bytes+p.size
 			for flights == maxFlights || bytes >= maxBytes {
 				select {
 				case n := <-freed:
@@ -176,5 +197,5 @@ func (d *device) stream(ctx context.Context, h *handle, ep uint8, idle time.Dura
 		}
 	}()
 	<-done
-	return total, err
+	return total, whole, err
 }

@@ -21,6 +21,7 @@ import (
 	"snag/sim/am335x"
 	"snag/sim/sandbox"
 	"snag/sim/usbdev"
+	"snag/sim/virtual"
 	"snag/usb"
 )
 
@@ -358,7 +359,7 @@ func TestDnsmasq(t *testing.T) {
 					t.Errorf("%s: not what was served, or not at all", stage)
 				}
 			}
-			if r.Outcome != am335x.Booted || len(r.Violations) > 0 {
+			if r.Outcome != virtual.Booted || len(r.Violations) > 0 {
 				t.Errorf("outcome %s, %s, violations %v", r.Outcome, r.Error, r.Violations)
 			}
 		})

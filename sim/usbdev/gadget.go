@@ -18,6 +18,18 @@ type Function interface {
 	Control(ctx context.Context, setup Setup, data []byte) (int, error)
 }
 
+// Inert is a [Function] that refuses everything.
+type Inert struct{}
+
+// Configured implements [Function].
+func (Inert) Configured(uint8) {}
+
+// Selected implements [Function].
+func (Inert) Selected(uint8, uint8) {}
+
+// Control implements [Function].
+func (Inert) Control(context.Context, Setup, []byte) (int, error) { return 0, ErrStall }
+
 // Gadget is a [Device] made of descriptors and a function.
 type Gadget struct {
 	desc *Descriptors

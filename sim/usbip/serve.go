@@ -1,6 +1,7 @@
 package usbip
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -8,29 +9,47 @@ import (
 	"net"
 	"sync"
 	"syscall"
+	"time"
 
 	"snag/sim/usbdev"
 )
 
+// readAhead is how much is read of a connection at a time, at most: what a host has in flight of short transfers.
+const readAhead = 64 << 10
+
+// leaveTimeout bounds how long the host may take to read the last answers of a device that leaves.
+const leaveTimeout = 2 * time.Second
+
 // Serve answers the transfers of one attached device until conn ends, the context ends, or the
 // peer sends what is not USB/IP. It closes conn. The end of conn is no error.
-func Serve(ctx context.Context, conn io.ReadWriteCloser, dev usbdev.Device) error {
+//
+// The end of the context unplugs the device, but the host still gets what the device has answered, as it would over a
+// wire: conn ends behind the last answer, and Serve returns when the host has closed its side thereupon, which
+// it does when it has taken everything. [os.ErrDeadlineExceeded] says that it did not in time.
+func Serve(ctx context.Context, conn net.Conn, dev usbdev.Device) error {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &session{conn: conn, dev: dev, pending: make(map[uint32]*urb), queues: make(map[uint8]chan *urb)}
-	unwatch := context.AfterFunc(ctx, func() { conn.Close() })
+	left := make(chan struct{})
+	stay := context.AfterFunc(ctx, func() {
+		defer close(left)
+		s.leave()
+	})
 	defer func() {
-		unwatch()
+		if !stay() {
+			<-left
+		}
 		cancel()
 		conn.Close()
 		s.workers.Wait()
 	}()
+	requests := bufio.NewReaderSize(conn, readAhead) // hosts send several at once
 	for {
-		q, err := readRequest(conn)
-		if err != nil {
-			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
-				errors.Is(err, syscall.ECONNRESET) || ctx.Err() != nil {
-				return nil
-			}
+		q, err := readRequest(requests)
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), errors.Is(err, syscall.ECONNRESET):
+			return nil
+		default:
 			return err
 		}
 		if q.command == cmdUnlink {
@@ -46,13 +65,29 @@ func Serve(ctx context.Context, conn io.ReadWriteCloser, dev usbdev.Device) erro
 // session is one attached device. Transfers of one endpoint run one after the other in a
 // goroutine of the endpoint; the reader never waits for them.
 type session struct {
-	conn    io.ReadWriteCloser
+	conn    net.Conn
 	dev     usbdev.Device
 	queues  map[uint8]chan *urb // by endpoint; the reader's
 	workers sync.WaitGroup
 
-	mu      sync.Mutex // guards pending and the order of replies
+	mu      sync.Mutex // guards what follows, and the order of replies
 	pending map[uint32]*urb
+	leaving bool // nothing is submitted any more
+}
+
+// leave ends the connection behind the answers to those transfers that the device has performed. The context of all
+// others has ended.
+func (s *session) leave() {
+	s.conn.SetDeadline(time.Now().Add(leaveTimeout))
+	s.mu.Lock()
+	s.leaving = true
+	s.mu.Unlock()
+	s.workers.Wait()
+	if c, ok := s.conn.(interface{ CloseWrite() error }); ok {
+		c.CloseWrite()
+	} else {
+		s.conn.Close()
+	}
 }
 
 // urb is a submitted transfer, pending until it is answered or unlinked.
@@ -65,20 +100,22 @@ type urb struct {
 func (s *session) submit(ctx context.Context, q *request) error {
 	u := &urb{request: q}
 	u.ctx, u.cancel = context.WithCancel(ctx)
+	ch, known := s.queues[q.ep]
 	s.mu.Lock()
 	_, twice := s.pending[q.seq]
-	full := len(s.pending) >= maxPending
+	full, leaving := len(s.pending) >= maxPending, s.leaving
 	s.pending[q.seq] = u
-	s.mu.Unlock()
-	if twice || full {
-		u.cancel()
-		return fmt.Errorf("USB/IP submit %d: %d transfers pending, sequence number in use: %t", q.seq, maxPending, twice)
+	if !known && !leaving {
+		s.workers.Add(1)
 	}
-	ch := s.queues[q.ep]
-	if ch == nil {
+	s.mu.Unlock()
+	switch {
+	case leaving:
+		u.cancel()
+		return nil
+	case !known:
 		ch = make(chan *urb, maxPending)
 		s.queues[q.ep] = ch
-		s.workers.Add(1)
 		go func() {
 			defer s.workers.Done()
 			for {
@@ -90,6 +127,10 @@ func (s *session) submit(ctx context.Context, q *request) error {
 				}
 			}
 		}()
+	}
+	if twice || full {
+		u.cancel()
+		return fmt.Errorf("USB/IP submit %d: %d transfers pending, sequence number in use: %t", q.seq, maxPending, twice)
 	}
 	ch <- u
 	return nil

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"snag/sim/usbdev"
@@ -173,6 +175,62 @@ func TestGone(t *testing.T) {
 	if p := read(t, c, true); p.status != -int32(syscall.ESHUTDOWN) {
 		t.Errorf("%+v, expected ESHUTDOWN", p)
 	}
+}
+
+// leaver is a function that is unplugged while it answers.
+type leaver struct {
+	inert
+	unplug func()
+}
+
+func (l leaver) Control(_ context.Context, _ usbdev.Setup, data []byte) (int, error) {
+	l.unplug()
+	time.Sleep(100 * time.Millisecond) // the device has performed it, whenever its answer is written
+	return copy(data, "last"), nil
+}
+
+// halfOpen is a connection whose reader waits for the peer's end, as a socket's does, and does not see its own.
+type halfOpen struct{ net.Conn }
+
+func (halfOpen) CloseWrite() error { return nil }
+
+// TestLastAnswer: the host gets what a device has answered that leaves, and a transfer that waits is not answered.
+func TestLastAnswer(t *testing.T) {
+	request := append(submit(1, true, 1, 64, 0, usbdev.Setup{}, nil),
+		submit(2, true, 0, 64, 0, usbdev.Setup{Type: 0xc0, Request: 1, Length: 64}, nil)...)
+	leaving := func(t *testing.T) (host net.Conn, served <-chan error) {
+		host, device := net.Pipe()
+		ctx, unplug := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- Serve(ctx, halfOpen{device}, usbdev.NewGadget(descriptors(), leaver{unplug: unplug}))
+		}()
+		if _, err := host.Write(request); err != nil {
+			t.Fatal(err)
+		}
+		return host, done
+	}
+	synctest.Test(t, func(t *testing.T) {
+		host, served := leaving(t)
+		if p := read(t, host, true); p.seq != 2 || p.status != 0 || string(p.data) != "last" {
+			t.Errorf("last answer: %+v", p)
+		}
+		host.SetReadDeadline(time.Now().Add(leaveTimeout / 2))
+		if rest, err := io.ReadAll(host); !errors.Is(err, os.ErrDeadlineExceeded) || len(rest) > 0 {
+			t.Errorf("then: %x, %v", rest, err)
+		}
+		host.Close()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		_, served := leaving(t)
+		if err := <-served; !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(begun) > leaveTimeout+time.Second {
+			t.Errorf("with a host that reads nothing: %v after %s", err, time.Since(begun))
+		}
+	})
 }
 
 func TestTCP(t *testing.T) {

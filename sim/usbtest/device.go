@@ -1,6 +1,7 @@
 package usbtest
 
 import (
+	"bytes"
 	"context"
 	"sync"
 
@@ -34,10 +35,14 @@ const (
 	reqStore  = 1 // to the device: keeps the data; to the host: what was kept
 	reqStall  = 2 // is stalled
 	reqSilent = 3 // is not answered until the host gives up
+	reqAppend = 4 // to the device: keeps the data behind what was kept
 )
 
-// maxStore is what reqStore keeps: the data stage that Linux's usbfs allows is one page.
-const maxStore = 4096
+// maxStore is what reqStore keeps: the data stage that Linux's usbfs allows is one page. maxAppend bounds reqAppend.
+const (
+	maxStore  = 4096
+	maxAppend = 1 << 20
+)
 
 const stringExtra = 5 // index of a string that no standard descriptor names
 
@@ -134,6 +139,13 @@ func (d *Device) count(want usb.Setup) int {
 	return n
 }
 
+// kept is what reqStore and reqAppend have kept.
+func (d *Device) kept() []byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return bytes.Clone(d.stored)
+}
+
 // function answers a Device's class and vendor requests.
 type function struct{ d *Device }
 
@@ -147,6 +159,14 @@ func (f function) Control(ctx context.Context, s usb.Setup, data []byte) (int, e
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.stored = append([]byte(nil), data...)
+		return len(data), nil
+	case s.Type == 0x40 && s.Request == reqAppend:
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if len(d.stored)+len(data) > maxAppend {
+			return 0, usb.ErrStall
+		}
+		d.stored = append(d.stored, data...)
 		return len(data), nil
 	case s.Type == 0xc0 && s.Request == reqStore:
 		d.mu.Lock()

@@ -36,6 +36,8 @@ type (
 	oneByOne          struct{ usb.Handle }
 	readsAll          struct{ usb.Handle }
 	countsOffered     struct{ usb.Handle }
+	keepsControls     struct{ usb.Handle }
+	goesOn            struct{ usb.Handle }
 	leavesHalt        struct{ usb.Handle }
 	losesClaims       struct{ usb.Handle }
 	sparesRequests    struct {
@@ -91,6 +93,35 @@ func (h countsOffered) Stream(ctx context.Context, ep uint8, idle time.Duration,
 		}
 	})
 	return total, err
+}
+
+// StreamControl takes all before it begins, in one buffer.
+func (h keepsControls) StreamControl(ctx context.Context, idle time.Duration, transfers iter.Seq2[usb.Setup, []byte]) (int, error) {
+	var setups []usb.Setup
+	var data [][]byte
+	for s, b := range transfers {
+		setups, data = append(setups, s), append(data, b)
+	}
+	return h.Handle.StreamControl(ctx, idle, func(yield func(usb.Setup, []byte) bool) {
+		for i, s := range setups {
+			if !yield(s, data[i]) {
+				return
+			}
+		}
+	})
+}
+
+// StreamControl performs also what is behind a transfer that failed.
+func (h goesOn) StreamControl(ctx context.Context, idle time.Duration, transfers iter.Seq2[usb.Setup, []byte]) (n int, first error) {
+	for s, b := range transfers {
+		ctx, cancel := context.WithTimeout(ctx, max(idle, time.Second))
+		_, err := h.Control(ctx, s, b)
+		cancel()
+		if n++; first == nil {
+			first = err
+		}
+	}
+	return n, first
 }
 
 func (h leavesHalt) ClearHalt(context.Context, uint8) error { return nil }
@@ -175,6 +206,8 @@ func TestFlaws(t *testing.T) {
 		"has one in flight":            {open: func(h usb.Handle) usb.Handle { return oneByOne{h} }, want: []string{"stream has several in flight"}},
 		"does not copy":                {open: func(h usb.Handle) usb.Handle { return readsAll{h} }, want: []string{"stream of wide reports", "stream of bulk transfers", "stream has several in flight"}},
 		"counts what was offered":      {open: func(h usb.Handle) usb.Handle { return countsOffered{h} }, want: []string{"stream idle", "stream error", "stream cancelled", "stream unplugged"}},
+		"keeps data of controls":       {open: func(h usb.Handle) usb.Handle { return keepsControls{h} }, want: []string{"control stream"}},
+		"goes on after an error":       {open: func(h usb.Handle) usb.Handle { return goesOn{h} }, want: []string{"control stream error", "control stream idle", "control stream unplugged", "control stream refused"}},
 		"leaves an endpoint halted":    {open: func(h usb.Handle) usb.Handle { return leavesHalt{h} }, want: []string{"stall and recovery", "stream error"}},
 		"loses claims":                 {open: func(h usb.Handle) usb.Handle { return losesClaims{h} }, want: []string{"reset"}},
 		"spares requests":              {open: func(h usb.Handle) usb.Handle { return sparesRequests{h, make(map[uint8]uint8)} }, want: []string{"alternate settings"}},

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -44,10 +45,9 @@ type Port struct {
 	number int      // the controller's number of the port
 	name   usb.Port // as the kernel names what is plugged in there
 
-	mu   sync.Mutex
-	conn *os.File // this side's end of the socket pair
-	stop context.CancelFunc
-	done chan struct{} // closed when the device's server has ended
+	mu    sync.Mutex
+	stop  context.CancelFunc
+	ended chan error // of the device's server; nil if nothing is attached
 }
 
 // row is one line of the status file.
@@ -155,7 +155,7 @@ const attachTimeout = 5 * time.Second
 func (p *Port) Attach(ctx context.Context, dev usbdev.Device) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.done != nil {
+	if p.ended != nil {
 		return fmt.Errorf("port %s: occupied", p.name)
 	}
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -163,39 +163,20 @@ func (p *Port) Attach(ctx context.Context, dev usbdev.Device) error {
 		return fmt.Errorf("port %s: socket pair: %w", p.name, err)
 	}
 	defer unix.Close(fds[1]) // the kernel holds its own reference
+	file := os.NewFile(uintptr(fds[0]), "vhci "+string(p.name))
+	conn, err := net.FileConn(file)
+	file.Close()
+	if err != nil {
+		return fmt.Errorf("port %s: socket pair: %w", p.name, err)
+	}
 	if err := p.give(ctx, fds[1], dev.Descriptors().Speed); err != nil {
-		unix.Close(fds[0])
+		conn.Close()
 		return err
 	}
-	unix.SetNonblock(fds[0], true)
-	conn := os.NewFile(uintptr(fds[0]), "vhci "+string(p.name))
 	serveCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	p.conn, p.stop, p.done = conn, stop, make(chan struct{})
-	go func(done chan struct{}) {
-		defer close(done)
-		usbip.Serve(serveCtx, conn, dev)
-	}(p.done)
+	p.stop, p.ended = stop, make(chan error, 1)
+	go func(ended chan<- error) { ended <- usbip.Serve(serveCtx, conn, dev) }(p.ended)
 	return nil
-}
-
-// drainTimeout bounds how long the kernel may take to read what the device has answered.
-const drainTimeout = 2 * time.Second
-
-// drain waits until the kernel has read all answers: it drops those that it has not at a detach, which
-// no device on a wire could do to it.
-func drain(conn *os.File) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return
-	}
-	for deadline := time.Now().Add(drainTimeout); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		var unread int
-		var queryErr error
-		err := raw.Control(func(fd uintptr) { unread, queryErr = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
-		if err != nil || queryErr != nil || unread == 0 {
-			return
-		}
-	}
 }
 
 // give hands the kernel a socket that carries a device.
@@ -228,18 +209,21 @@ func (p *Port) give(ctx context.Context, fd int, speed usbdev.Speed) error {
 	}
 }
 
-// Detach implements [usbdev.Port].
+// Detach implements [usbdev.Port]. The kernel unplugs a device whose socket ends, and has then completed what the device has
+// answered; at a word to its detach file it would drop the answers that it has not read.
 func (p *Port) Detach() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.done == nil {
+	if p.ended == nil {
 		return nil
 	}
-	drain(p.conn)
-	err := os.WriteFile(dir+"/detach", []byte(strconv.Itoa(p.number)), 0)
 	p.stop()
-	<-p.done
-	p.stop, p.done = nil, nil
+	served := <-p.ended
+	p.stop, p.ended = nil, nil
+	if !errors.Is(served, os.ErrDeadlineExceeded) {
+		return nil
+	}
+	err := os.WriteFile(dir+"/detach", []byte(strconv.Itoa(p.number)), 0)
 	if err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: the kernel dropped it itself
 		return fmt.Errorf("detach from port %s of the virtual USB host controller: %w", p.name, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"snag/sim/am335x"
+	"snag/sim/virtual"
 	"snag/usb"
 )
 
@@ -107,7 +108,7 @@ func TestBoot(t *testing.T) {
 					t.Errorf("%s: not what was served, or not at all", stage)
 				}
 			}
-			if r.Outcome != am335x.Booted || len(r.Violations) > 0 || r.Resets != len(tc.cfg.Faults) {
+			if r.Outcome != virtual.Booted || len(r.Violations) > 0 || r.Resets != len(tc.cfg.Faults) {
 				t.Errorf("outcome %s, %s, %d resets, violations %v", r.Outcome, r.Error, r.Resets, r.Violations)
 			}
 		})

@@ -83,9 +83,9 @@ func check(model socs.Model, fw socs.Firmware) (socs.Firmware, []socs.Finding, e
 		errs = append(errs, err)
 	}
 	if errs != nil {
-		return nil, c.findings, errors.Join(errs...)
+		return nil, c.Findings, errors.Join(errs...)
 	}
-	return socs.Firmware{slotSPL: spl, slotUBoot: uboot}, c.findings, nil
+	return socs.Firmware{slotSPL: spl, slotUBoot: uboot}, c.Findings, nil
 }
 
 // swapped recognises the two files in each other's place.
@@ -103,15 +103,7 @@ func swapped(spl, uboot socs.Image) error {
 
 type checker struct {
 	chip
-	findings []socs.Finding
-}
-
-func (c *checker) note(slot, format string, args ...any) {
-	c.findings = append(c.findings, socs.Finding{Slot: slot, Text: fmt.Sprintf(format, args...)})
-}
-
-func (c *checker) warn(slot, format string, args ...any) {
-	c.findings = append(c.findings, socs.Finding{Slot: slot, Warning: true, Text: fmt.Sprintf(format, args...)})
+	socs.Checked
 }
 
 // spl checks the first stage and returns it as the ROM wants it.
@@ -132,7 +124,7 @@ func (c *checker) spl(img socs.Image) (socs.Image, error) {
 			return refuse(want, "it is for %s (load address %#x), expected %#x for %s",
 				firmware.TISoC(mlo.Load), mlo.Load, c.loads[0], c.name)
 		}
-		c.note(slotSPL, "the file is an MLO for memory boot: its headers (%d bytes) are not sent, the ROM wants the bare SPL (%d bytes)",
+		c.Note(slotSPL, "the file is an MLO for memory boot: its headers (%d bytes) are not sent, the ROM wants the bare SPL (%d bytes)",
 			len(img.Data)-len(mlo.Data), len(mlo.Data))
 		img.Data = mlo.Data
 	case firmware.KindARM:
@@ -144,7 +136,7 @@ func (c *checker) spl(img socs.Image) (socs.Image, error) {
 		if info.Kind == firmware.KindUnknown && !strings.Contains(strings.ToUpper(filepath.Base(img.Path)), "HS_2ND") {
 			break // whoever writes SPLs of his own knows better
 		}
-		c.note(slotSPL, "the file is taken for a signed first stage of a high-security device: what is in it was not checked; "+
+		c.Note(slotSPL, "the file is taken for a signed first stage of a high-security device: what is in it was not checked; "+
 			"over USB and UART such a device wants the image named u-boot-spl_HS_2ND")
 		return img, c.size(img)
 	default:
@@ -159,7 +151,7 @@ func (c *checker) spl(img socs.Image) (socs.Image, error) {
 		if inner := firmware.Identify(img.Data); inner.Kind != firmware.KindUnknown {
 			return refuse(want, "its program is %s, not an SPL for %s", inner, c.name)
 		}
-		c.warn(slotSPL, "it does not begin with an instruction that an SPL begins with, and nothing in it says what it is: sent as it is")
+		c.Warn(slotSPL, "it does not begin with an instruction that an SPL begins with, and nothing in it says what it is: sent as it is")
 		return img, nil
 	}
 	if p.Vectors && !c.linkedFor(p.Base) {
@@ -203,7 +195,7 @@ func (c *checker) size(img socs.Image) error {
 				"CONFIG_SPL_SYS_THUMB_BUILD, or fewer device trees in CONFIG_SPL_OF_LIST",
 		}
 	case n > limit-spare:
-		c.warn(slotSPL, "%d bytes fill the ROM's download area (%d bytes) but for %d: U-Boot's SPL uses the last %d bytes as scratch space and may overwrite itself",
+		c.Warn(slotSPL, "%d bytes fill the ROM's download area (%d bytes) but for %d: U-Boot's SPL uses the last %d bytes as scratch space and may overwrite itself",
 			n, limit, limit-n, spare)
 	}
 	return nil
@@ -225,9 +217,9 @@ func (c *checker) identity(img socs.Image, p firmware.ARMProgram) error {
 			Hint: "give the SPL of a U-Boot built for this board, or name the other model with --soc",
 		}
 	case p.UBoot == "":
-		c.warn(slotSPL, "nothing in it says that it is a U-Boot SPL: sent as it is")
+		c.Warn(slotSPL, "nothing in it says that it is a U-Boot SPL: sent as it is")
 	default:
-		c.warn(slotSPL, "%s has no %q in it: an SPL without CONFIG_SPL_NET and CONFIG_SPL_USB_ETHER cannot fetch u-boot over USB; over UART it needs CONFIG_SPL_YMODEM_SUPPORT",
+		c.Warn(slotSPL, "%s has no %q in it: an SPL without CONFIG_SPL_NET and CONFIG_SPL_USB_ETHER cannot fetch u-boot over USB; over UART it needs CONFIG_SPL_YMODEM_SUPPORT",
 			p.UBoot, c.name+" U-Boot SPL")
 	}
 	return nil
@@ -256,7 +248,7 @@ func (c *checker) uboot(img socs.Image) error {
 			return refuse(want, "it is %s that loads to %#x, where %s has no DRAM: it is for another SoC", info, u.Load, c.name)
 		}
 		if u.OS != "u-boot" {
-			c.warn(slotUBoot, "it is %s for %s, not U-Boot", info, u.OS)
+			c.Warn(slotUBoot, "it is %s for %s, not U-Boot", info, u.OS)
 		}
 		c.otherBoard(u.Name)
 	case firmware.KindFIT:
@@ -276,10 +268,10 @@ func (c *checker) uboot(img socs.Image) error {
 			}
 		}
 		if len(f.Configs) == 0 {
-			c.warn(slotUBoot, "it is %s without configurations: SPL will find nothing to start in it", info)
+			c.Warn(slotUBoot, "it is %s without configurations: SPL will find nothing to start in it", info)
 		}
 		for _, text := range f.Unverified() {
-			c.note(slotUBoot, "%s", text)
+			c.Note(slotUBoot, "%s", text)
 		}
 	case firmware.KindTIMemory, firmware.KindTISwapped, firmware.KindTISigned:
 		return refuse(want+"; this file may belong under spl", "it is %s, not U-Boot itself", info)
@@ -299,7 +291,7 @@ func (c *checker) otherBoard(title string) {
 	_, board, _ := strings.Cut(title, " for ")
 	for _, soc := range []string{"am335x", "am43xx", "am57xx", "dra7xx", "omap3", "omap4", "omap5", "igep", "k2"} {
 		if strings.HasPrefix(board, soc) && soc != strings.ToLower(c.name) {
-			c.warn(slotUBoot, "the image calls itself %q; the model is an %s", title, c.name)
+			c.Warn(slotUBoot, "the image calls itself %q; the model is an %s", title, c.name)
 		}
 	}
 }

@@ -182,6 +182,24 @@ func (s *Session) Send(ctx context.Context, name string, alt dfu.Alt, f File) (l
 	return err != nil, nil
 }
 
+// Started finds out what became of a device that does not answer any more after it has the whole file. One that hangs looks
+// almost like one that has started it: it is still on the wire.
+func (s *Session) Started(ctx context.Context, alt dfu.Alt) error {
+	if Left(ctx, s.Stage, goneTime) {
+		return nil
+	}
+	ask, cancel := context.WithTimeout(ctx, goneTime)
+	defer cancel()
+	_, err := s.Status(ask)
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("DFU device %s on port %s, alternate setting %s: it has the whole file, and neither answers nor leaves: %w", s.Stage.ID, s.Stage.Port, alt, err)
+	}
+	return nil
+}
+
 // Leave sends DETACH, and waits until the device has left the bus. That is what counts: an answer there may be none.
 func (s *Session) Leave(ctx context.Context) error {
 	err := s.Detach(ctx)

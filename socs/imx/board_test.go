@@ -1,20 +1,17 @@
 package imx_test
 
 import (
-	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
-	"time"
 
-	"snag/event"
 	"snag/recovery"
 	"snag/sim/imx"
 	"snag/sim/inproc"
 	"snag/socs"
 	soc "snag/socs/imx"
+	"snag/socs/socstest"
 	"snag/usb"
 )
 
@@ -26,31 +23,11 @@ type trial struct {
 	model    string
 	cfg      imx.Config // Model apart
 	firmware socs.Firmware
-	opt      recovery.Options
 	port     usb.Port
 	host     *inproc.Host
 }
 
-// outcome is what came of it.
-type outcome struct {
-	err    error
-	report imx.Report
-	events []event.Event
-	took   time.Duration
-}
-
-func (o *outcome) texts() string {
-	var s []string
-	for _, e := range o.events {
-		switch b := e.Body.(type) {
-		case event.Note:
-			s = append(s, b.Text)
-		case event.Warning:
-			s = append(s, "warning: "+b.Text)
-		}
-	}
-	return strings.Join(s, "\n")
-}
+type outcome = socstest.Outcome[imx.Report]
 
 // files generates the firmware of a board in the slots that its model takes.
 func files(t testing.TB, cfg imx.Config, slots ...string) socs.Firmware {
@@ -79,8 +56,8 @@ func slotsOf(m imx.Model, spl imx.SPLKind) []string {
 	return []string{"u-boot-with-dcd"}
 }
 
-// complete fills in what the trial leaves out.
-func (tr *trial) complete(t *testing.T) {
+// complete fills in what the trial leaves out, and returns the recovery's options.
+func (tr *trial) complete(t *testing.T) recovery.Options {
 	t.Helper()
 	var err error
 	if tr.cfg.Model, err = imx.FindModel(tr.model); err != nil {
@@ -91,7 +68,7 @@ func (tr *trial) complete(t *testing.T) {
 		tr.cfg.Machine = &imx.Memory{Reads: ready()}
 	}
 	if tr.firmware == nil && tr.model == "imx53" { // with all that a DCD can have
-		tr.firmware = firmwareOf(map[string][]byte{"u-boot-with-dcd": imx.IVTImage{Self: 0x777ff400, Before: 0x400, DCD: imx.GenerateDCD(20, false), Size: sized, Seed: 1}.Generate()})
+		tr.firmware = socstest.Firmware(map[string][]byte{"u-boot-with-dcd": imx.IVTImage{Self: 0x777ff400, Before: 0x400, DCD: imx.GenerateDCD(20, false), Size: sized, Seed: 1}.Generate()})
 	}
 	if tr.firmware == nil {
 		kind := tr.cfg.SPL
@@ -106,61 +83,18 @@ func (tr *trial) complete(t *testing.T) {
 	if tr.host == nil {
 		tr.host = inproc.New()
 	}
+	return recovery.Options{Backend: soc.Backend{}, Model: socstest.Model(t, tr.model), Firmware: tr.firmware, Port: tr.port}
 }
 
 // run plugs in a board, which is to be done in a bubble of its own time, and recovers it.
 func (tr trial) run(t *testing.T) *outcome {
 	t.Helper()
-	tr.complete(t)
+	opt := tr.complete(t)
 	board, err := imx.New(tr.cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := board.Run(ctx, tr.host.Port(tr.port)); err != nil {
-			t.Error(err)
-		}
-	})
-	o := tr.recover(t, ctx)
-	if o.err == nil {
-		select {
-		case <-board.Settled():
-		case <-time.After(time.Minute):
-			t.Error("the board did not settle")
-		}
-	}
-	o.report = board.Report()
-	cancel()
-	wg.Wait()
-	return o
-}
-
-// recover recovers what is plugged in.
-func (tr trial) recover(t *testing.T, ctx context.Context) *outcome {
-	t.Helper()
-	tr.complete(t)
-	model, err := socs.Lookup(tr.model)
-	if err != nil {
-		t.Fatal(err)
-	}
-	opt := tr.opt
-	opt.Backend, opt.USB, opt.Model, opt.Firmware, opt.Port = soc.Backend{}, tr.host, model, tr.firmware, tr.port
-	o := &outcome{}
-	var mu sync.Mutex
-	opt.Emit = func(e event.Event) {
-		mu.Lock()
-		defer mu.Unlock()
-		o.events = append(o.events, e)
-	}
-	begun := time.Now()
-	o.err = recovery.Run(ctx, opt)
-	o.took = time.Since(begun)
-	mu.Lock()
-	defer mu.Unlock()
-	return o
+	return socstest.Run(t, tr.host, board, opt)
 }
 
 // ready is hardware that sets the bit which the generated DCDs wait for, each fifth time it is read.
@@ -173,17 +107,6 @@ func ready() func(uint32, []byte) {
 		if reads++; reads%5 == 0 {
 			b[0] |= 2
 		}
-	}
-}
-
-// good fails the test unless the board was recovered, and the host did nothing wrong.
-func (o *outcome) good(t *testing.T) {
-	t.Helper()
-	if o.err != nil || o.report.Outcome != imx.Booted {
-		t.Errorf("%v; the board is %s: %s\n%s", o.err, o.report.Outcome, o.report.Error, o.texts())
-	}
-	for _, v := range o.report.Violations {
-		t.Errorf("the host did wrong: %s (%d times)", v.Text, v.N)
 	}
 }
 
@@ -202,12 +125,12 @@ func TestModels(t *testing.T) {
 			t.Run(fmt.Sprintf("%s %s", m.Name, spl), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					o := trial{model: m.Name, cfg: imx.Config{SPL: spl}}.run(t)
-					o.good(t)
-					if strings.Contains(o.texts(), "warning") {
-						t.Error(o.texts())
+					o.Good(t)
+					if strings.Contains(o.Texts(), "warning") {
+						t.Error(o.Texts())
 					}
-					rom := o.report.Last(imx.StageROM)
-					if m.Protocol == imx.SDPS && o.report.Last(imx.StageSPL) != nil && rom.Bytes > sized*2/3 {
+					rom := o.Report.Last(imx.StageROM)
+					if m.Protocol == imx.SDPS && o.Report.Last(imx.StageSPL) != nil && rom.Bytes > sized*2/3 {
 						t.Errorf("the ROM was sent %d bytes: more than its part", rom.Bytes)
 					}
 				})

@@ -22,27 +22,27 @@ func (c *checker) oldImage(p *plan, slot string, img socs.Image) ([]byte, error)
 	h, err := firmware.FindFlashHeader(img.Data, 0)
 	switch {
 	case errors.Is(err, firmware.ErrTruncated):
-		return nil, refuse(again, "%w", err)
+		return nil, socs.Refuse(again, "%w", err)
 	case err != nil:
 		if v, _ := firmware.FindIVT(img.Data, 0); v != nil {
-			return nil, refuse(c.other(), "it has an IVT, expected the flash header of %s: it is for a later i.MX", c.chip.name)
+			return nil, socs.Refuse(c.other(), "it has an IVT, expected the flash header of %s: it is for a later i.MX", c.chip.name)
 		}
 		return nil, c.unlike(img.Data, "u-boot.imx", err)
 	}
 	one := image{path: img.Path, header: h}
 	if one.data, one.addr, err = h.Image(img.Data); err != nil {
-		return nil, refuse(again, "%w", err)
+		return nil, socs.Refuse(again, "%w", err)
 	}
 	if err := c.place(one.addr, len(one.data)); err != nil {
 		return nil, err
 	}
 	if h.Offset > 0 {
-		c.note(slot, "the image begins at %#x of the file (as in one for a card): what stands before it is not sent", h.Offset)
+		c.Note(slot, "the image begins at %#x of the file (as in one for a card): what stands before it is not sent", h.Offset)
 	}
 	one.dcd = h.Instructions
 	p.images = []image{one}
 	if within(c.dram, uint64(one.addr)) && len(one.dcd) == 0 {
-		return nil, refuse("give u-boot.imx of a configuration with a DCD (CONFIG_IMX_CONFIG)", "it loads to DRAM (%#x) and has no DCD to set that up", one.addr)
+		return nil, socs.Refuse("give u-boot.imx of a configuration with a DCD (CONFIG_IMX_CONFIG)", "it loads to DRAM (%#x) and has no DCD to set that up", one.addr)
 	}
 	return one.data, nil
 }

@@ -49,12 +49,12 @@ func bootArea(data []byte) (area []byte, cut bool) {
 // boot returns the part of a file that holds boot stages, if it is an image of a whole card.
 func (c *checker) boot(slot string, data []byte) []byte {
 	if start, size, ok := firmware.FindBurnTag(data); ok {
-		c.note(slot, "the file is an image of a whole card: only the boot image in it is used, %d bytes at %#x", size, start)
+		c.Note(slot, "the file is an image of a whole card: only the boot image in it is used, %d bytes at %#x", size, start)
 		return data[start:][:size]
 	}
 	area, cut := bootArea(data)
 	if cut {
-		c.note(slot, "the file is an image of a whole card: only what stands before its first partition (%d bytes) is used", len(area))
+		c.Note(slot, "the file is an image of a whole card: only what stands before its first partition (%d bytes) is used", len(area))
 	}
 	return area
 }

@@ -63,29 +63,7 @@ func (c *chip) waysText() string {
 // checker looks at firmware as the stages would.
 type checker struct {
 	*chip
-	sent     socs.Firmware
-	findings []socs.Finding
-	errs     []error
-}
-
-func (c *checker) note(slot, format string, args ...any) {
-	c.findings = append(c.findings, socs.Finding{Slot: slot, Text: fmt.Sprintf(format, args...)})
-}
-
-func (c *checker) warn(slot, format string, args ...any) {
-	c.findings = append(c.findings, socs.Finding{Slot: slot, Warning: true, Text: fmt.Sprintf(format, args...)})
-}
-
-// refusal is why a file is refused, and what to use instead.
-type refusal struct {
-	error
-	hint string
-}
-
-func (r *refusal) Unwrap() error { return r.error }
-
-func refuse(hint, format string, args ...any) error {
-	return &refusal{fmt.Errorf(format, args...), hint}
+	socs.Checked
 }
 
 // again is the hint for what is broken.
@@ -97,7 +75,7 @@ func check(model socs.Model, fw socs.Firmware) (*checker, *plan, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	c := &checker{chip: chip, sent: make(socs.Firmware)}
+	c := &checker{chip: chip, Checked: socs.Checked{Sent: make(socs.Firmware)}}
 	refused := c.slots(fw)
 	p := &plan{}
 	for _, slot := range []string{slotWithDCD, slotSPL, slotFlash, slotUBoot} {
@@ -106,24 +84,16 @@ func check(model socs.Model, fw socs.Firmware) (*checker, *plan, error) {
 			continue
 		}
 		data, err := c.slot(p, slot, img)
-		if err != nil {
-			e := &socs.FirmwareError{Slot: slot, Path: img.Path, Err: err}
-			if r, ok := errors.AsType[*refusal](err); ok {
-				e.Hint = r.hint
-			}
-			c.errs = append(c.errs, e)
-			continue
-		}
 		img.Data = data
-		c.sent[slot] = img
+		c.Take(slot, img, err)
 	}
-	return c, p, errors.Join(c.errs...)
+	return c, p, errors.Join(c.Errs...)
 }
 
 // slots looks at which files there are, and returns those that the chip takes none of.
 func (c *checker) slots(fw socs.Firmware) (refused []string) {
 	fail := func(slot, hint, format string, args ...any) {
-		c.errs = append(c.errs, &socs.FirmwareError{Slot: slot, Path: fw[slot].Path, Err: fmt.Errorf(format, args...), Hint: hint})
+		c.Errs = append(c.Errs, &socs.FirmwareError{Slot: slot, Path: fw[slot].Path, Err: fmt.Errorf(format, args...), Hint: hint})
 	}
 	hint := "give " + c.waysText()
 	var way []string // the one that most of the files belong to
@@ -165,7 +135,7 @@ func (c *checker) slots(fw socs.Firmware) (refused []string) {
 func (c *checker) slot(p *plan, slot string, img socs.Image) ([]byte, error) {
 	switch {
 	case len(img.Data) == 0:
-		return nil, refuse(again, "the file is empty")
+		return nil, socs.Refuse(again, "the file is empty")
 	case slot != slotUBoot:
 		img.Data = c.boot(slot, img.Data)
 	}
@@ -204,7 +174,7 @@ func (c *checker) unlike(data []byte, want string, err error) error {
 		hint += "; images with an IVT are for i.MX5x to i.MX8M"
 	}
 	if err != nil {
-		return refuse(hint, "%w: it is %s", err, info)
+		return socs.Refuse(hint, "%w: it is %s", err, info)
 	}
-	return refuse(hint, "it is %s", info)
+	return socs.Refuse(hint, "it is %s", info)
 }

@@ -9,6 +9,7 @@ import (
 	"snag/sim/imx"
 	"snag/socs"
 	soc "snag/socs/imx"
+	"snag/socs/socstest"
 )
 
 // generated is what imx.Generate makes for a model as it is usually.
@@ -145,7 +146,7 @@ func TestCheck(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			sent, findings, err := soc.Backend{}.Check(model, firmwareOf(tc.files))
+			sent, findings, err := soc.Backend{}.Check(model, socstest.Firmware(tc.files))
 			if tc.slot != "" {
 				e := about(err, tc.slot)
 				if e == nil || !strings.Contains(e.Error(), tc.says) || e.Hint == "" {

@@ -81,7 +81,7 @@ func TestDebian(t *testing.T) {
 					cfg.Machine = &imx.Memory{Reads: allOnes}
 				}
 				tr := trial{model: b.model, firmware: fw, cfg: cfg}
-				tr.run(t).good(t)
+				tr.run(t).Good(t)
 			})
 		})
 	}

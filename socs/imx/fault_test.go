@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"snag/event"
-	"snag/recovery"
 	"snag/sim/imx"
 	"snag/sim/inproc"
+	"snag/socs/socstest"
 	"snag/usb"
 )
 
@@ -67,39 +67,10 @@ func TestFaults(t *testing.T) {
 	} {
 		t.Run(strings.Join(strings.Fields(tc.model+" "+string(tc.spl)+" "+tc.fault), " "), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				cfg := imx.Config{SPL: tc.spl}
-				for f := range strings.FieldsSeq(tc.fault) {
-					fault, err := imx.ParseFault(f)
-					if err != nil {
-						t.Fatal(err)
-					}
-					cfg.Faults = append(cfg.Faults, fault)
-				}
-				o := trial{model: tc.model, cfg: cfg}.run(t)
-				if tc.code == 0 {
-					o.good(t)
-					if !strings.Contains(o.texts(), tc.says) {
-						t.Errorf("it said %q, want %q", o.texts(), tc.says)
-					}
-				} else {
-					o.bad(t, tc.code, tc.says)
-				}
-				if o.took > tc.most {
-					t.Errorf("it took %s, want %s at most", o.took, tc.most)
-				}
+				cfg := imx.Config{SPL: tc.spl, Faults: socstest.Faults(t, imx.ParseFault, tc.fault)}
+				trial{model: tc.model, cfg: cfg}.run(t).Ends(t, tc.code, tc.says, tc.most)
 			})
 		})
-	}
-}
-
-// bad fails the test unless the recovery failed with a code and a text, and a hint.
-func (o *outcome) bad(t *testing.T, code int, says string) {
-	t.Helper()
-	if got := recovery.ExitCode(o.err); got != code || !strings.Contains(fmt.Sprint(o.err), says) {
-		t.Errorf("exit code %d: %v, want %d and %q\n%s", got, o.err, code, says, o.texts())
-	}
-	if o.err != nil && recovery.Hint(o.err) == "" {
-		t.Errorf("no hint for: %v", o.err)
 	}
 }
 
@@ -114,8 +85,8 @@ func TestReenumeration(t *testing.T) {
 						cfg.SPL = imx.SDPV
 					}
 					o := trial{model: model, cfg: cfg}.run(t)
-					o.good(t)
-					rom, spl := o.report.Last(imx.StageROM), o.report.Last(imx.StageSPL)
+					o.Good(t)
+					rom, spl := o.Report.Last(imx.StageROM), o.Report.Last(imx.StageSPL)
 					if rom == nil || spl == nil {
 						t.Fatal("stages are missing")
 					}
@@ -142,7 +113,7 @@ func TestTwoBoards(t *testing.T) {
 			}()
 		}
 		for range 2 {
-			(<-results).good(t)
+			(<-results).Good(t)
 		}
 	})
 }
@@ -151,11 +122,11 @@ func TestTwoBoards(t *testing.T) {
 func TestProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := trial{model: "imx8mm", cfg: imx.Config{Report: time.Millisecond}}.run(t)
-		o.good(t)
+		o.Good(t)
 		var stages []string
 		var last event.Progress
 		events := 0
-		for _, e := range o.events {
+		for _, e := range o.Events {
 			switch b := e.Body.(type) {
 			case event.StageBegun:
 				last = event.Progress{}

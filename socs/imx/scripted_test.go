@@ -88,6 +88,14 @@ func (s *scripted) Control(ctx context.Context, setup usb.Setup, data []byte) (i
 	return s.Out(ctx, 0, data)
 }
 
+func (s *scripted) StreamControl(ctx context.Context, _ time.Duration, transfers iter.Seq2[usb.Setup, []byte]) (n int, _ error) {
+	for _, b := range transfers {
+		s.Out(ctx, 0, b)
+		n++
+	}
+	return n, nil
+}
+
 func (s *scripted) In(ctx context.Context, ep uint8, buf []byte) (int, error) {
 	s.mu.Lock()
 	if len(s.queue) == 0 {

@@ -21,7 +21,7 @@ func (c *checker) uboot(img socs.Image) (*payload, error) {
 	}
 	v, err := firmware.FindIVT(img.Data, 0)
 	if errors.Is(err, firmware.ErrTruncated) {
-		return nil, refuse(again, "%w", err)
+		return nil, socs.Refuse(again, "%w", err)
 	} else if err != nil {
 		return nil, c.unlike(img.Data, "u-boot.img", nil)
 	}
@@ -30,12 +30,12 @@ func (c *checker) uboot(img socs.Image) (*payload, error) {
 	data, addr, err := v.Image(img.Data)
 	switch {
 	case err != nil:
-		return nil, refuse(again, "%w", err)
+		return nil, socs.Refuse(again, "%w", err)
 	case !within(c.dram, uint64(addr)):
-		return nil, refuse("give u-boot.img or u-boot.imx; an SPL belongs under "+slotSPL, "its image loads to %#x, where %s has no DRAM%s", addr, c.chip.name, fitting(addr))
+		return nil, socs.Refuse("give u-boot.img or u-boot.imx; an SPL belongs under "+slotSPL, "its image loads to %#x, where %s has no DRAM%s", addr, c.chip.name, fitting(addr))
 	}
 	if v.Offset > 0 {
-		c.note(slotUBoot, "the image begins at %#x of the file: what stands before it is not sent", v.Offset)
+		c.Note(slotUBoot, "the image begins at %#x of the file: what stands before it is not sent", v.Offset)
 	}
 	return &payload{path: img.Path, data: data, addr: addr}, nil
 }
@@ -51,11 +51,11 @@ func (c *checker) secondStage(slot, path string, data []byte) (*payload, error) 
 		u, err := firmware.ParseUImage(data)
 		switch {
 		case err != nil:
-			return nil, refuse(again, "%w", err)
+			return nil, socs.Refuse(again, "%w", err)
 		case u.Arch != arch:
-			return nil, refuse(c.other(), "it is a uImage for %s; %s is %s", u.Arch, c.chip.name, arch)
+			return nil, socs.Refuse(c.other(), "it is a uImage for %s; %s is %s", u.Arch, c.chip.name, arch)
 		case !within(c.dram, uint64(u.Load)):
-			return nil, refuse(c.other(), "it is a uImage that loads to %#x, where %s has no DRAM%s", u.Load, c.chip.name, fitting(u.Load))
+			return nil, socs.Refuse(c.other(), "it is a uImage that loads to %#x, where %s has no DRAM%s", u.Load, c.chip.name, fitting(u.Load))
 		}
 		// SPL does not move a legacy image: its data must lie at the load address, the header before that. At address 0
 		// (where uuu would put it) it does so only if CONFIG_SDP_LOADADDR happens to be right. imx_usb does as is done here.
@@ -64,20 +64,20 @@ func (c *checker) secondStage(slot, path string, data []byte) (*payload, error) 
 	case kindFIT:
 		f, err := firmware.ParseFIT(data)
 		if err != nil {
-			return nil, refuse(again, "%w", err)
+			return nil, socs.Refuse(again, "%w", err)
 		}
 		for _, i := range f.Images {
 			if i.Arch != "" && i.Arch != arch && i.Type != "flat_dt" {
-				return nil, refuse(c.other(), "the image %q of its FIT is for %s; %s is %s", i.Name, i.Arch, c.chip.name, arch)
+				return nil, socs.Refuse(c.other(), "the image %q of its FIT is for %s; %s is %s", i.Name, i.Arch, c.chip.name, arch)
 			}
 		}
 		for _, text := range f.Unverified() {
-			c.note(slot, "%s", text)
+			c.Note(slot, "%s", text)
 		}
 		return &payload{path: path, data: data}, nil
 	case kindContainer:
 		if _, err := firmware.ParseContainers(data, 0); err != nil {
-			return nil, refuse(again, "%w", err)
+			return nil, socs.Refuse(again, "%w", err)
 		}
 		return &payload{path: path, data: data}, nil
 	}
@@ -91,16 +91,16 @@ func (c *checker) behind(slot string, img socs.Image, base, start, end int) (*pa
 	fixed := base + fixedSecond
 	switch {
 	case ok:
-		c.note(slot, "the second stage stands at %#x: %s", off, firmware.Identify(img.Data[off:]))
+		c.Note(slot, "the second stage stands at %#x: %s", off, firmware.Identify(img.Data[off:]))
 		return c.secondStage(slot, img.Path, img.Data[off:])
 	case c.mx8m && end <= fixed && fixed < len(img.Data):
-		c.warn(slot, "no U-Boot is recognised behind the first stage, which ends at %#x: sending what stands at %#x, where imx-mkimage puts it", end, fixed)
+		c.Warn(slot, "no U-Boot is recognised behind the first stage, which ends at %#x: sending what stands at %#x, where imx-mkimage puts it", end, fixed)
 		return &payload{path: img.Path, data: img.Data[fixed:], search: true}, nil
 	case end < len(img.Data):
-		c.warn(slot, "no U-Boot is recognised behind the first stage, which ends at %#x: SPL has to search for it", end)
+		c.Warn(slot, "no U-Boot is recognised behind the first stage, which ends at %#x: SPL has to search for it", end)
 		return &payload{path: img.Path, data: img.Data[end:], search: true}, nil
 	}
-	return nil, refuse("give "+c.flashName()+", which has both; an SPL alone goes under "+slotSPL, "there is no U-Boot in it: the first stage takes all of its %d bytes", len(img.Data))
+	return nil, socs.Refuse("give "+c.flashName()+", which has both; an SPL alone goes under "+slotSPL, "there is no U-Boot in it: the first stage takes all of its %d bytes", len(img.Data))
 }
 
 // second stages, by what SPL looks for.

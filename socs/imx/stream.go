@@ -24,7 +24,7 @@ func (c *checker) streamed(p *plan, img socs.Image) ([]byte, error) {
 	}
 	v, err := firmware.FindIVT(img.Data, 0)
 	if errors.Is(err, firmware.ErrTruncated) {
-		return nil, refuse(again, "%w", err)
+		return nil, socs.Refuse(again, "%w", err)
 	} else if err != nil {
 		return nil, c.unlike(img.Data, "flash.bin", err)
 	}
@@ -37,11 +37,11 @@ func (c *checker) streamed(p *plan, img socs.Image) ([]byte, error) {
 	off, ok := findSecond(data, firmware.IVTSize, v.End()-v.Offset)
 	switch {
 	case !ok:
-		c.warn(slotFlash, "no U-Boot is recognised behind the first stage, which ends at %#x: SPL will ask the ROM for it in vain", v.End())
+		c.Warn(slotFlash, "no U-Boot is recognised behind the first stage, which ends at %#x: SPL will ask the ROM for it in vain", v.End())
 	case off > most:
-		c.warn(slotFlash, "U-Boot stands at %#x: SPL looks for it in the first %#x bytes after itself", off, most)
+		c.Warn(slotFlash, "U-Boot stands at %#x: SPL looks for it in the first %#x bytes after itself", off, most)
 	default:
-		c.note(slotFlash, "the second stage stands at %#x: %s; SPL asks the ROM for it in the same stream", v.Offset+off, firmware.Identify(data[off:]))
+		c.Note(slotFlash, "the second stage stands at %#x: %s; SPL asks the ROM for it in the same stream", v.Offset+off, firmware.Identify(data[off:]))
 		if _, err := c.secondStage(slotFlash, img.Path, data[off:]); err != nil {
 			return nil, err
 		}
@@ -57,10 +57,10 @@ func (c *checker) bootStream(p *plan, img socs.Image) ([]byte, error) {
 	}
 	sb, err := firmware.ParseBootStream(img.Data)
 	if err != nil {
-		return nil, refuse(again, "%w", err)
+		return nil, socs.Refuse(again, "%w", err)
 	}
 	if !sb.Opened {
-		c.note(slotFlash, "it is encrypted with a key of the board's owner: what is in it was not checked")
+		c.Note(slotFlash, "it is encrypted with a key of the board's owner: what is in it was not checked")
 	}
 	p.stream = &payload{path: img.Path, data: img.Data}
 	return img.Data, nil
@@ -73,17 +73,17 @@ func (c *checker) containers(p *plan, img socs.Image) ([]byte, error) {
 		return nil, c.unlike(img.Data, "flash.bin", err)
 	}
 	if err != nil {
-		return nil, refuse(again, "%w", err)
+		return nil, socs.Refuse(again, "%w", err)
 	}
 	if set.Offset > 0 {
-		c.note(slotFlash, "the containers begin at %#x of the file (as in one for a card): what stands before them is not sent", set.Offset)
+		c.Note(slotFlash, "the containers begin at %#x of the file (as in one for a card): what stands before them is not sent", set.Offset)
 	}
 	if err := c.containerSoC(set); err != nil {
 		return nil, err
 	}
 	for _, one := range set.Containers {
 		if by := one.SignedBy(); by == "the owner" {
-			c.note(slotFlash, "the container at %#x is signed by %s: snag cannot verify that", one.Offset, by)
+			c.Note(slotFlash, "the container at %#x is signed by %s: snag cannot verify that", one.Offset, by)
 		}
 	}
 	data := img.Data[set.Offset:]
@@ -91,10 +91,10 @@ func (c *checker) containers(p *plan, img socs.Image) ([]byte, error) {
 		p.stream = &payload{path: img.Path, data: data}
 		off, ok := findSecond(data, set.Next, set.Next)
 		if !ok {
-			c.warn(slotFlash, "no second stage is recognised behind the first, which ends at %#x: SPL will ask the ROM for it in vain", set.Offset+set.Next)
+			c.Warn(slotFlash, "no second stage is recognised behind the first, which ends at %#x: SPL will ask the ROM for it in vain", set.Offset+set.Next)
 			return data, nil
 		}
-		c.note(slotFlash, "the second stage stands at %#x: %s; SPL asks the ROM for it in the same stream", set.Offset+off, firmware.Identify(data[off:]))
+		c.Note(slotFlash, "the second stage stands at %#x: %s; SPL asks the ROM for it in the same stream", set.Offset+off, firmware.Identify(data[off:]))
 		if _, err := c.secondStage(slotFlash, img.Path, data[off:]); err != nil {
 			return nil, err
 		}
@@ -102,7 +102,7 @@ func (c *checker) containers(p *plan, img socs.Image) ([]byte, error) {
 	}
 	p.stream = &payload{path: img.Path, data: data[:set.Size]}
 	if set.Next >= len(data) {
-		c.warn(slotFlash, "nothing stands behind the first stage: if that is an SPL there is no U-Boot for it")
+		c.Warn(slotFlash, "nothing stands behind the first stage: if that is an SPL there is no U-Boot for it")
 		return data, nil
 	}
 	p.second, err = c.behind(slotFlash, socs.Image{Path: img.Path, Data: data}, 0, set.Next, set.Next)
@@ -113,9 +113,9 @@ func (c *checker) containers(p *plan, img socs.Image) ([]byte, error) {
 func (c *checker) containerSoC(set *firmware.ContainerSet) error {
 	switch v := set.Containers[0].Version; {
 	case v == 2 && !c.v2:
-		return refuse(c.other(), "its containers are of version 2, as for i.MX95 and its kin; expected version 0 for %s", c.chip.name)
+		return socs.Refuse(c.other(), "its containers are of version 2, as for i.MX95 and its kin; expected version 0 for %s", c.chip.name)
 	case v == 0 && c.only2:
-		return refuse(c.other(), "its containers are of version 0; expected version 2 for %s", c.chip.name)
+		return socs.Refuse(c.other(), "its containers are of version 0; expected version 2 for %s", c.chip.name)
 	}
 	var loads []string
 	fits := false
@@ -136,10 +136,10 @@ func (c *checker) containerSoC(set *firmware.ContainerSet) error {
 	case loads == nil:
 		return nil
 	case fits: // other cores have memories of their own
-		c.warn(slotFlash, "some of its programs load to %s, where no memory of %s is known: is it for this SoC?", where, c.chip.name)
+		c.Warn(slotFlash, "some of its programs load to %s, where no memory of %s is known: is it for this SoC?", where, c.chip.name)
 		return nil
 	}
-	return refuse(c.other(), "its programs load to %s, where %s has no memory", where, c.chip.name)
+	return socs.Refuse(c.other(), "its programs load to %s, where %s has no memory", where, c.chip.name)
 }
 
 // serveStream pushes the file to a ROM that finds in it what it needs. There is no answer: the ROM takes the data, at last

@@ -1,7 +1,6 @@
 package imx_test
 
 import (
-	"context"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -10,18 +9,10 @@ import (
 	"snag/sim/imx"
 	"snag/sim/inproc"
 	"snag/sim/usbdev"
-	"snag/socs"
+	"snag/sim/virtual"
+	"snag/socs/socstest"
 	"snag/usb"
 )
-
-// firmwareOf is a map of files without paths.
-func firmwareOf(files map[string][]byte) socs.Firmware {
-	fw := socs.Firmware{}
-	for slot, data := range files {
-		fw[slot] = socs.Image{Path: slot + ".bin", Data: data}
-	}
-	return fw
-}
 
 // cat joins files, each padded to a place.
 func cat(parts ...any) []byte {
@@ -88,18 +79,18 @@ func TestVariants(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tr := trial{model: tc.model, cfg: tc.cfg}
 				if tc.files != nil {
-					tr.firmware = firmwareOf(tc.files)
+					tr.firmware = socstest.Firmware(tc.files)
 				}
 				o := tr.run(t)
 				if tc.code != 0 {
-					o.bad(t, tc.code, tc.says)
+					o.Bad(t, tc.code, tc.says)
 					return
 				}
-				o.good(t)
-				if !strings.Contains(o.texts(), tc.says) {
-					t.Errorf("it said %q, want %q", o.texts(), tc.says)
+				o.Good(t)
+				if !strings.Contains(o.Texts(), tc.says) {
+					t.Errorf("it said %q, want %q", o.Texts(), tc.says)
 				}
-				jumps := o.report.Stages[len(o.report.Stages)-1].Jumps
+				jumps := o.Report.Stages[len(o.Report.Stages)-1].Jumps
 				if tc.jump != 0 && (len(jumps) == 0 || jumps[len(jumps)-1].Addr != tc.jump) {
 					t.Errorf("jumps %+v, want the last to %#x", jumps, tc.jump)
 				}
@@ -113,12 +104,12 @@ func TestVariants(t *testing.T) {
 func TestClosedUnchanged(t *testing.T) {
 	img := imx.IVTImage{Self: 0x177ff400, Before: 0x400, DCD: imx.GenerateDCD(5, false), Size: 20_000, Signed: true}
 	synctest.Test(t, func(t *testing.T) {
-		o := trial{model: "imx6q", cfg: imx.Config{Closed: true}, firmware: firmwareOf(map[string][]byte{"u-boot-with-dcd": img.Generate()})}.run(t)
-		if o.err != nil || o.report.Outcome != imx.Booted {
-			t.Errorf("%v; the board is %s: %s", o.err, o.report.Outcome, o.report.Error)
+		o := trial{model: "imx6q", cfg: imx.Config{Closed: true}, firmware: socstest.Firmware(map[string][]byte{"u-boot-with-dcd": img.Generate()})}.run(t)
+		if o.Err != nil || o.Report.Outcome != virtual.Booted {
+			t.Errorf("%v; the board is %s: %s", o.Err, o.Report.Outcome, o.Report.Error)
 		}
-		if len(o.report.Violations) != 1 || !strings.Contains(o.report.Violations[0].Text, "runs again at the jump") {
-			t.Errorf("%v; want the second run of the DCD and nothing else", o.report.Violations)
+		if len(o.Report.Violations) != 1 || !strings.Contains(o.Report.Violations[0].Text, "runs again at the jump") {
+			t.Errorf("%v; want the second run of the DCD and nothing else", o.Report.Violations)
 		}
 	})
 }
@@ -140,23 +131,15 @@ func TestStrangers(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				host := inproc.New()
-				d := usbdev.NewGadget(&usbdev.Descriptors{ID: tc.id, Speed: usbdev.HighSpeed, Configs: []usbdev.Config{{Value: 1, Interfaces: []usbdev.Interface{tc.iface}}}}, mute{})
+				d := usbdev.NewGadget(&usbdev.Descriptors{ID: tc.id, Speed: usbdev.HighSpeed, Configs: []usbdev.Config{{Value: 1, Interfaces: []usbdev.Interface{tc.iface}}}}, usbdev.Inert{})
 				if err := host.Port("206-1").Attach(t.Context(), d); err != nil {
 					t.Fatal(err)
 				}
 				defer host.Port("206-1").Detach()
-				o := trial{model: "imx6q", host: host, port: "206-1", cfg: imx.Config{SPL: imx.SDPU}}.recover(t, t.Context())
-				o.bad(t, 6, tc.says)
+				tr := trial{model: "imx6q", port: "206-1", cfg: imx.Config{SPL: imx.SDPU}}
+				a := socstest.Try(t.Context(), host, tr.complete(t))
+				a.Bad(t, 6, tc.says)
 			})
 		})
 	}
-}
-
-// mute answers nothing.
-type mute struct{}
-
-func (mute) Configured(uint8)      {}
-func (mute) Selected(uint8, uint8) {}
-func (mute) Control(context.Context, usbdev.Setup, []byte) (int, error) {
-	return 0, usbdev.ErrStall
 }

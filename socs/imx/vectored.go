@@ -18,9 +18,9 @@ func (c *checker) vectored(p *plan, slot string, img socs.Image) ([]byte, error)
 		v, err := firmware.FindIVT(img.Data, from)
 		switch {
 		case errors.Is(err, firmware.ErrTruncated):
-			return nil, refuse(again, "%w", err)
+			return nil, socs.Refuse(again, "%w", err)
 		case err != nil && first != nil:
-			return nil, refuse(again, "there is no image behind the plugin at %#x: %w", first.Offset, err)
+			return nil, socs.Refuse(again, "there is no image behind the plugin at %#x: %w", first.Offset, err)
 		case err != nil:
 			return nil, c.unlike(img.Data, want, err)
 		}
@@ -36,9 +36,9 @@ func (c *checker) vectored(p *plan, slot string, img socs.Image) ([]byte, error)
 		if !one.plugin {
 			break
 		}
-		c.note(slot, "the image at %#x is a plugin: the ROM runs it before it takes the image behind it", v.Offset)
+		c.Note(slot, "the image at %#x is a plugin: the ROM runs it before it takes the image behind it", v.Offset)
 		if from = v.Offset + firmware.IVTSize; len(p.images) == 2 {
-			return nil, refuse(again, "two plugins in a row")
+			return nil, socs.Refuse(again, "two plugins in a row")
 		}
 	}
 	if err := c.memory(slot, p.images); err != nil {
@@ -57,7 +57,7 @@ func (c *checker) vectored(p *plan, slot string, img socs.Image) ([]byte, error)
 		return img.Data[base:], err
 	case slotWithDCD:
 		if c.spl && bytes.Contains(p.images[len(p.images)-1].data, []byte("U-Boot SPL ")) {
-			return nil, refuse("give it as "+slotSPL+", and U-Boot as "+slotUBoot+"; or, if U-Boot is in the same file, as "+slotFlash, "it is U-Boot's SPL, which needs U-Boot after it")
+			return nil, socs.Refuse("give it as "+slotSPL+", and U-Boot as "+slotUBoot+"; or, if U-Boot is in the same file, as "+slotFlash, "it is U-Boot's SPL, which needs U-Boot after it")
 		}
 	}
 	return img.Data[first.Offset:min(last.End(), len(img.Data))], nil
@@ -80,9 +80,9 @@ func hdmi(v *firmware.IVT) bool {
 func (c *checker) front(slot string, v *firmware.IVT) {
 	switch {
 	case hdmi(v):
-		c.note(slot, "the HDMI firmware in front of the image at %#x is not sent: the ROM takes it from storage only", v.Offset)
+		c.Note(slot, "the HDMI firmware in front of the image at %#x is not sent: the ROM takes it from storage only", v.Offset)
 	case v.Offset > 0:
-		c.note(slot, "the image begins at %#x of the file (as in one for a card): what stands before it is not sent", v.Offset)
+		c.Note(slot, "the image begins at %#x of the file (as in one for a card): what stands before it is not sent", v.Offset)
 	}
 }
 
@@ -90,19 +90,19 @@ func (c *checker) front(slot string, v *firmware.IVT) {
 func (c *checker) image(slot string, img socs.Image, v *firmware.IVT) (image, error) {
 	data, addr, err := v.Image(img.Data)
 	if err != nil {
-		return image{}, refuse(again, "%w", err)
+		return image{}, socs.Refuse(again, "%w", err)
 	}
 	one := image{path: img.Path, ivt: v, data: data, addr: addr, plugin: v.IsPlugin()}
 	switch {
 	case c.mx8m && v.Version == 0x40:
-		c.warn(slot, "its IVT is of version 0x40, expected 0x41 as images for i.MX8M have")
+		c.Warn(slot, "its IVT is of version 0x40, expected 0x41 as images for i.MX8M have")
 	case !c.mx8m && v.Version == 0x41:
-		return one, refuse(c.other(), "its IVT is of version 0x41: an image for i.MX8M, not for %s", c.chip.name)
+		return one, socs.Refuse(c.other(), "its IVT is of version 0x41: an image for i.MX8M, not for %s", c.chip.name)
 	case v.Version != 0x40 && v.Version != 0x41:
-		c.warn(slot, "its IVT is of version %#02x, expected 0x40: some ROMs of i.MX RT know it", v.Version)
+		c.Warn(slot, "its IVT is of version %#02x, expected 0x40: some ROMs of i.MX RT know it", v.Version)
 	}
 	if hdmi(v) && !c.hdmi {
-		return one, refuse(c.other(), "HDMI firmware stands in front of it, as in images for i.MX8MQ only")
+		return one, socs.Refuse(c.other(), "HDMI firmware stands in front of it, as in images for i.MX8MQ only")
 	}
 	if err := c.place(addr, len(data)); err != nil {
 		return one, err
@@ -128,7 +128,7 @@ func cut(data []byte, v *firmware.IVT) error {
 	}
 	const rounding = 0x1000
 	if missing := end - int64(len(data)); missing >= rounding {
-		return refuse(again, "the file is cut: %d of the %d bytes that its boot data announce are missing", missing, end)
+		return socs.Refuse(again, "the file is cut: %d of the %d bytes that its boot data announce are missing", missing, end)
 	}
 	return nil
 }
@@ -143,12 +143,12 @@ func (c *checker) place(addr uint32, size int) error {
 	for _, s := range slices.Concat(c.ocram, c.dram) {
 		if s.start <= uint64(addr) && uint64(addr) < s.end {
 			if end > s.end {
-				return refuse("is this really a first stage? build it smaller", "its %d bytes at %#x do not fit: memory ends at %#x on %s", size, addr, s.end, c.chip.name)
+				return socs.Refuse("is this really a first stage? build it smaller", "its %d bytes at %#x do not fit: memory ends at %#x on %s", size, addr, s.end, c.chip.name)
 			}
 			return nil
 		}
 	}
-	return refuse(c.other(), "it loads to %#x, where %s has no memory%s", addr, c.chip.name, fitting(addr))
+	return socs.Refuse(c.other(), "it loads to %#x, where %s has no memory%s", addr, c.chip.name, fitting(addr))
 }
 
 // fitting names the chips that have memory at an address.
@@ -179,7 +179,7 @@ func (c *checker) entry(entry uint32) error {
 	if names == nil {
 		return nil
 	}
-	return refuse(c.other(), "its entry point is %#x, that of %s; SPLs for %s have %#x", entry, strings.Join(names, " or "), c.chip.name, c.entries[0])
+	return socs.Refuse(c.other(), "its entry point is %#x, that of %s; SPLs for %s have %#x", entry, strings.Join(names, " or "), c.chip.name, c.entries[0])
 }
 
 // controllers are the registers of the DRAM controllers, by the reference manuals' memory maps.
@@ -201,7 +201,7 @@ var controllers = []struct {
 func (c *checker) findDCD(slot string, data []byte, v *firmware.IVT) ([]firmware.DCDCommand, []byte, error) {
 	raw, err := v.DCDBytes(data)
 	if err != nil {
-		return nil, nil, refuse(again, "%w", err)
+		return nil, nil, socs.Refuse(again, "%w", err)
 	}
 	if raw == nil {
 		// Where mkimage puts the DCD. An image to be signed for this way of loading has the DCD's address cleared
@@ -213,12 +213,12 @@ func (c *checker) findDCD(slot string, data []byte, v *firmware.IVT) ([]firmware
 			return nil, nil, nil
 		}
 		raw = raw[:int(raw[1])<<8|int(raw[2])]
-		c.note(slot, "its IVT knows no DCD, but one of %d bytes stands behind the boot data: it is executed", len(raw))
+		c.Note(slot, "its IVT knows no DCD, but one of %d bytes stands behind the boot data: it is executed", len(raw))
 		return commands, raw, c.checkDCD(commands)
 	}
 	commands, err := firmware.ParseDCD(raw)
 	if err != nil {
-		return nil, nil, refuse(again, "%w", err)
+		return nil, nil, socs.Refuse(again, "%w", err)
 	}
 	return commands, raw, c.checkDCD(commands)
 }
@@ -231,7 +231,7 @@ func (c *checker) checkDCD(commands []firmware.DCDCommand) error {
 			continue
 		case firmware.DCDUnlock:
 			if c.proto == sdpBulk {
-				return refuse("give an image whose DCD has no unlock command", "its DCD unlocks engine %#02x, which cannot be done over SDP of %s", cmd.Engine, c.chip.name)
+				return socs.Refuse("give an image whose DCD has no unlock command", "its DCD unlocks engine %#02x, which cannot be done over SDP of %s", cmd.Engine, c.chip.name)
 			}
 			continue
 		}
@@ -239,7 +239,7 @@ func (c *checker) checkDCD(commands []firmware.DCDCommand) error {
 			if uint64(cmd.Address) < m.registers.start || uint64(cmd.Address) >= m.registers.end || c.shares(m.models) {
 				continue
 			}
-			return refuse(c.other(), "its DCD writes %#x, the memory controller of %s: it is not for %s", cmd.Address, strings.Join(fields(m.models), ", "), c.chip.name)
+			return socs.Refuse(c.other(), "its DCD writes %#x, the memory controller of %s: it is not for %s", cmd.Address, strings.Join(fields(m.models), ", "), c.chip.name)
 		}
 	}
 	return nil
@@ -257,14 +257,14 @@ func (c *checker) memory(slot string, images []image) error {
 	hasDCD := slices.ContainsFunc(images, func(i image) bool { return i.rawDCD != nil || i.plugin })
 	switch {
 	case inDRAM && slot != slotWithDCD:
-		return refuse("give the SPL; an image like this goes under "+slotWithDCD, "it loads to %#x, which is DRAM: not an SPL", last.addr)
+		return socs.Refuse("give the SPL; an image like this goes under "+slotWithDCD, "it loads to %#x, which is DRAM: not an SPL", last.addr)
 	case !inDRAM || hasDCD:
 		return nil
 	case last.ivt.CSF != 0:
-		c.warn(slot, "it loads to DRAM (%#x) and has no DCD to set that up", last.addr)
+		c.Warn(slot, "it loads to DRAM (%#x) and has no DCD to set that up", last.addr)
 		return nil
 	}
-	return refuse("give u-boot.imx of a configuration with a DCD (CONFIG_IMX_CONFIG), or an SPL and u-boot", "it loads to DRAM (%#x) and has no DCD to set that up", last.addr)
+	return socs.Refuse("give u-boot.imx of a configuration with a DCD (CONFIG_IMX_CONFIG), or an SPL and u-boot", "it loads to DRAM (%#x) and has no DCD to set that up", last.addr)
 }
 
 // signature looks at what can be known of a signature.
@@ -273,19 +273,19 @@ func (c *checker) signature(slot string, data []byte, v *firmware.IVT) error {
 	switch {
 	case err != nil && errors.Is(err, firmware.ErrTruncated):
 		// mkimage announces the place of a CSF that is appended only when the image is signed.
-		c.note(slot, "its IVT has a place for a signature, but the file ends before it: not signed")
+		c.Note(slot, "its IVT has a place for a signature, but the file ends before it: not signed")
 		v.CSF = 0
 		return nil
 	case err != nil:
-		c.note(slot, "its IVT has a place for a signature, but there is none: %v", err)
+		c.Note(slot, "its IVT has a place for a signature, but there is none: %v", err)
 		v.CSF = 0
 		return nil
 	case csf == nil:
 		return nil
 	}
-	c.note(slot, "it is signed: snag cannot verify by whom")
+	c.Note(slot, "it is signed: snag cannot verify by whom")
 	if v.DCD != 0 && c.clear {
-		c.warn(slot, "it is signed and its IVT knows the DCD: an open part is sent the IVT without it, which spoils the signature; "+
+		c.Warn(slot, "it is signed and its IVT knows the DCD: an open part is sent the IVT without it, which spoils the signature; "+
 			"on a closed part the DCD is left to be executed a second time. Sign an image whose DCD address is cleared")
 	}
 	return nil

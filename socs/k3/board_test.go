@@ -4,18 +4,18 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"snag/event"
 	"snag/recovery"
 	"snag/sim/dfu"
 	"snag/sim/inproc"
 	"snag/sim/usbdev"
+	"snag/sim/virtual"
 	"snag/socs"
 	soc "snag/socs/k3"
+	"snag/socs/socstest"
 	"snag/usb"
 )
 
@@ -31,49 +31,17 @@ type trial struct {
 	gadget   *usbdev.Descriptors // what U-Boot shows on the port, if anything
 }
 
-// mute is a gadget's function that answers nothing.
-type mute struct{}
-
-func (mute) Configured(uint8)      {}
-func (mute) Selected(uint8, uint8) {}
-func (mute) Control(context.Context, usbdev.Setup, []byte) (int, error) {
-	return 0, usbdev.ErrStall
-}
-
 // start has U-Boot show its gadget when the board has everything.
 func (tr trial) start(t *testing.T, ctx context.Context, board *dfu.Board) {
-	select {
-	case <-board.Settled():
-		time.Sleep(2 * time.Second)
-	case <-ctx.Done():
-	}
-	if ctx.Err() == nil && tr.gadget != nil {
-		if err := tr.host.Port(tr.port).Attach(ctx, usbdev.NewGadget(tr.gadget, mute{})); err != nil {
+	<-board.Settled()
+	if virtual.Sleep(ctx, 2*time.Second) == nil {
+		if err := tr.host.Port(tr.port).Attach(ctx, usbdev.NewGadget(tr.gadget, usbdev.Inert{})); err != nil {
 			t.Error(err)
 		}
 	}
 }
 
-// outcome is what came of it.
-type outcome struct {
-	err    error
-	report dfu.Report
-	events []event.Event
-	took   time.Duration
-}
-
-func (o *outcome) texts() string {
-	var s []string
-	for _, e := range o.events {
-		switch b := e.Body.(type) {
-		case event.Note:
-			s = append(s, b.Text)
-		case event.Warning:
-			s = append(s, "warning: "+b.Text)
-		}
-	}
-	return strings.Join(s, "\n")
-}
+type outcome = socstest.Outcome[dfu.Report]
 
 // chip is the virtual board's name of a model.
 func chip(model string) string {
@@ -96,10 +64,6 @@ func (tr trial) run(t *testing.T) *outcome {
 	if tr.cfg.Model, err = dfu.FindModel(tr.chip); err != nil {
 		t.Fatal(err)
 	}
-	model, err := socs.Lookup(tr.model)
-	if err != nil {
-		t.Fatal(err)
-	}
 	if tr.firmware == nil {
 		tr.firmware = of(tr.model)
 	}
@@ -113,49 +77,14 @@ func (tr trial) run(t *testing.T) *outcome {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := board.Run(ctx, tr.host.Port(tr.port)); err != nil {
-			t.Error(err)
-		}
-	})
-	wg.Go(func() { tr.start(t, ctx, board) })
+	ctx, unplug := socstest.Plug(t, tr.host.Port(tr.port), board)
+	defer unplug()
+	if tr.gadget != nil {
+		go tr.start(t, ctx, board)
+	}
 	opt := tr.opt
-	opt.Backend, opt.USB, opt.Model, opt.Firmware, opt.Port = soc.Backend{}, tr.host, model, tr.firmware, tr.port
-	o := &outcome{}
-	var mu sync.Mutex
-	opt.Emit = func(e event.Event) {
-		mu.Lock()
-		defer mu.Unlock()
-		o.events = append(o.events, e)
-	}
-	begun := time.Now()
-	o.err = recovery.Run(ctx, opt)
-	o.took = time.Since(begun)
-	if o.err == nil {
-		select {
-		case <-board.Settled():
-		case <-time.After(time.Minute):
-			t.Error("the board did not settle")
-		}
-	}
-	o.report = board.Report()
-	cancel()
-	wg.Wait()
-	return o
-}
-
-// good fails the test unless the board was recovered, and the host did nothing wrong.
-func (o *outcome) good(t *testing.T) {
-	t.Helper()
-	if o.err != nil || o.report.Outcome != dfu.Booted {
-		t.Errorf("%v; the board is %s: %s\n%s", o.err, o.report.Outcome, o.report.Error, o.texts())
-	}
-	for _, v := range o.report.Violations {
-		t.Errorf("the host did wrong: %s (%d times)", v.Text, v.N)
-	}
+	opt.Backend, opt.Model, opt.Firmware, opt.Port = soc.Backend{}, socstest.Model(t, tr.model), tr.firmware, tr.port
+	return socstest.Recover(t, ctx, tr.host, board, opt)
 }
 
 // Every model comes up, whatever the age of its U-Boot.
@@ -168,13 +97,13 @@ func TestModels(t *testing.T) {
 			t.Run(fmt.Sprintf("%s %s", model, spl), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					o := trial{model: model, cfg: dfu.Config{SPL: spl}}.run(t)
-					o.good(t)
-					if o.texts() != "" {
-						t.Error(o.texts())
+					o.Good(t)
+					if o.Texts() != "" {
+						t.Error(o.Texts())
 					}
 					// What may have everything is waited for; nothing else costs time.
-					if most := 5 * time.Second; o.took > most && spl != dfu.SPLOld || o.took > 15*time.Second {
-						t.Errorf("it took %s", o.took)
+					if most := 5 * time.Second; o.Took > most && spl != dfu.SPLOld || o.Took > 15*time.Second {
+						t.Errorf("it took %s", o.Took)
 					}
 				})
 			})
@@ -205,12 +134,12 @@ func TestVariants(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				o := trial{model: tc.model, cfg: tc.cfg}.run(t)
-				o.good(t)
-				if !strings.Contains(o.texts(), tc.says) || tc.says == "" && o.texts() != "" {
-					t.Errorf("it said %q, want %q", o.texts(), tc.says)
+				o.Good(t)
+				if !strings.Contains(o.Texts(), tc.says) || tc.says == "" && o.Texts() != "" {
+					t.Errorf("it said %q, want %q", o.Texts(), tc.says)
 				}
-				if most := max(tc.most, 6*time.Second); o.took > most {
-					t.Errorf("it took %s, want %s at most", o.took, most)
+				if most := max(tc.most, 6*time.Second); o.Took > most {
+					t.Errorf("it took %s, want %s at most", o.Took, most)
 				}
 			})
 		})
@@ -242,9 +171,9 @@ func TestGadgets(t *testing.T) {
 			t.Run(fmt.Sprintf("%s %s", tc.name, spl), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					o := trial{model: "am625", cfg: dfu.Config{SPL: spl}, gadget: tc.gadget, opt: recovery.Options{Expect: fastboot}}.run(t)
-					o.good(t)
-					if o.took > 10*time.Second {
-						t.Errorf("it took %s", o.took)
+					o.Good(t)
+					if o.Took > 10*time.Second {
+						t.Errorf("it took %s", o.Took)
 					}
 				})
 			})

@@ -14,21 +14,11 @@ import (
 // checker looks at firmware as the stages would.
 type checker struct {
 	*chip
-	sent     socs.Firmware
-	findings []socs.Finding
-	errs     []error
-}
-
-func (c *checker) note(slot, format string, args ...any) {
-	c.findings = append(c.findings, socs.Finding{Slot: slot, Text: fmt.Sprintf(format, args...)})
-}
-
-func (c *checker) warn(slot, format string, args ...any) {
-	c.findings = append(c.findings, socs.Finding{Slot: slot, Warning: true, Text: fmt.Sprintf(format, args...)})
+	socs.Checked
 }
 
 func (c *checker) refuse(slot string, img socs.Image, hint, format string, args ...any) {
-	c.errs = append(c.errs, &socs.FirmwareError{Slot: slot, Path: img.Path, Err: fmt.Errorf(format, args...), Hint: hint})
+	c.Errs = append(c.Errs, &socs.FirmwareError{Slot: slot, Path: img.Path, Err: fmt.Errorf(format, args...), Hint: hint})
 }
 
 // again is the hint for what is broken.
@@ -40,7 +30,7 @@ func check(model socs.Model, fw socs.Firmware) (*checker, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &checker{chip: chip, sent: make(socs.Firmware)}
+	c := &checker{chip: chip, Checked: socs.Checked{Sent: make(socs.Firmware)}}
 	for _, slot := range slots {
 		img, ok := fw[slot]
 		switch {
@@ -50,17 +40,17 @@ func check(model socs.Model, fw socs.Firmware) (*checker, error) {
 		case len(img.Data) == 0:
 			c.refuse(slot, img, again, "the file is empty")
 		default:
-			errs := len(c.errs)
+			errs := len(c.Errs)
 			c.image(slot, img)
-			if len(c.errs) == errs {
-				c.sent[slot] = img
+			if len(c.Errs) == errs {
+				c.Sent[slot] = img
 			}
 		}
 	}
 	if _, ok := fw[slotSysfw]; ok && !c.split {
-		c.note(slotSysfw, "%s has its system firmware in tiboot3: sysfw is sent only if SPL asks for it", c.name)
+		c.Note(slotSysfw, "%s has its system firmware in tiboot3: sysfw is sent only if SPL asks for it", c.name)
 	}
-	return c, errors.Join(c.errs...)
+	return c, errors.Join(c.Errs...)
 }
 
 // wanted is the files that the chip takes, in words.
@@ -92,7 +82,7 @@ func (c *checker) image(slot string, img socs.Image) {
 		}
 	}
 	if most, ok := rooms[slot]; ok && !c.signed(slot) && len(img.Data) > most {
-		c.warn(slot, "%s has %d bytes, and SPL's room for it is usually %d", img.Path, len(img.Data), most)
+		c.Warn(slot, "%s has %d bytes, and SPL's room for it is usually %d", img.Path, len(img.Data), most)
 	}
 	c.board(slot, img)
 }
@@ -174,7 +164,7 @@ func (c *checker) certified(slot string, img socs.Image) {
 		return
 	}
 	if t.Debug != nil && bytes.Count(t.Debug.UID, []byte{0}) < len(t.Debug.UID) {
-		c.note(slot, "%s is for one device alone: its certificate names the UID %x", img.Path, t.Debug.UID)
+		c.Note(slot, "%s is for one device alone: its certificate names the UID %x", img.Path, t.Debug.UID)
 	}
 	i := slices.IndexFunc(t.Components, func(c firmware.TIComponent) bool { return c.Type == bootLoader })
 	switch {
@@ -194,7 +184,7 @@ func (c *checker) certified(slot string, img socs.Image) {
 	switch {
 	case slices.Contains(whose, c.name):
 	case whose == nil:
-		c.warn(slot, "%s loads its first stage to %#x, where that of U-Boot goes to %#x on %s", img.Path, load, c.load.start, c.name)
+		c.Warn(slot, "%s loads its first stage to %#x, where that of U-Boot goes to %#x on %s", img.Path, load, c.load.start, c.name)
 	default:
 		c.refuse(slot, img, "give tiboot3.bin of a build for a board with "+c.name, "it loads its first stage to %#x, which is where it goes on %s; expected %#x for %s",
 			load, strings.Join(whose, ", "), c.load.start, c.name)

@@ -11,20 +11,10 @@ import (
 	"snag/sim/dfu"
 	"snag/sim/inproc"
 	"snag/socs"
+	"snag/socs/socstest"
 	"snag/usb"
 	class "snag/usb/dfu"
 )
-
-// bad fails the test unless the recovery failed with a code and a text, and a hint.
-func (o *outcome) bad(t *testing.T, code int, says string) {
-	t.Helper()
-	if got := recovery.ExitCode(o.err); got != code || !strings.Contains(fmt.Sprint(o.err), says) {
-		t.Errorf("exit code %d: %v, want %d and %q\n%s", got, o.err, code, says, o.texts())
-	}
-	if o.err != nil && recovery.Hint(o.err) == "" {
-		t.Errorf("no hint for: %v", o.err)
-	}
-}
 
 // A board that is wrong ends the recovery in time, and the error says where it stood, what was expected and what came; or
 // the recovery gets over it.
@@ -82,26 +72,8 @@ func TestFaults(t *testing.T) {
 		name := strings.TrimSpace(fmt.Sprintf("%s %s %s %v", tc.model, tc.fault, tc.cfg.Never, strings.Join(tc.cfg.Missing, " ")))
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				cfg := tc.cfg
-				for f := range strings.FieldsSeq(tc.fault) {
-					fault, err := dfu.ParseFault(f)
-					if err != nil {
-						t.Fatal(err)
-					}
-					cfg.Faults = append(cfg.Faults, fault)
-				}
-				o := trial{model: tc.model, cfg: cfg}.run(t)
-				if tc.code == 0 {
-					o.good(t)
-					if !strings.Contains(o.texts(), tc.says) {
-						t.Errorf("it said %q, want %q", o.texts(), tc.says)
-					}
-				} else {
-					o.bad(t, tc.code, tc.says)
-				}
-				if o.took > tc.most {
-					t.Errorf("it took %s, want %s at most", o.took, tc.most)
-				}
+				tc.cfg.Faults = socstest.Faults(t, dfu.ParseFault, tc.fault)
+				trial{model: tc.model, cfg: tc.cfg}.run(t).Ends(t, tc.code, tc.says, tc.most)
 			})
 		})
 	}
@@ -120,21 +92,18 @@ func TestEveryFault(t *testing.T) {
 				for _, at := range []string{"0", "3000", "manifest"} {
 					t.Run(strings.Join([]string{model, kind, stage, at}, " "), func(t *testing.T) {
 						synctest.Test(t, func(t *testing.T) {
-							fault, err := dfu.ParseFault(kind + ":" + stage + ":" + at)
-							if err != nil {
-								t.Fatal(err)
-							}
-							o := trial{model: model, cfg: dfu.Config{Faults: []dfu.Fault{fault}}}.run(t)
+							faults := socstest.Faults(t, dfu.ParseFault, kind+":"+stage+":"+at)
+							o := trial{model: model, cfg: dfu.Config{Faults: faults}}.run(t)
 							switch {
-							case o.err == nil:
-								o.good(t)
-							case recovery.ExitCode(o.err) != 6 || recovery.Hint(o.err) == "":
-								t.Errorf("exit code %d, hint %q: %v", recovery.ExitCode(o.err), recovery.Hint(o.err), o.err)
+							case o.Err == nil:
+								o.Good(t)
+							case recovery.ExitCode(o.Err) != 6 || recovery.Hint(o.Err) == "":
+								t.Errorf("exit code %d, hint %q: %v", recovery.ExitCode(o.Err), recovery.Hint(o.Err), o.Err)
 							case kind == "busy" || kind == "nak" || kind == "reset":
-								t.Errorf("it was not got over: %v", o.err)
+								t.Errorf("it was not got over: %v", o.Err)
 							}
-							if o.took > 70*time.Second {
-								t.Errorf("it took %s", o.took)
+							if o.Took > 70*time.Second {
+								t.Errorf("it took %s", o.Took)
 							}
 						})
 					})
@@ -148,11 +117,11 @@ func TestEveryFault(t *testing.T) {
 func TestStatuses(t *testing.T) {
 	for status := uint8(1); status <= 15; status++ {
 		for _, stage := range [][3]string{{"rom", "tiboot3.bin", "bootloader"}, {"spl-r5", "tispl.bin", "tispl.bin"}} {
-			for _, manifest := range []bool{false, true} {
+			for _, at := range []string{"", dfu.Manifest} {
 				synctest.Test(t, func(t *testing.T) {
-					o := trial{model: "am625", cfg: dfu.Config{Faults: []dfu.Fault{{Kind: dfu.Fail, Stage: stage[0], Status: status, Manifest: manifest}}}}.run(t)
-					o.bad(t, 6, fmt.Sprintf("status %s, state dfuERROR", class.Status(status)))
-					o.bad(t, 6, fmt.Sprintf("stage %s: %s: DFU device 0451:6165 on port 211-1, alternate setting 0 %q: ", stage[0], stage[1], stage[2]))
+					o := trial{model: "am625", cfg: dfu.Config{Faults: []dfu.Fault{{Kind: dfu.Fail, Stage: stage[0], Status: status, Command: at}}}}.run(t)
+					o.Bad(t, 6, fmt.Sprintf("status %s, state dfuERROR", class.Status(status)))
+					o.Bad(t, 6, fmt.Sprintf("stage %s: %s: DFU device 0451:6165 on port 211-1, alternate setting 0 %q: ", stage[0], stage[1], stage[2]))
 				})
 			}
 		}
@@ -165,9 +134,9 @@ func TestNoSysfw(t *testing.T) {
 		// A build of AM62x with system firmware of its own: the board of AM65x does for it.
 		fw := of("am625")
 		o := trial{model: "am625", cfg: dfu.Config{}, firmware: fw, chip: "am65x", opt: recovery.Options{ROM: usb.ID{Vendor: 0x0451, Product: 0x6162}}}.run(t)
-		o.bad(t, 6, "asks for sysfw.itb")
+		o.Bad(t, 6, "asks for sysfw.itb")
 		fw["sysfw"] = socs.Image{Path: "sysfw.itb", Data: fit(nil, "sysfw.bin")}
-		trial{model: "am625", firmware: fw, chip: "am65x", opt: recovery.Options{ROM: usb.ID{Vendor: 0x0451, Product: 0x6162}}}.run(t).good(t)
+		trial{model: "am625", firmware: fw, chip: "am65x", opt: recovery.Options{ROM: usb.ID{Vendor: 0x0451, Product: 0x6162}}}.run(t).Good(t)
 	})
 }
 
@@ -180,7 +149,7 @@ func TestTwoBoards(t *testing.T) {
 			go func() { results <- trial{model: model, host: host, port: usb.Port(fmt.Sprintf("212-%d", i+1))}.run(t) }()
 		}
 		for range 2 {
-			(<-results).good(t)
+			(<-results).Good(t)
 		}
 	})
 }

@@ -69,7 +69,7 @@ func (Backend) Check(model socs.Model, fw socs.Firmware) (socs.Firmware, []socs.
 	if c == nil {
 		return nil, nil, err
 	}
-	return c.sent, c.findings, err
+	return c.Sent, c.Findings, err
 }
 
 // Recover implements socs.Backend.

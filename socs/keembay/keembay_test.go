@@ -18,95 +18,43 @@ import (
 	"snag/sim/usbdev"
 	"snag/socs"
 	"snag/socs/keembay"
+	"snag/socs/socstest"
 	"snag/usb"
 )
 
 // outcome is what came of a recovery.
 type outcome struct {
-	err    error
-	report fastboot.Report
-	events []event.Event
-	took   time.Duration
-}
-
-func (o *outcome) texts() string {
-	var s []string
-	for _, e := range o.events {
-		switch b := e.Body.(type) {
-		case event.Note:
-			s = append(s, b.Text)
-		case event.Warning:
-			s = append(s, "warning: "+b.Text)
-		}
-	}
-	return strings.Join(s, "\n")
+	*socstest.Outcome[fastboot.Report]
 }
 
 // attempt plugs a board in and recovers it, in a bubble of its own time. change may be nil.
-func attempt(t *testing.T, host *inproc.Host, port usb.Port, cfg fastboot.Config, fip []byte, change func(*recovery.Options)) *outcome {
+func attempt(t *testing.T, host *inproc.Host, port usb.Port, cfg fastboot.Config, fip []byte, change func(*recovery.Options)) outcome {
 	t.Helper()
 	cfg.KeemBay = true
 	board, err := fastboot.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := board.Run(ctx, host.Port(port)); err != nil {
-			t.Error(err)
-		}
-	})
-	model, err := socs.Lookup("keembay")
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := &outcome{}
-	var mu sync.Mutex
 	opt := recovery.Options{
-		Backend: keembay.Backend{}, USB: host, Model: model, Port: port,
+		Backend: keembay.Backend{}, Model: socstest.Model(t, "keembay"), Port: port,
 		Firmware: socs.Firmware{"fip": {Path: "fip-evm.bin", Data: fip}},
-		Emit: func(e event.Event) {
-			mu.Lock()
-			defer mu.Unlock()
-			o.events = append(o.events, e)
-		},
 	}
 	if change != nil {
 		change(&opt)
 	}
-	begun := time.Now()
-	o.err = recovery.Run(ctx, opt)
-	o.took = time.Since(begun)
-	if o.err == nil {
-		select {
-		case <-board.Settled():
-		case <-time.After(time.Minute):
-			t.Error("the board did not settle")
-		}
-	}
-	o.report = board.Report()
-	cancel()
-	wg.Wait()
-	return o
+	return outcome{socstest.Run(t, host, board, opt)}
 }
 
-// good fails the test unless the board was recovered, and the host did nothing wrong.
-func (o *outcome) good(t *testing.T, fip []byte) {
+// good fails the test unless the board was recovered, and its ROM was sent the FIP and nothing else.
+func (o outcome) good(t *testing.T, fip []byte) {
 	t.Helper()
-	if o.err != nil || o.report.Outcome != fastboot.Booted {
-		t.Fatalf("%v; the board is %s: %s\n%s", o.err, o.report.Outcome, o.report.Error, o.texts())
-	}
-	rom := o.report.Last(fastboot.StageROM)
+	o.Good(t)
+	rom := o.Report.Last(fastboot.StageROM)
 	if got := fmt.Sprint(rom.Commands); got != fmt.Sprintf("[download:%08x]", len(fip)) {
 		t.Errorf("the ROM was sent %s", got)
 	}
 	if d := rom.Downloads; len(d) != 1 || d[0].Bytes != len(fip) || d[0].Size != len(fip) {
 		t.Errorf("downloads %+v", d)
-	}
-	for _, v := range o.report.Violations {
-		t.Errorf("the host did wrong: %s (%d times)", v.Text, v.N)
 	}
 }
 
@@ -120,10 +68,10 @@ func TestRecover(t *testing.T) {
 					fip := fastboot.GenerateFIP(size, 1)
 					o := attempt(t, inproc.New(), "207-1", cfg, fip, func(opt *recovery.Options) { opt.Expect = fastboot.KeemBayUBoot })
 					o.good(t, fip)
-					if s := o.texts(); s != "" {
+					if s := o.Texts(); s != "" {
 						t.Error(s)
 					}
-					if rom := o.report.Last(fastboot.StageROM); rom.FirstByte.Sub(rom.Plugged) > 5*time.Millisecond {
+					if rom := o.Report.Last(fastboot.StageROM); rom.FirstByte.Sub(rom.Plugged) > 5*time.Millisecond {
 						t.Errorf("the first byte came after %s", rom.FirstByte.Sub(rom.Plugged))
 					}
 				})
@@ -180,30 +128,14 @@ func TestFaults(t *testing.T) {
 	} {
 		t.Run(tc.fault, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var cfg fastboot.Config
-				for f := range strings.FieldsSeq(tc.fault) {
-					fault, err := fastboot.ParseFault(f)
-					if err != nil {
-						t.Fatal(err)
-					}
-					cfg.Faults = append(cfg.Faults, fault)
-				}
+				cfg := fastboot.Config{Faults: socstest.Faults(t, fastboot.ParseFault, tc.fault)}
 				fip := fastboot.GenerateFIP(300_000-96+32, 1)
 				fip = append(fip, make([]byte, 0x49440-len(fip))...)
 				o := attempt(t, inproc.New(), "207-1", cfg, fip, nil)
 				if tc.code == 0 {
 					o.good(t, fip)
-					if !strings.Contains(o.texts(), tc.says) {
-						t.Errorf("it said %q, want %q", o.texts(), tc.says)
-					}
-				} else if got := recovery.ExitCode(o.err); got != tc.code || !strings.Contains(fmt.Sprint(o.err), tc.says) {
-					t.Errorf("exit code %d: %v, want %d and %q\n%s", got, o.err, tc.code, tc.says, o.texts())
-				} else if recovery.Hint(o.err) == "" {
-					t.Errorf("no hint for: %v", o.err)
 				}
-				if o.took > tc.most {
-					t.Errorf("it took %s, want %s at most", o.took, tc.most)
-				}
+				o.Ends(t, tc.code, tc.says, tc.most)
 			})
 		})
 	}
@@ -214,8 +146,8 @@ func TestNeverStarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := attempt(t, inproc.New(), "207-1", fastboot.Config{UBootNever: true}, fastboot.GenerateFIP(1000, 1),
 			func(opt *recovery.Options) { opt.Expect = fastboot.KeemBayUBoot })
-		if recovery.ExitCode(o.err) != 6 || !strings.Contains(o.err.Error(), "8087:da00 did not appear on port 207-1") {
-			t.Error(o.err)
+		if recovery.ExitCode(o.Err) != 6 || !strings.Contains(o.Err.Error(), "8087:da00 did not appear on port 207-1") {
+			t.Error(o.Err)
 		}
 	})
 }
@@ -263,26 +195,17 @@ func TestLeavesEarly(t *testing.T) {
 				case <-ctx.Done():
 				}
 			})
-			var texts []string
-			var mu sync.Mutex
-			err = recovery.Run(ctx, recovery.Options{
-				Backend: keembay.Backend{}, USB: host, Model: socs.Model{Name: "keembay", Family: "keembay"}, Port: "207-1",
+			a := socstest.Try(ctx, host, recovery.Options{
+				Backend: keembay.Backend{}, Model: socstest.Model(t, "keembay"), Port: "207-1",
 				Firmware: socs.Firmware{"fip": {Path: "fip.bin", Data: fip}},
-				Emit: func(e event.Event) {
-					mu.Lock()
-					defer mu.Unlock()
-					if w, ok := e.Body.(event.Warning); ok {
-						texts = append(texts, "warning: "+w.Text)
-					}
-				},
 			})
 			cancel()
 			wg.Wait()
-			if got := recovery.ExitCode(err); got != tc.code || !strings.Contains(strings.Join(texts, "\n"), tc.says) {
-				t.Errorf("%d bytes: exit code %d: %v, want %d\n%s", tc.at, got, err, tc.code, texts)
+			if got := recovery.ExitCode(a.Err); got != tc.code || !strings.Contains(a.Texts(), tc.says) {
+				t.Errorf("%d bytes: exit code %d: %v, want %d\n%s", tc.at, got, a.Err, tc.code, a.Texts())
 			}
-			if tc.code != 0 && !strings.Contains(err.Error(), "expected the boot ROM (8087:0b39) on port 207-1, got 8087:da00") {
-				t.Error(err)
+			if tc.code != 0 && !strings.Contains(a.Err.Error(), "expected the boot ROM (8087:0b39) on port 207-1, got 8087:da00") {
+				t.Error(a.Err)
 			}
 		})
 	}
@@ -292,7 +215,7 @@ func TestLeavesEarly(t *testing.T) {
 func TestTwoBoards(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		host, fip := inproc.New(), fastboot.GenerateFIP(1_000_000, 1)
-		results := make(chan *outcome)
+		results := make(chan outcome)
 		for i := range 2 {
 			go func() {
 				results <- attempt(t, host, usb.Port(fmt.Sprintf("208-%d", i+1)), fastboot.Config{}, fip, nil)
@@ -312,7 +235,7 @@ func TestProgress(t *testing.T) {
 		o.good(t, fip)
 		var last event.Progress
 		stages := 0
-		for _, e := range o.events {
+		for _, e := range o.Events {
 			switch b := e.Body.(type) {
 			case event.Progress:
 				if b.Bytes < last.Bytes || b.Total != int64(len(fip)) {

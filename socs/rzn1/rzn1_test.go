@@ -1,21 +1,19 @@
 package rzn1_test
 
 import (
-	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"snag/event"
 	"snag/firmware/firmwaretest"
 	"snag/recovery"
 	"snag/sim/dfu"
 	"snag/sim/inproc"
 	"snag/socs"
 	"snag/socs/rzn1"
+	"snag/socs/socstest"
 	class "snag/usb/dfu"
 )
 
@@ -35,8 +33,9 @@ func spkg(t testing.TB) []byte {
 }
 
 // recoverBoard plugs in a board, which is to be done in a bubble of its own time, and recovers it.
-func recoverBoard(t *testing.T, name string, cfg dfu.Config) (report dfu.Report, warnings string, took time.Duration, err error) {
+func recoverBoard(t *testing.T, name string, cfg dfu.Config) *socstest.Outcome[dfu.Report] {
 	t.Helper()
+	var err error
 	if cfg.Model, err = dfu.FindModel("rzn1"); err != nil {
 		t.Fatal(err)
 	}
@@ -44,46 +43,7 @@ func recoverBoard(t *testing.T, name string, cfg dfu.Config) (report dfu.Report,
 	if err != nil {
 		t.Fatal(err)
 	}
-	model, err := socs.Lookup(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	host := inproc.New()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := board.Run(ctx, host.Port("221-1")); err != nil {
-			t.Error(err)
-		}
-	})
-	var mu sync.Mutex
-	begun := time.Now()
-	err = recovery.Run(ctx, recovery.Options{Backend: rzn1.Backend{}, USB: host, Model: model, Firmware: file(spkg(t)), Emit: func(e event.Event) {
-		mu.Lock()
-		defer mu.Unlock()
-		if w, ok := e.Body.(event.Warning); ok {
-			warnings += w.Text + "\n"
-		}
-	}})
-	took = time.Since(begun)
-	if err == nil {
-		<-board.Settled()
-	}
-	report = board.Report()
-	cancel()
-	wg.Wait()
-	return report, warnings, took, err
-}
-
-func good(t *testing.T, report dfu.Report, err error) {
-	t.Helper()
-	if err != nil || report.Outcome != dfu.Booted {
-		t.Errorf("%v; the board is %s: %s", err, report.Outcome, report.Error)
-	}
-	for _, v := range report.Violations {
-		t.Errorf("the host did wrong: %s (%d times)", v.Text, v.N)
-	}
+	return socstest.Run(t, inproc.New(), board, recovery.Options{Backend: rzn1.Backend{}, Model: socstest.Model(t, name), Firmware: file(spkg(t)), Port: "221-1"})
 }
 
 // Every model comes up.
@@ -93,10 +53,10 @@ func TestModels(t *testing.T) {
 			continue
 		}
 		synctest.Test(t, func(t *testing.T) {
-			report, warnings, took, err := recoverBoard(t, m.Name, dfu.Config{})
-			good(t, report, err)
-			if warnings != "" || took > 3*time.Second {
-				t.Errorf("it took %s, and said %q", took, warnings)
+			o := recoverBoard(t, m.Name, dfu.Config{})
+			o.Good(t)
+			if strings.Contains(o.Texts(), "warning") || o.Took > 3*time.Second {
+				t.Errorf("it took %s, and said %q", o.Took, o.Texts())
 			}
 		})
 	}
@@ -126,26 +86,7 @@ func TestFaults(t *testing.T) {
 	} {
 		t.Run(tc.fault, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var cfg dfu.Config
-				for f := range strings.FieldsSeq(tc.fault) {
-					fault, err := dfu.ParseFault(f)
-					if err != nil {
-						t.Fatal(err)
-					}
-					cfg.Faults = append(cfg.Faults, fault)
-				}
-				report, warnings, took, err := recoverBoard(t, "rzn1d", cfg)
-				if tc.code == 0 {
-					good(t, report, err)
-					if !strings.Contains(warnings, tc.says) {
-						t.Errorf("it said %q, want %q", warnings, tc.says)
-					}
-				} else if recovery.ExitCode(err) != tc.code || !strings.Contains(fmt.Sprint(err), tc.says) || recovery.Hint(err) == "" {
-					t.Errorf("exit code %d, hint %q: %v, want %d and %q", recovery.ExitCode(err), recovery.Hint(err), err, tc.code, tc.says)
-				}
-				if took > tc.most {
-					t.Errorf("it took %s, want %s at most", took, tc.most)
-				}
+				recoverBoard(t, "rzn1d", dfu.Config{Faults: socstest.Faults(t, dfu.ParseFault, tc.fault)}).Ends(t, tc.code, tc.says, tc.most)
 			})
 		})
 	}
@@ -154,12 +95,10 @@ func TestFaults(t *testing.T) {
 // What the board says of a failure is told in words.
 func TestStatuses(t *testing.T) {
 	for status := uint8(1); status <= 15; status++ {
-		for _, manifest := range []bool{false, true} {
+		for _, at := range []string{"", dfu.Manifest} {
 			synctest.Test(t, func(t *testing.T) {
-				_, _, _, err := recoverBoard(t, "rzn1d", dfu.Config{Faults: []dfu.Fault{{Kind: dfu.Fail, Stage: "rom", Status: status, Manifest: manifest}}})
-				if want := fmt.Sprintf("status %s, state dfuERROR", class.Status(status)); !strings.Contains(fmt.Sprint(err), want) {
-					t.Errorf("%v, want %q", err, want)
-				}
+				o := recoverBoard(t, "rzn1d", dfu.Config{Faults: []dfu.Fault{{Kind: dfu.Fail, Stage: "rom", Status: status, Command: at}}})
+				o.Bad(t, 6, fmt.Sprintf("status %s, state dfuERROR", class.Status(status)))
 			})
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"snag/sim/dfu"
 	"snag/sim/inproc"
 	"snag/socs"
+	"snag/socs/socstest"
 	"snag/socs/stm32mp"
 	"snag/usb"
 )
@@ -34,26 +34,7 @@ type trial struct {
 	host     *inproc.Host
 }
 
-// outcome is what came of it.
-type outcome struct {
-	err    error
-	report dfu.Report
-	events []event.Event
-	took   time.Duration
-}
-
-func (o *outcome) texts() string {
-	var s []string
-	for _, e := range o.events {
-		switch b := e.Body.(type) {
-		case event.Note:
-			s = append(s, b.Text)
-		case event.Warning:
-			s = append(s, "warning: "+b.Text)
-		}
-	}
-	return strings.Join(s, "\n")
-}
+type outcome struct{ *socstest.Outcome[dfu.Report] }
 
 // stm32 makes a first stage for a model.
 func stm32(model string, size int) firmwaretest.STM32 {
@@ -81,14 +62,6 @@ func ddrFIP(size int) []byte {
 	return firmwaretest.FIP(firmwaretest.FIPImage{UUID: firmwaretest.UUIDDDR, Data: firmwaretest.Pattern(size)})
 }
 
-func firmwareOf(files map[string][]byte) socs.Firmware {
-	fw := socs.Firmware{}
-	for slot, data := range files {
-		fw[slot] = socs.Image{Path: slot + ".bin", Data: data}
-	}
-	return fw
-}
-
 // files generates a model's firmware.
 func files(model string) map[string][]byte {
 	f := map[string][]byte{"tf-a": stm32(model, 100_000).Bytes(), "fip": fip(300_000)}
@@ -99,7 +72,7 @@ func files(model string) map[string][]byte {
 }
 
 // run plugs in a board, which is to be done in a bubble of its own time, and recovers it.
-func (tr trial) run(t *testing.T) *outcome {
+func (tr trial) run(t *testing.T) outcome {
 	t.Helper()
 	m, err := dfu.FindModel(tr.model)
 	if err != nil {
@@ -107,7 +80,7 @@ func (tr trial) run(t *testing.T) *outcome {
 	}
 	tr.cfg.Model = m
 	if tr.firmware == nil {
-		tr.firmware = firmwareOf(files(tr.model))
+		tr.firmware = socstest.Firmware(files(tr.model))
 	}
 	if tr.port == "" {
 		tr.port = "203-1"
@@ -119,88 +92,32 @@ func (tr trial) run(t *testing.T) *outcome {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := board.Run(ctx, tr.host.Port(tr.port)); err != nil {
-			t.Error(err)
-		}
-	})
+	ctx, unplug := socstest.Plug(t, tr.host.Port(tr.port), board)
+	defer unplug()
+	opt := recovery.Options{Backend: stm32mp.Backend{}, Model: socstest.Model(t, tr.model), Firmware: tr.firmware, Port: tr.port}
 	for _, stage := range tr.cut {
 		cut, stop := context.WithCancel(ctx)
-		err := tr.recover(t, cut, func(e event.Event) {
+		opt.Emit = func(e event.Event) {
 			if p, ok := e.Body.(event.Progress); ok && p.Bytes < p.Total && e.Stage == stage {
 				stop()
 			}
-		})
-		if cut.Err() == nil {
-			t.Errorf("the recovery was over before it was ended: %v", err)
+		}
+		if a := socstest.Try(cut, tr.host, opt); cut.Err() == nil {
+			t.Errorf("the recovery was over before it was ended: %v", a.Err)
 		}
 		stop()
 	}
-	o := &outcome{}
-	begun := time.Now()
-	var mu sync.Mutex
-	o.err = tr.recover(t, ctx, func(e event.Event) {
-		mu.Lock()
-		defer mu.Unlock()
-		o.events = append(o.events, e)
-	})
-	o.took = time.Since(begun)
-	if o.err == nil {
-		select {
-		case <-board.Settled():
-		case <-time.After(time.Minute):
-			t.Error("the board did not settle")
-		}
+	opt.Emit = nil
+	o := outcome{socstest.Recover(t, ctx, tr.host, board, opt)}
+	if tr.twice && o.Err == nil {
+		o.Err = socstest.Try(ctx, tr.host, opt).Err
 	}
-	o.report = board.Report()
-	if tr.twice && o.err == nil {
-		o.err = tr.recover(t, ctx, func(event.Event) {})
-	}
-	cancel()
-	wg.Wait()
 	return o
 }
 
-// recover recovers what is plugged in.
-func (tr trial) recover(t *testing.T, ctx context.Context, emit event.Sink) error {
-	t.Helper()
-	model, err := socs.Lookup(tr.model)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return recovery.Run(ctx, recovery.Options{
-		Backend: stm32mp.Backend{}, USB: tr.host, Model: model, Firmware: tr.firmware, Port: tr.port, Emit: emit,
-	})
-}
-
-// good fails the test unless the board was recovered, and the host did nothing wrong.
-func (o *outcome) good(t *testing.T) {
-	t.Helper()
-	if o.err != nil || o.report.Outcome != dfu.Booted {
-		t.Errorf("%v; the board is %s: %s\n%s", o.err, o.report.Outcome, o.report.Error, o.texts())
-	}
-	for _, v := range o.report.Violations {
-		t.Errorf("the host did wrong: %s (%d times)", v.Text, v.N)
-	}
-}
-
-// bad fails the test unless the recovery failed with a code and a text, and a hint.
-func (o *outcome) bad(t *testing.T, code int, says string) {
-	t.Helper()
-	if got := recovery.ExitCode(o.err); got != code || !strings.Contains(fmt.Sprint(o.err), says) {
-		t.Errorf("exit code %d: %v, want %d and %q\n%s", got, o.err, code, says, o.texts())
-	}
-	if o.err != nil && recovery.Hint(o.err) == "" {
-		t.Errorf("no hint for: %v", o.err)
-	}
-}
-
 // sent lists which setting got how much, in all enumerations since the last power-on.
-func (o *outcome) sent() (s []string) {
-	for _, st := range o.report.Stages {
+func (o outcome) sent() (s []string) {
+	for _, st := range o.Report.Stages {
 		if st.Name == dfu.StageROM {
 			s = nil
 		}
@@ -217,9 +134,9 @@ func TestModels(t *testing.T) {
 		t.Run(model, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				o := trial{model: model}.run(t)
-				o.good(t)
-				if strings.Contains(o.texts(), "warning") {
-					t.Error(o.texts())
+				o.Good(t)
+				if strings.Contains(o.Texts(), "warning") {
+					t.Error(o.Texts())
 				}
 				fip := map[string]string{"stm32mp13": "@SSBL", "stm32mp15": "@Partition3"}[model]
 				want := []string{"rom @FSBL 100512"}
@@ -234,8 +151,8 @@ func TestModels(t *testing.T) {
 				if got := o.sent(); !slices.Equal(got, want) {
 					t.Errorf("sent %q, want %q", got, want)
 				}
-				if o.took > 3*time.Second {
-					t.Errorf("it took %s", o.took)
+				if o.Took > 3*time.Second {
+					t.Errorf("it took %s", o.Took)
 				}
 			})
 		})
@@ -249,9 +166,9 @@ func TestGoOn(t *testing.T) {
 			t.Run(fmt.Sprint(model, cut), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					o := trial{model: model, cut: cut, cfg: dfu.Config{Block: 5 * time.Millisecond}}.run(t)
-					o.good(t)
-					if o.report.Resets != 0 || strings.Contains(o.texts(), "starting over") {
-						t.Errorf("it was begun again:\n%s", o.texts())
+					o.Good(t)
+					if o.Report.Resets != 0 || strings.Contains(o.Texts(), "starting over") {
+						t.Errorf("it was begun again:\n%s", o.Texts())
 					}
 				})
 			})
@@ -263,12 +180,12 @@ func TestGoOn(t *testing.T) {
 func TestOldTFA(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := trial{model: "stm32mp15", cfg: dfu.Config{OldTFA: true}}.run(t)
-		o.good(t)
+		o.Good(t)
 		if want := []string{"rom @FSBL 100256", "tfa @Partition0 323", "tfa @Partition3 303676"}; !slices.Equal(o.sent(), want) {
 			t.Errorf("sent %q, want %q", o.sent(), want)
 		}
-		if !strings.Contains(o.texts(), "flash layout") {
-			t.Error(o.texts())
+		if !strings.Contains(o.Texts(), "flash layout") {
+			t.Error(o.Texts())
 		}
 	})
 }
@@ -278,7 +195,7 @@ func TestUp(t *testing.T) {
 	for _, model := range models {
 		synctest.Test(t, func(t *testing.T) {
 			o := trial{model: model, twice: true}.run(t)
-			o.bad(t, 6, "runs U-Boot's stm32prog already")
+			o.Bad(t, 6, "runs U-Boot's stm32prog already")
 		})
 	}
 }
@@ -294,7 +211,7 @@ func TestTimes(t *testing.T) {
 			{Block: 2 * time.Millisecond, Manifest: time.Second, ShortPoll: true},
 		} {
 			t.Run(fmt.Sprintf("%s %v %v %v", model, cfg.StageDelay, cfg.Manifest, cfg.ShortPoll), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) { trial{model: model, cfg: cfg}.run(t).good(t) })
+				synctest.Test(t, func(t *testing.T) { trial{model: model, cfg: cfg}.run(t).Good(t) })
 			})
 		}
 	}
@@ -304,12 +221,12 @@ func TestTimes(t *testing.T) {
 func TestTwoBoards(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		host := inproc.New()
-		results := make(chan *outcome)
+		results := make(chan outcome)
 		for i, model := range models {
 			go func() { results <- trial{model: model, host: host, port: usb.Port(fmt.Sprintf("204-%d", i+1))}.run(t) }()
 		}
 		for range models {
-			(<-results).good(t)
+			(<-results).Good(t)
 		}
 	})
 }

@@ -37,29 +37,7 @@ func (c *chip) waysText() string {
 // checker looks at firmware as the stages would.
 type checker struct {
 	*chip
-	sent     socs.Firmware
-	findings []socs.Finding
-	errs     []error
-}
-
-func (c *checker) note(slot, format string, args ...any) {
-	c.findings = append(c.findings, socs.Finding{Slot: slot, Text: fmt.Sprintf(format, args...)})
-}
-
-func (c *checker) warn(slot, format string, args ...any) {
-	c.findings = append(c.findings, socs.Finding{Slot: slot, Warning: true, Text: fmt.Sprintf(format, args...)})
-}
-
-// refusal is why a file is refused, and what to use instead.
-type refusal struct {
-	error
-	hint string
-}
-
-func (r *refusal) Unwrap() error { return r.error }
-
-func refuse(hint, format string, args ...any) error {
-	return &refusal{fmt.Errorf(format, args...), hint}
+	socs.Checked
 }
 
 // again is the hint for what is broken.
@@ -71,7 +49,7 @@ func check(model socs.Model, fw socs.Firmware) (*checker, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &checker{chip: chip, sent: make(socs.Firmware)}
+	c := &checker{chip: chip, Checked: socs.Checked{Sent: make(socs.Firmware)}}
 	refused := c.slots(fw)
 	for _, s := range []struct {
 		name string
@@ -83,28 +61,20 @@ func check(model socs.Model, fw socs.Firmware) (*checker, error) {
 		}
 		data, err := img.Data, error(nil)
 		if len(data) == 0 {
-			err = refuse(again, "the file is empty")
+			err = socs.Refuse(again, "the file is empty")
 		} else {
 			data, err = s.look(s.name, data, fw)
 		}
-		if err != nil {
-			e := &socs.FirmwareError{Slot: s.name, Path: img.Path, Err: err}
-			if r, ok := errors.AsType[*refusal](err); ok {
-				e.Hint = r.hint
-			}
-			c.errs = append(c.errs, e)
-			continue
-		}
 		img.Data = data
-		c.sent[s.name] = img
+		c.Take(s.name, img, err)
 	}
-	return c, errors.Join(c.errs...)
+	return c, errors.Join(c.Errs...)
 }
 
 // slots looks at which files there are, and returns those that the chip takes none of.
 func (c *checker) slots(fw socs.Firmware) (refused []string) {
 	fail := func(slot, format string, args ...any) {
-		c.errs = append(c.errs, &socs.FirmwareError{Slot: slot, Path: fw[slot].Path, Err: fmt.Errorf(format, args...), Hint: "give " + c.waysText()})
+		c.Errs = append(c.Errs, &socs.FirmwareError{Slot: slot, Path: fw[slot].Path, Err: fmt.Errorf(format, args...), Hint: "give " + c.waysText()})
 	}
 	_, fip := fw[slotFIP]
 	_, uboot := fw[slotUBoot]
@@ -145,33 +115,33 @@ func (c *checker) fsbl(slot string, data []byte, fw socs.Firmware) ([]byte, erro
 		if is := other(func(c *chip) bool { return c.version(img) }); is != "" {
 			hint += "; this one is for " + is
 		}
-		return nil, refuse(hint, "its STM32 header is of version %d.%d, expected %s", img.Major, img.Minor, c.versionText())
+		return nil, socs.Refuse(hint, "its STM32 header is of version %d.%d, expected %s", img.Major, img.Minor, c.versionText())
 	case err != nil:
-		return nil, refuse(again, "%w", err)
+		return nil, socs.Refuse(again, "%w", err)
 	case img.Entry >= c.dram:
-		return nil, refuse("give TF-A's BL2 (tf-a-*-usb.stm32) or u-boot-spl.stm32; U-Boot goes into the FIP",
+		return nil, socs.Refuse("give TF-A's BL2 (tf-a-*-usb.stm32) or u-boot-spl.stm32; U-Boot goes into the FIP",
 			"it starts at %#x, which is DRAM: no first stage, but one that a first stage loads", img.Entry)
 	case img.HeaderSize+len(img.Payload) > maxFSBL:
-		return nil, refuse("give TF-A's BL2, which fits the internal memory", "it has %d bytes, the ROM takes %d at most", img.HeaderSize+len(img.Payload), maxFSBL)
+		return nil, socs.Refuse("give TF-A's BL2, which fits the internal memory", "it has %d bytes, the ROM takes %d at most", img.HeaderSize+len(img.Payload), maxFSBL)
 	}
 	_, uboot := fw[slotUBoot]
 	fip, haveFIP := fw[slotFIP]
 	spl := isSPL(img.Payload)
 	if spl && haveFIP {
-		c.errs = append(c.errs, &socs.FirmwareError{Slot: slotFIP, Path: fip.Path, Err: errors.New("the first stage is U-Boot's SPL, which starts no FIP"),
+		c.Errs = append(c.Errs, &socs.FirmwareError{Slot: slotFIP, Path: fip.Path, Err: errors.New("the first stage is U-Boot's SPL, which starts no FIP"),
 			Hint: "give u-boot.itb or u-boot.img of its build as " + slotUBoot + " instead"})
 	}
 	if spl && !bytes.Contains(img.Payload, []byte("dfu_alt_info")) {
-		c.warn(slot, "it is a U-Boot SPL with no DFU settings of its own: unless its build has CONFIG_SPL_DFU it will not ask for U-Boot over USB")
+		c.Warn(slot, "it is a U-Boot SPL with no DFU settings of its own: unless its build has CONFIG_SPL_DFU it will not ask for U-Boot over USB")
 	}
 	if !spl && uboot {
-		c.warn(slot, "no U-Boot SPL is recognised in it: only an SPL asks for what is given as %s", slotUBoot)
+		c.Warn(slot, "no U-Boot SPL is recognised in it: only an SPL asks for what is given as %s", slotUBoot)
 	}
 	if img.Trailing > 0 {
-		c.note(slot, "%d bytes behind the image are not sent", img.Trailing)
+		c.Note(slot, "%d bytes behind the image are not sent", img.Trailing)
 	}
 	if img.Encrypted {
-		c.note(slot, "it is encrypted: only boards with the key start it")
+		c.Note(slot, "it is encrypted: only boards with the key start it")
 	}
 	return data[:len(data)-img.Trailing], nil
 }
@@ -195,13 +165,13 @@ func (c *checker) ddrFIP(slot string, data []byte, _ socs.Firmware) ([]byte, err
 	case f == nil:
 		return nil, c.unlike(data, want, err)
 	case err != nil:
-		return nil, refuse(again, "%w", err)
+		return nil, socs.Refuse(again, "%w", err)
 	}
 	if _, ok := f.Entry("ddr-fw"); !ok {
-		return nil, refuse("give "+want+"; one with U-Boot belongs under "+slotFIP, "it has no DDR_FW, but %s", contents(f))
+		return nil, socs.Refuse("give "+want+"; one with U-Boot belongs under "+slotFIP, "it has no DDR_FW, but %s", contents(f))
 	}
 	if f.Size > maxDDR {
-		return nil, refuse("give "+want+", and nothing else in it", "it has %d bytes, TF-A takes %d at most", f.Size, maxDDR)
+		return nil, socs.Refuse("give "+want+", and nothing else in it", "it has %d bytes, TF-A takes %d at most", f.Size, maxDDR)
 	}
 	return c.cut(slot, data, f), nil
 }
@@ -217,9 +187,9 @@ func (c *checker) fip(slot string, data []byte, _ socs.Firmware) ([]byte, error)
 		}
 		return nil, c.unlike(data, want, err)
 	case err != nil:
-		return nil, refuse(again, "%w", err)
+		return nil, socs.Refuse(again, "%w", err)
 	case f.Size > maxFIP:
-		return nil, refuse("give "+want, "it has %d bytes, TF-A takes %d at most", f.Size, maxFIP)
+		return nil, socs.Refuse("give "+want, "it has %d bytes, TF-A takes %d at most", f.Size, maxFIP)
 	}
 	need := []string{"nt-fw", "fw-config"}
 	if c.ddr {
@@ -233,11 +203,11 @@ func (c *checker) fip(slot string, data []byte, _ socs.Firmware) ([]byte, error)
 				hint = "give " + want + "; firmware of the memory controller is for STM32MP2"
 			}
 		}
-		return nil, refuse(hint, "it has no U-Boot (nt-fw), but %s", contents(f))
+		return nil, socs.Refuse(hint, "it has no U-Boot (nt-fw), but %s", contents(f))
 	}
 	for _, name := range need[1:] {
 		if _, ok := f.Entry(name); !ok {
-			c.warn(slot, "there is no %s in it, which TF-A of %s is known to want: it has %s", name, c.name, contents(f))
+			c.Warn(slot, "there is no %s in it, which TF-A of %s is known to want: it has %s", name, c.name, contents(f))
 		}
 	}
 	return c.cut(slot, data, f), nil
@@ -247,18 +217,18 @@ func (c *checker) fip(slot string, data []byte, _ socs.Firmware) ([]byte, error)
 func (c *checker) oldSSBL(slot string, data []byte, img *firmware.STM32Image, err error) ([]byte, error) {
 	switch {
 	case err != nil:
-		return nil, refuse(again, "%w", err)
+		return nil, socs.Refuse(again, "%w", err)
 	case img.Major != 1 || img.Entry < c.dram:
-		return nil, refuse("give fip-*.bin with U-Boot; this file belongs under "+slotTFA, "it is a first stage: it starts at %#x", img.Entry)
+		return nil, socs.Refuse("give fip-*.bin with U-Boot; this file belongs under "+slotTFA, "it is a first stage: it starts at %#x", img.Entry)
 	}
-	c.warn(slot, "it is U-Boot with an STM32 header instead of a FIP: only a TF-A from before FIPs (ST's ecosystem 2) starts it")
+	c.Warn(slot, "it is U-Boot with an STM32 header instead of a FIP: only a TF-A from before FIPs (ST's ecosystem 2) starts it")
 	return data[:len(data)-img.Trailing], nil
 }
 
 // cut is a FIP without what stands behind it.
 func (c *checker) cut(slot string, data []byte, f *firmware.FIP) []byte {
 	if n := len(data) - f.Size; n > 0 {
-		c.note(slot, "%d bytes behind the FIP are not sent", n)
+		c.Note(slot, "%d bytes behind the FIP are not sent", n)
 	}
 	return data[:f.Size]
 }
@@ -286,22 +256,22 @@ func (c *checker) uboot(slot string, data []byte, _ socs.Firmware) ([]byte, erro
 	case firmware.KindFIT:
 		f, err := firmware.ParseFIT(data)
 		if err != nil {
-			return nil, refuse(again, "%w", err)
+			return nil, socs.Refuse(again, "%w", err)
 		}
 		for _, i := range f.Images {
 			if i.Arch != "" && i.Arch != c.arch && i.Type != "flat_dt" {
-				return nil, refuse("give "+want, "the image %q of its FIT is for %s; %s is %s", i.Name, i.Arch, c.name, c.arch)
+				return nil, socs.Refuse("give "+want, "the image %q of its FIT is for %s; %s is %s", i.Name, i.Arch, c.name, c.arch)
 			}
 		}
 	case firmware.KindUImage:
 		u, err := firmware.ParseUImage(data)
 		switch {
 		case err != nil:
-			return nil, refuse(again, "%w", err)
+			return nil, socs.Refuse(again, "%w", err)
 		case u.Arch != c.arch:
-			return nil, refuse("give "+want, "it is a uImage for %s; %s is %s", u.Arch, c.name, c.arch)
+			return nil, socs.Refuse("give "+want, "it is a uImage for %s; %s is %s", u.Arch, c.name, c.arch)
 		case u.Load < c.dram:
-			return nil, refuse("give "+want, "it is a uImage that loads to %#x, where %s has no DRAM", u.Load, c.name)
+			return nil, socs.Refuse("give "+want, "it is a uImage that loads to %#x, where %s has no DRAM", u.Load, c.name)
 		}
 	default:
 		return nil, c.unlike(data, want, nil)
@@ -317,14 +287,14 @@ func (c *checker) unlike(data []byte, want string, err error) error {
 		if _, ok := f.Entry("ddr-fw"); ok {
 			slot = slotFIPDDR
 		}
-		return refuse(hint+"; this file may belong under "+slot, "it is a firmware image package (FIP) with %s", contents(f))
+		return socs.Refuse(hint+"; this file may belong under "+slot, "it is a firmware image package (FIP) with %s", contents(f))
 	}
 	if img, _ := firmware.ParseSTM32(data); img != nil {
-		return refuse(hint+"; this file may belong under "+slotTFA, "it has an STM32 header, version %d.%d", img.Major, img.Minor)
+		return socs.Refuse(hint+"; this file may belong under "+slotTFA, "it has an STM32 header, version %d.%d", img.Major, img.Minor)
 	}
 	info := firmware.Identify(data)
 	if err != nil {
-		return refuse(hint, "%w: it is %s", err, info)
+		return socs.Refuse(hint, "%w: it is %s", err, info)
 	}
-	return refuse(hint, "it is %s", info)
+	return socs.Refuse(hint, "it is %s", info)
 }

@@ -9,6 +9,7 @@ import (
 	"snag/firmware/firmwaretest"
 	"snag/sim/dfu"
 	"snag/socs"
+	"snag/socs/socstest"
 	"snag/socs/stm32mp"
 )
 
@@ -89,7 +90,7 @@ func TestCheck(t *testing.T) {
 		{name: "SPL with what is no U-Boot", model: mp15, files: mp(mp15, "tf-a", spl, "fip", none, "u-boot", fip(9)), slot: "u-boot", says: "may belong under fip"},
 	} {
 		t.Run(tc.name+" "+tc.model, func(t *testing.T) {
-			sent, findings, err := stm32mp.Backend{}.Check(socs.Model{Name: tc.model}, firmwareOf(tc.files))
+			sent, findings, err := stm32mp.Backend{}.Check(socs.Model{Name: tc.model}, socstest.Firmware(tc.files))
 			if tc.slot == "" {
 				if err != nil {
 					t.Fatal(err)
@@ -143,7 +144,7 @@ func FuzzCheck(f *testing.F) {
 	f.Add(stm32("stm32mp15", 50).Bytes(), fip(50), ddrFIP(50))
 	f.Fuzz(func(t *testing.T, a, b, c []byte) {
 		for _, model := range models {
-			fw := firmwareOf(map[string][]byte{"tf-a": a, "fip": b, "fip-ddr": c})
+			fw := socstest.Firmware(map[string][]byte{"tf-a": a, "fip": b, "fip-ddr": c})
 			sent, _, err := stm32mp.Backend{}.Check(socs.Model{Name: model}, fw)
 			if err == nil {
 				if _, _, err := (stm32mp.Backend{}).Check(socs.Model{Name: model}, sent); err != nil {
@@ -162,7 +163,7 @@ func TestGenerated(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Test(t, func(t *testing.T) {
-			trial{model: model, firmware: firmwareOf(dfu.Generate(m, 50_000, 1))}.run(t).good(t)
+			trial{model: model, firmware: socstest.Firmware(dfu.Generate(m, 50_000, 1))}.run(t).Good(t)
 		})
 	}
 }

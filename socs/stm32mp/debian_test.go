@@ -12,6 +12,7 @@ import (
 	"snag/internal/lab"
 	"snag/sim/dfu"
 	"snag/socs"
+	"snag/socs/socstest"
 	"snag/socs/stm32mp"
 )
 
@@ -30,7 +31,7 @@ func debian(t *testing.T) (spl, uboot []byte) {
 // What Debian has is recovered as it is. Its SPL has no DFU, which the user is told before; the virtual one has.
 func TestDebian(t *testing.T) {
 	spl, uboot := debian(t)
-	fw := firmwareOf(map[string][]byte{"tf-a": spl, "u-boot": uboot})
+	fw := socstest.Firmware(map[string][]byte{"tf-a": spl, "u-boot": uboot})
 	model := socs.Model{Name: "stm32mp15"}
 	sent, findings, err := stm32mp.Backend{}.Check(model, fw)
 	if err != nil || !bytes.Equal(sent["tf-a"].Data, spl) || !bytes.Equal(sent["u-boot"].Data, uboot) {
@@ -41,14 +42,14 @@ func TestDebian(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		o := trial{model: "stm32mp15", firmware: fw, cfg: dfu.Config{STM32SPL: true, AnyFile: true}}.run(t)
-		o.good(t)
+		o.Good(t)
 		if want := []string{"rom @FSBL 120613", "spl u-boot.itb 1064924"}; !slices.Equal(o.sent(), want) {
 			t.Errorf("sent %q, want %q", o.sent(), want)
 		}
 	})
 	synctest.Test(t, func(t *testing.T) { // the silicon's way with this SPL
 		o := trial{model: "stm32mp15", firmware: fw, cfg: dfu.Config{STM32SPL: true, AnyFile: true, Never: dfu.StageSPL}}.run(t)
-		o.bad(t, 6, "the next stage did not appear")
+		o.Bad(t, 6, "the next stage did not appear")
 	})
 	for _, tc := range []struct {
 		model, says string
@@ -61,7 +62,7 @@ func TestDebian(t *testing.T) {
 		{"stm32mp15", "truncated", map[string][]byte{"tf-a": spl[:100_000], "u-boot": uboot}},
 		{"stm32mp15", "a legacy uImage", map[string][]byte{"tf-a": uboot, "u-boot": spl}},
 	} {
-		_, _, err := stm32mp.Backend{}.Check(socs.Model{Name: tc.model}, firmwareOf(tc.files))
+		_, _, err := stm32mp.Backend{}.Check(socs.Model{Name: tc.model}, socstest.Firmware(tc.files))
 		if err == nil || !strings.Contains(err.Error(), tc.says) {
 			t.Errorf("%s: %v, want %q", tc.model, err, tc.says)
 		}

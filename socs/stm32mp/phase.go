@@ -268,6 +268,9 @@ func (r *recovery) ask(ctx context.Context, s *session) (phase, error) {
 // answer gives the board what its phase asks for.
 func (r *recovery) answer(ctx context.Context, s *session, p *phase) error {
 	alt, ok := s.settings[p.id]
+	if p.id == phaseFSBL {
+		r.at = stageROM
+	}
 	if s.sent[p.id] || !ok {
 		what := "for which it has no alternate setting"
 		if ok {
@@ -281,7 +284,6 @@ func (r *recovery) answer(ctx context.Context, s *session, p *phase) error {
 	case phaseLayout:
 		f = dfustage.File{Path: "flash layout", Data: flashLayout()}
 	case phaseFSBL:
-		r.at = stageROM
 		if err := r.runs.Begin(r.board, r.at); err != nil {
 			return err
 		}
@@ -458,8 +460,11 @@ func (r *recovery) serveSPL(ctx context.Context, s *session) error {
 			Hint: "give u-boot.itb or u-boot.img of the SPL's build as " + slotUBoot}
 	}
 	left, err := s.Send(ctx, r.at, alt, f)
-	if err != nil || left {
+	switch {
+	case err != nil:
 		return err
+	case left:
+		return s.Started(ctx, alt)
 	}
 	return s.Detach(ctx)
 }

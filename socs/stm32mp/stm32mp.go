@@ -79,7 +79,7 @@ func (Backend) Check(model socs.Model, fw socs.Firmware) (socs.Firmware, []socs.
 	if c == nil {
 		return nil, nil, err
 	}
-	return c.sent, c.findings, err
+	return c.Sent, c.Findings, err
 }
 
 // Recover implements socs.Backend.
@@ -88,7 +88,7 @@ func (Backend) Recover(ctx context.Context, job socs.Job) error {
 	if err != nil {
 		return err
 	}
-	r := &recovery{chip: c.chip, fw: c.sent, board: job.Board, at: stageROM}
+	r := &recovery{chip: c.chip, fw: c.Sent, board: job.Board, at: stageROM}
 	return dfustage.Drive(ctx, job.Board, r.serve, func() string { return r.at }, dfustage.Hint)
 }
 

@@ -2,20 +2,18 @@ package zynqmp_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"snag/event"
 	"snag/firmware/firmwaretest"
 	"snag/recovery"
 	"snag/sim/dfu"
 	"snag/sim/inproc"
 	"snag/socs"
+	"snag/socs/socstest"
 	"snag/socs/zynqmp"
 )
 
@@ -25,37 +23,8 @@ type trial struct {
 	firmware socs.Firmware
 }
 
-// outcome is what came of it.
-type outcome struct {
-	err    error
-	report dfu.Report
-	events []event.Event
-	took   time.Duration
-}
-
-func (o *outcome) texts() string {
-	var s []string
-	for _, e := range o.events {
-		switch b := e.Body.(type) {
-		case event.Note:
-			s = append(s, b.Text)
-		case event.Warning:
-			s = append(s, "warning: "+b.Text)
-		}
-	}
-	return strings.Join(s, "\n")
-}
-
-func firmwareOf(files map[string][]byte) socs.Firmware {
-	fw := socs.Firmware{}
-	for slot, data := range files {
-		fw[slot] = socs.Image{Path: slot + ".bin", Data: data}
-	}
-	return fw
-}
-
 // run plugs in a board, which is to be done in a bubble of its own time, and recovers it.
-func (tr trial) run(t *testing.T) *outcome {
+func (tr trial) run(t *testing.T) *socstest.Outcome[dfu.Report] {
 	t.Helper()
 	m, err := dfu.FindModel("zynqmp")
 	if err != nil {
@@ -63,70 +32,15 @@ func (tr trial) run(t *testing.T) *outcome {
 	}
 	tr.cfg.Model = m
 	if tr.firmware == nil {
-		tr.firmware = firmwareOf(map[string][]byte{"boot": boot(300_000)})
+		tr.firmware = socstest.Firmware(map[string][]byte{"boot": boot(300_000)})
 	}
-	host := inproc.New()
 	board, err := dfu.New(tr.cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	model, err := socs.Lookup("zynqmp")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := board.Run(ctx, host.Port("205-1")); err != nil {
-			t.Error(err)
-		}
+	return socstest.Run(t, inproc.New(), board, recovery.Options{
+		Backend: zynqmp.Backend{}, Model: socstest.Model(t, "zynqmp"), Firmware: tr.firmware, Port: "205-1",
 	})
-	o := &outcome{}
-	var mu sync.Mutex
-	begun := time.Now()
-	o.err = recovery.Run(ctx, recovery.Options{
-		Backend: zynqmp.Backend{}, USB: host, Model: model, Firmware: tr.firmware, Port: "205-1",
-		Emit: func(e event.Event) {
-			mu.Lock()
-			defer mu.Unlock()
-			o.events = append(o.events, e)
-		},
-	})
-	o.took = time.Since(begun)
-	if o.err == nil {
-		select {
-		case <-board.Settled():
-		case <-time.After(time.Minute):
-			t.Error("the board did not settle")
-		}
-	}
-	o.report = board.Report()
-	cancel()
-	wg.Wait()
-	return o
-}
-
-// good fails the test unless the board was recovered, and the host did nothing wrong.
-func (o *outcome) good(t *testing.T) {
-	t.Helper()
-	if o.err != nil || o.report.Outcome != dfu.Booted {
-		t.Errorf("%v; the board is %s: %s\n%s", o.err, o.report.Outcome, o.report.Error, o.texts())
-	}
-	for _, v := range o.report.Violations {
-		t.Errorf("the host did wrong: %s (%d times)", v.Text, v.N)
-	}
-}
-
-// bad fails the test unless the recovery failed with a code and a text, and a hint.
-func (o *outcome) bad(t *testing.T, code int, says string) {
-	t.Helper()
-	if got := recovery.ExitCode(o.err); got != code || !strings.Contains(fmt.Sprint(o.err), says) {
-		t.Errorf("exit code %d: %v, want %d and %q\n%s", got, o.err, code, says, o.texts())
-	}
-	if o.err != nil && recovery.Hint(o.err) == "" {
-		t.Errorf("no hint for: %v", o.err)
-	}
 }
 
 // boot is a whole boot image, with the PMU's firmware in an image of its own.
@@ -163,11 +77,11 @@ func TestBoards(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				o := trial{cfg: tc.cfg, firmware: firmwareOf(tc.files)}.run(t)
-				o.good(t)
-				rom, fsbl := o.report.Last(dfu.StageROM), o.report.Last(dfu.StageFSBL)
+				o := trial{cfg: tc.cfg, firmware: socstest.Firmware(tc.files)}.run(t)
+				o.Good(t)
+				rom, fsbl := o.Report.Last(dfu.StageROM), o.Report.Last(dfu.StageFSBL)
 				if rom == nil || fsbl == nil || len(rom.Files) != 1 || len(fsbl.Files) != 1 {
-					t.Fatalf("stages: %+v", o.report.Stages)
+					t.Fatalf("stages: %+v", o.Report.Stages)
 				}
 				if n := fsbl.Files[0].Bytes; n != tc.boot || fsbl.Files[0].Alt != 1 {
 					t.Errorf("FSBL got %d bytes in setting %d, want %d in 1", n, fsbl.Files[0].Alt, tc.boot)
@@ -187,7 +101,7 @@ func TestBoards(t *testing.T) {
 // zynqmpFirst is the first stage of an image, as Check makes it.
 func zynqmpFirst(t *testing.T, whole []byte) []byte {
 	t.Helper()
-	sent, _, err := zynqmp.Backend{}.Check(socs.Model{Name: "zynqmp"}, firmwareOf(map[string][]byte{"boot": whole}))
+	sent, _, err := zynqmp.Backend{}.Check(socs.Model{Name: "zynqmp"}, socstest.Firmware(map[string][]byte{"boot": whole}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,25 +138,8 @@ func TestFaults(t *testing.T) {
 	} {
 		t.Run(strings.TrimSpace(tc.fault+" "+tc.cfg.Never), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				for f := range strings.FieldsSeq(tc.fault) {
-					fault, err := dfu.ParseFault(f)
-					if err != nil {
-						t.Fatal(err)
-					}
-					tc.cfg.Faults = append(tc.cfg.Faults, fault)
-				}
-				o := trial{cfg: tc.cfg}.run(t)
-				if tc.code == 0 {
-					o.good(t)
-					if !strings.Contains(o.texts(), tc.says) {
-						t.Errorf("it said %q, want %q", o.texts(), tc.says)
-					}
-				} else {
-					o.bad(t, tc.code, tc.says)
-				}
-				if o.took > tc.most {
-					t.Errorf("it took %s, want %s at most", o.took, tc.most)
-				}
+				tc.cfg.Faults = socstest.Faults(t, dfu.ParseFault, tc.fault)
+				trial{cfg: tc.cfg}.run(t).Ends(t, tc.code, tc.says, tc.most)
 			})
 		})
 	}
@@ -252,16 +149,16 @@ func TestFaults(t *testing.T) {
 func TestStatuses(t *testing.T) {
 	for status := uint8(1); status <= 15; status++ {
 		for _, stage := range []string{dfu.StageROM, dfu.StageFSBL} {
-			for _, manifest := range []bool{false, true} {
-				t.Run(fmt.Sprint(stage, " ", status, " ", manifest), func(t *testing.T) {
+			for _, at := range []string{"", dfu.Manifest} {
+				t.Run(fmt.Sprint(stage, " ", status, " ", at), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
-						f := dfu.Fault{Kind: dfu.Fail, Stage: stage, At: 10_000, Manifest: manifest, Status: status}
+						f := dfu.Fault{Kind: dfu.Fail, Stage: stage, At: 10_000, Command: at, Status: status}
 						o := trial{cfg: dfu.Config{Faults: []dfu.Fault{f}}}.run(t)
-						o.bad(t, 6, "status err")
-						o.bad(t, 6, "stage "+stage)
-						o.bad(t, 6, "state dfuERROR")
-						o.bad(t, 6, "alternate setting")
-						if r := o.report.Last(dfu.StageFSBL); r != nil && (r.Requests["CLRSTATUS"] != 0 || r.Requests["ABORT"] != 0) {
+						o.Bad(t, 6, "status err")
+						o.Bad(t, 6, "stage "+stage)
+						o.Bad(t, 6, "state dfuERROR")
+						o.Bad(t, 6, "alternate setting")
+						if r := o.Report.Last(dfu.StageFSBL); r != nil && (r.Requests["CLRSTATUS"] != 0 || r.Requests["ABORT"] != 0) {
 							t.Errorf("FSBL was asked for what it does not know: %v", r.Requests)
 						}
 					})

@@ -13,17 +13,11 @@ const ocm = 256 << 10
 
 // checker looks at firmware as the stages would.
 type checker struct {
-	sent     socs.Firmware
-	findings []socs.Finding
-	errs     []error
-}
-
-func (c *checker) note(slot, format string, args ...any) {
-	c.findings = append(c.findings, socs.Finding{Slot: slot, Text: fmt.Sprintf(format, args...)})
+	socs.Checked
 }
 
 func (c *checker) fail(slot string, img socs.Image, hint string, err error) {
-	c.errs = append(c.errs, &socs.FirmwareError{Slot: slot, Path: img.Path, Err: err, Hint: hint})
+	c.Errs = append(c.Errs, &socs.FirmwareError{Slot: slot, Path: img.Path, Err: err, Hint: hint})
 }
 
 const (
@@ -34,7 +28,7 @@ const (
 
 // check looks at the firmware, and makes the first stage of it.
 func check(_ socs.Model, fw socs.Firmware) *checker {
-	c := &checker{sent: make(socs.Firmware)}
+	c := &checker{Checked: socs.Checked{Sent: make(socs.Firmware)}}
 	boot, haveBoot := fw[slotBoot]
 	fsbl, haveFSBL := fw[slotFSBL]
 	var first []byte
@@ -47,7 +41,7 @@ func check(_ socs.Model, fw socs.Firmware) *checker {
 	if haveFSBL {
 		f, z := c.image(slotFSBL, fsbl)
 		if z != nil && z.Complete() {
-			c.note(slotFSBL, "it is a whole boot image: only FSBL and the PMU's firmware in it are sent to the ROM, %d of %d bytes", len(f), len(fsbl.Data))
+			c.Note(slotFSBL, "it is a whole boot image: only FSBL and the PMU's firmware in it are sent to the ROM, %d of %d bytes", len(f), len(fsbl.Data))
 		}
 		c.first(slotFSBL, fsbl, f)
 	} else if first != nil {
@@ -88,7 +82,7 @@ func (c *checker) whole(img socs.Image, z *firmware.ZynqMP) {
 	case !z.Complete():
 		c.fail(slotBoot, img, wanted+"; this one belongs under "+slotFSBL, fmt.Errorf("there is nothing in it but FSBL and PMU firmware (%d partitions)", len(z.Partitions)))
 	default:
-		c.sent[slotBoot] = img
+		c.Sent[slotBoot] = img
 	}
 }
 
@@ -102,5 +96,5 @@ func (c *checker) first(slot string, img socs.Image, first []byte) {
 		return
 	}
 	img.Data = first
-	c.sent[slotFSBL] = img
+	c.Sent[slotFSBL] = img
 }

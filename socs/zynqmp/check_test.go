@@ -9,6 +9,7 @@ import (
 	"snag/firmware/firmwaretest"
 	"snag/sim/dfu"
 	"snag/socs"
+	"snag/socs/socstest"
 	"snag/socs/zynqmp"
 )
 
@@ -51,7 +52,7 @@ func TestCheck(t *testing.T) {
 		{name: "FIP", files: map[string][]byte{"boot": firmwaretest.FIP()}, slot: "boot", says: "FIP"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			sent, findings, err := zynqmp.Backend{}.Check(socs.Model{Name: "zynqmp"}, firmwareOf(tc.files))
+			sent, findings, err := zynqmp.Backend{}.Check(socs.Model{Name: "zynqmp"}, socstest.Firmware(tc.files))
 			if tc.slot == "" {
 				var texts []string
 				for _, f := range findings {
@@ -84,7 +85,7 @@ func FuzzCheck(f *testing.F) {
 		if len(fsbl) > 0 {
 			files["fsbl"] = fsbl
 		}
-		sent, _, err := zynqmp.Backend{}.Check(socs.Model{Name: "zynqmp"}, firmwareOf(files))
+		sent, _, err := zynqmp.Backend{}.Check(socs.Model{Name: "zynqmp"}, socstest.Firmware(files))
 		if err == nil {
 			if _, _, err := (zynqmp.Backend{}).Check(socs.Model{Name: "zynqmp"}, sent); err != nil {
 				t.Errorf("what it returned is refused: %v", err)
@@ -102,7 +103,7 @@ func TestGenerated(t *testing.T) {
 	}
 	files := dfu.Generate(m, 50_000, 1)
 	for range 2 {
-		synctest.Test(t, func(t *testing.T) { trial{firmware: firmwareOf(files)}.run(t).good(t) })
+		synctest.Test(t, func(t *testing.T) { trial{firmware: socstest.Firmware(files)}.run(t).Good(t) })
 		delete(files, "fsbl")
 	}
 }

@@ -67,16 +67,16 @@ func (Backend) Family() socs.Family {
 // that are in order are returned beside an error about others.
 func (Backend) Check(model socs.Model, fw socs.Firmware) (socs.Firmware, []socs.Finding, error) {
 	c := check(model, fw)
-	return c.sent, c.findings, errors.Join(c.errs...)
+	return c.Sent, c.Findings, errors.Join(c.Errs...)
 }
 
 // Recover implements socs.Backend.
 func (Backend) Recover(ctx context.Context, job socs.Job) error {
 	c := check(job.Model, job.Firmware)
-	if err := errors.Join(c.errs...); err != nil {
+	if err := errors.Join(c.Errs...); err != nil {
 		return err
 	}
-	r := &recovery{fw: c.sent, board: job.Board, at: stageROM}
+	r := &recovery{fw: c.Sent, board: job.Board, at: stageROM}
 	return dfustage.Drive(ctx, job.Board, r.serve, func() string { return r.at }, dfustage.Hint)
 }
 
@@ -114,7 +114,11 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err
 	r.at = stageFSBL
 	s.NoRecovery = true
 	left, err := s.Send(ctx, r.at, alt, r.file(slotBoot))
-	if err != nil || left {
+	switch {
+	case err != nil:
+		return false, err
+	case left:
+		err := s.Started(ctx, alt)
 		return err == nil, err
 	}
 	end, cancel := context.WithTimeout(ctx, endTime)

@@ -68,6 +68,7 @@ type Device struct {
 	selected  Alt
 	block     int       // bytes
 	notBefore time.Time // the next GETSTATUS
+	told      Answer    // to the last one
 }
 
 // Open claims the first interface of the active configuration that has a DFU setting, and asks for the names of these
@@ -246,19 +247,22 @@ func (d *Device) status(ctx context.Context) (Answer, error) {
 	if err != nil {
 		return Answer{}, fmt.Errorf("USB device %s on port %s: %w: %w", d.handle.Device().ID, d.handle.Device().Port, usb.ErrProtocol, err)
 	}
-	d.notBefore = time.Now().Add(a.Poll)
+	d.told, d.notBefore = a, time.Now().Add(a.Poll)
 	return a, nil
 }
 
 // PollError is a device that demands more time than it may take. It matches [context.DeadlineExceeded].
 type PollError struct {
-	Port usb.Port
-	ID   usb.ID
-	Poll time.Duration // bwPollTimeout, what is left of it
+	Port   usb.Port
+	ID     usb.ID
+	Status Status
+	State  State
+	Poll   time.Duration // bwPollTimeout, what is left of it
 }
 
 func (e *PollError) Error() string {
-	return fmt.Sprintf("DFU device %s on port %s wants to be left alone for %v before it tells its status (bwPollTimeout), longer than it may take", e.ID, e.Port, e.Poll)
+	return fmt.Sprintf("DFU device %s on port %s, status %s, state %s, wants to be left alone for %v before it tells more (bwPollTimeout), longer than it may take",
+		e.ID, e.Port, e.Status, e.State, e.Poll)
 }
 
 func (e *PollError) Is(target error) bool { return target == context.DeadlineExceeded }
@@ -269,7 +273,9 @@ func (d *Device) wait(ctx context.Context, t time.Duration) error {
 		return nil
 	}
 	if end, ok := ctx.Deadline(); ok && time.Until(end) < t {
-		return &PollError{Port: d.handle.Device().Port, ID: d.handle.Device().ID, Poll: t.Round(time.Millisecond)}
+		return &PollError{
+			Port: d.handle.Device().Port, ID: d.handle.Device().ID, Status: d.told.Status, State: d.told.State, Poll: t.Round(time.Millisecond),
+		}
 	}
 	timer := time.NewTimer(t)
 	defer timer.Stop()

@@ -122,9 +122,9 @@ func (d *Device) finish(ctx context.Context, block uint16) error {
 		}
 		return d.silent(all, "the end of the file", err)
 	}
-	passing := []State{ManifestSync, Manifest, DownloadSync, DownloadBusy}
+	passing := []State{ManifestSync, Manifest, DownloadBusy, DownloadSync}
 	if d.NoRecovery {
-		passing = passing[:2]
+		passing = passing[:3]
 	}
 	a, err := d.settle(ctx, passing...)
 	switch {

@@ -135,40 +135,53 @@ func report(b []byte, id uint8, payload []byte, padTo int) []byte {
 }
 
 // Send sends an output report, with its payload filled up with zeros to padTo bytes. It uses the interrupt OUT endpoint
-// if there is one, else SET_REPORT (HID 1.11, section 7.2.2). ID 0 is for a device without report IDs.
+// if there is one, else SET_REPORT. ID 0 is for a device without report IDs.
 func (d *Device) Send(ctx context.Context, id uint8, payload []byte, padTo int) error {
-	_, err := d.send(ctx, id, report(nil, id, payload, padTo))
-	return err
-}
-
-// send returns the number of bytes of a report that went.
-func (d *Device) send(ctx context.Context, id uint8, b []byte) (n int, err error) {
+	b := report(nil, id, payload, padTo)
+	var n int
+	var err error
 	switch {
 	case d.interrupt():
 		n, err = d.handle.Out(ctx, d.out.Address, b)
 	case len(b) > maxReport:
-		err = fmt.Errorf("%d bytes, more than SET_REPORT can carry", len(b))
+		err = tooLong(b)
 	default:
-		n, err = d.handle.Control(ctx, usb.Setup{
-			Type: toInterface, Request: setReport, Value: typeOutput<<8 | uint16(id), Index: uint16(d.iface), Length: uint16(len(b)),
-		}, b)
+		n, err = d.handle.Control(ctx, d.set(id, b), b)
 	}
 	if err == nil && n < len(b) {
 		err = fmt.Errorf("%d of %d bytes were taken: %w", n, len(b), usb.ErrProtocol)
 	}
-	if err != nil {
-		err = fmt.Errorf("HID output report %d: %w", id, err)
+	return failed(id, err)
+}
+
+// set is the setup packet of SET_REPORT with an output report (HID 1.11, section 7.2.2).
+func (d *Device) set(id uint8, report []byte) usb.Setup {
+	return usb.Setup{Type: toInterface, Request: setReport, Value: typeOutput<<8 | uint16(id), Index: uint16(d.iface), Length: uint16(len(report))}
+}
+
+func tooLong(report []byte) error {
+	return fmt.Errorf("%d bytes, more than SET_REPORT can carry", len(report))
+}
+
+// failed describes an output report that failed; nil if none did.
+func failed(id uint8, err error) error {
+	if err == nil {
+		return nil
 	}
-	return n, err
+	return fmt.Errorf("HID output report %d: %w", id, err)
 }
 
 // interrupt says how output reports go.
 func (d *Device) interrupt() bool { return d.out.Address != 0 && !d.ForceControl }
 
-// SendAll sends one output report for each payload, with several in flight if they go to an interrupt endpoint. All
-// payloads but the last must have padTo bytes; the last is filled up with zeros. A payload may be changed when the next
-// one is asked for. It returns how many bytes of the payloads the device took. idle bounds the time in which the device
+// SendAll sends one output report for each payload, with several in flight. All payloads but the last must have padTo
+// bytes; the last is filled up with zeros. A payload may be changed when the next one is asked for. It returns how many
+// bytes of the payloads the device took, by SET_REPORT those of whole reports. idle bounds the time in which the device
 // takes no report (0: [usb.DefaultTimeout]), ctx the whole.
+//
+// Several SET_REPORTs in flight ask no more of a device than one does: they wait in the host controller's queue for
+// endpoint 0, which does not begin one before the device has ended the status stage of the one before (USB 2.0, 8.5.3).
+// A ROM that is not done with a report yet answers NAK until it is, whoever asks.
 func (d *Device) SendAll(ctx context.Context, id uint8, padTo int, idle time.Duration, payloads iter.Seq[[]byte]) (int64, error) {
 	var offered, wire int64
 	var buf []byte
@@ -184,22 +197,25 @@ func (d *Device) SendAll(ctx context.Context, id uint8, padTo int, idle time.Dur
 	var err error
 	if d.interrupt() {
 		wire, err = d.handle.Stream(ctx, d.out.Address, idle, reports)
-		if err != nil {
-			err = fmt.Errorf("HID output report %d: %w", id, err)
-		}
 	} else {
-		if idle <= 0 {
-			idle = usb.DefaultTimeout
-		}
-		reports(func(b []byte) bool {
-			one, cancel := context.WithTimeout(ctx, idle)
-			defer cancel()
-			var n int
-			n, err = d.send(one, id, b)
-			wire += int64(n)
-			return err == nil
+		var length int // of every report
+		var long error
+		var n int
+		n, err = d.handle.StreamControl(ctx, idle, func(yield func(usb.Setup, []byte) bool) {
+			reports(func(b []byte) bool {
+				if length = len(b); length > maxReport {
+					long = tooLong(b)
+					return false
+				}
+				return yield(d.set(id, b), b)
+			})
 		})
+		if err == nil {
+			err = long
+		}
+		wire = int64(n) * int64(length)
 	}
+	err = failed(id, err)
 	if id == 0 || padTo <= 0 {
 		return min(wire, offered), err
 	}

@@ -30,6 +30,7 @@ type board struct {
 	asked      int
 	got        []string
 	takes      []int // how much each read of the interrupt endpoint takes; all of every report if nil
+	refuses    int   // the SET_REPORT that is stalled, counted from 1; 0 for none
 }
 
 const in, out = 0x81, 0x02
@@ -59,6 +60,9 @@ func (b *board) Control(_ context.Context, s usb.Setup, data []byte) (int, error
 		b.asked++
 		return copy(data, b.descriptor), nil
 	case s.Type == 0x21 && s.Request == 9 && s.Index == 1:
+		if len(b.got)+1 == b.refuses {
+			return 0, usb.ErrStall
+		}
 		b.keep(fmt.Sprintf("c%04x", s.Value), data)
 		return len(data), nil
 	}
@@ -191,6 +195,22 @@ func TestSendAllStuck(t *testing.T) {
 		n, err := d.SendAll(t.Context(), 2, 1024, time.Second, slices.Chunk(make([]byte, 20480), 1024))
 		if n != 4*1024+1023 || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%d bytes, %v", n, err)
+		}
+	})
+}
+
+// TestSendAllRefused has a board that stalls the fifth report that comes by SET_REPORT.
+func TestSendAllRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBoard(sdp, false)
+		b.refuses = 5
+		_, d := open(t, b)
+		n, err := d.SendAll(t.Context(), 2, 1024, time.Second, slices.Chunk(make([]byte, 20000), 1024))
+		if n != 4*1024 || !errors.Is(err, usb.ErrStall) || len(b.got) != 4 {
+			t.Errorf("%d bytes, %v; the board got %d reports", n, err, len(b.got))
+		}
+		if n, err := d.SendAll(t.Context(), 2, 1<<16, time.Second, slices.Values([][]byte{make([]byte, 1<<16)})); n != 0 || err == nil {
+			t.Errorf("a report that SET_REPORT cannot carry: %d bytes, %v", n, err)
 		}
 	})
 }

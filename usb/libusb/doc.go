@@ -30,7 +30,7 @@
 //   - Control has no context, no deadline but ControlTimeout, for which 0 is for ever, and cannot be cancelled; more than
 //     65535 bytes are cut without a word. Control calls are made one after the other, each with a limit of at most
 //     usb.DefaultTimeout. When the context ends before, the call returns, and the next one, and Close, wait for the rest. What
-//     a failed one has transferred is not known.
+//     a failed one has transferred is not known. StreamControl therefore has one in flight, not several.
 //   - A cancelled transfer is TransferCancelled, whatever ended it; here it is the context's error.
 //   - WriteStream sends whole buffers, also when it was given less. Here each has one transfer, of its size, and several of
 //     them are in flight. A zero-length packet it cannot send at all; before and after one nothing is in flight.

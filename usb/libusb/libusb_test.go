@@ -22,6 +22,7 @@ import (
 	"snag/sim/usbdev"
 	"snag/sim/usbtest"
 	"snag/sim/vhci"
+	"snag/sim/virtual"
 	"snag/usb"
 )
 
@@ -295,7 +296,7 @@ func TestKernelRecover(t *testing.T) {
 				t.Fatalf("%v\n%s\n%+v", err, out, board.Report())
 			}
 			<-board.Settled()
-			if r := board.Report(); r.Outcome != imx.Booted || len(r.Violations) > 0 {
+			if r := board.Report(); r.Outcome != virtual.Booted || len(r.Violations) > 0 {
 				t.Errorf("%s\n%+v", out, r)
 			}
 		})

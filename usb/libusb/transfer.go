@@ -98,6 +98,33 @@ func (h *Handle) control(ctx context.Context, s usb.Setup, data []byte) (int, er
 	}
 }
 
+// StreamControl implements [usb.Handle]. One transfer is in flight at a time: gousb has no other control transfers than
+// those that it waits for.
+func (h *Handle) StreamControl(ctx context.Context, idle time.Duration, transfers iter.Seq2[usb.Setup, []byte]) (n int, err error) {
+	if idle <= 0 {
+		idle = usb.DefaultTimeout
+	}
+	perform := func(s usb.Setup, data []byte) error {
+		if s.ToHost() {
+			return errors.New("not a transfer to the device")
+		}
+		ctx, cancel := context.WithTimeout(ctx, idle)
+		defer cancel()
+		took, err := h.control(ctx, s, data)
+		if err == nil && took < len(data) {
+			err = fmt.Errorf("%d of %d bytes were taken", took, len(data))
+		}
+		return err
+	}
+	for s, data := range transfers {
+		if err = perform(s, data); err != nil {
+			break
+		}
+		n++
+	}
+	return n, h.failed("control stream", 0, err)
+}
+
 // flight is a transfer that libusb has.
 type flight struct {
 	length int

@@ -25,6 +25,9 @@ const (
 	chunkScattered  = 128 << 10
 	chunkContiguous = 16 << 10
 
+	// setupSize is the length of the setup packet, with which the buffer of a control transfer begins.
+	setupSize = 8
+
 	// memoryPause is the time after which memory is asked for again that other handles have, which nobody announces.
 	memoryPause = 10 * time.Millisecond
 )
@@ -54,11 +57,12 @@ func (h *handle) control(ctx context.Context, s usb.Setup, data []byte) (int, er
 		return 0, err
 	}
 	defer unlock()
-	buf := make([]byte, 8+len(data))
 	setup := s.Bytes()
-	copy(buf, setup[:])
-	if !s.ToHost() {
-		copy(buf[8:], data)
+	buf := append(make([]byte, 0, setupSize+len(data)), setup[:]...)
+	if s.ToHost() {
+		buf = buf[:setupSize+len(data)]
+	} else {
+		buf = append(buf, data...)
 	}
 	t := newTransfer()
 	for {
@@ -73,7 +77,7 @@ func (h *handle) control(ctx context.Context, s usb.Setup, data []byte) (int, er
 	}
 	n, err := h.await(ctx, t)
 	if s.ToHost() {
-		copy(data, buf[8:8+n])
+		copy(data, buf[setupSize:setupSize+n])
 	}
 	return n, err
 }
@@ -181,6 +185,47 @@ func (h *handle) Stream(ctx context.Context, ep uint8, idle time.Duration, trans
 	return n, h.failed("stream", int(ep), err)
 }
 
+// StreamControl implements [usb.Handle]. Each transfer is one URB. The kernel hands all of them to the host controller's
+// driver, whose queue for endpoint 0 is in their order.
+func (h *handle) StreamControl(ctx context.Context, idle time.Duration, transfers iter.Seq2[usb.Setup, []byte]) (int, error) {
+	if idle <= 0 {
+		idle = usb.DefaultTimeout
+	}
+	n, err := h.controls(ctx, idle, transfers)
+	return n, h.failed("control stream", 0, err)
+}
+
+// controls performs control transfers to the device, several of them in flight.
+func (h *handle) controls(ctx context.Context, idle time.Duration, transfers iter.Seq2[usb.Setup, []byte]) (int, error) {
+	unlock, err := h.lock(ctx, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	const whole = setupSize + 0xffff // such an URB is never cut
+	w := &window{h: h, kind: urbControl, head: setupSize, packet: whole, chunk: whole, idle: idle, failed: make(chan struct{}, 1)}
+	var buf []byte
+	for s, data := range transfers {
+		if s.ToHost() || len(data) != int(s.Length) {
+			if err = w.drain(ctx); err != nil {
+				break
+			}
+			err = fmt.Errorf("%d bytes of data with a setup packet of type %#02x that says %d", len(data), s.Type, s.Length)
+			break
+		}
+		setup := s.Bytes()
+		buf = append(append(buf[:0], setup[:]...), data...)
+		if err = w.send(ctx, buf); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = w.drain(ctx)
+	}
+	w.stop()
+	return w.whole, err
+}
+
 // out performs transfers to an endpoint, each as one URB or several, several of them in flight.
 func (h *handle) out(ctx context.Context, ep uint8, idle time.Duration, transfers iter.Seq[[]byte]) (int64, error) {
 	if ep&0x80 != 0 {
@@ -195,14 +240,14 @@ func (h *handle) out(ctx context.Context, ep uint8, idle time.Duration, transfer
 	if err != nil {
 		return 0, err
 	}
-	w := &window{h: h, ep: ep, packet: packet, chunk: pieces(h.chunk, packet), idle: idle, failed: make(chan struct{}, 1)}
+	w := &window{h: h, kind: urbBulk, ep: ep, packet: packet, chunk: pieces(h.chunk, packet), idle: idle, failed: make(chan struct{}, 1)}
 	for b := range transfers {
 		if err = w.send(ctx, b); err != nil {
 			break
 		}
 	}
-	for err == nil && len(w.flights) > 0 {
-		err = w.wait(ctx)
+	if err == nil {
+		err = w.drain(ctx)
 	}
 	w.stop()
 	return w.sent, err
@@ -211,7 +256,8 @@ func (h *handle) out(ctx context.Context, ep uint8, idle time.Duration, transfer
 // window is what is in flight on an OUT endpoint.
 type window struct {
 	h             *handle
-	ep            uint8
+	kind, ep      uint8
+	head          int // bytes of each URB that are not counted
 	packet, chunk int
 	idle          time.Duration // 0: the context is enough
 	timer         *time.Timer   // of idle, once it was needed
@@ -221,6 +267,8 @@ type window struct {
 	failed        chan struct{} // has a value once an URB has ended in an error
 	begun         bool          // an URB was submitted
 	sent          int64         // bytes that the device took
+	whole         int           // URBs that it took before one failed
+	broken        bool          // one has failed
 }
 
 // send submits the URBs of one transfer, as soon as there is room for them.
@@ -267,15 +315,25 @@ func (w *window) submit(piece []byte) error {
 	}
 	t.failed = w.failed
 	var flags uint32
-	if w.begun {
+	if w.begun && w.kind == urbBulk {
 		flags = urbContinuation // what follows an error would leave a hole
 	}
-	if err := w.h.submit(t, urbBulk, w.ep, flags, piece); err != nil {
+	if err := w.h.submit(t, w.kind, w.ep, flags, piece); err != nil {
 		w.spare = append(w.spare, t)
 		return err
 	}
 	w.begun = true
 	w.flights, w.bytes = append(w.flights, t), w.bytes+len(piece)
+	return nil
+}
+
+// drain waits until nothing is in flight.
+func (w *window) drain(ctx context.Context) error {
+	for len(w.flights) > 0 {
+		if err := w.wait(ctx); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -329,8 +387,11 @@ func (w *window) wait(ctx context.Context) error {
 func (w *window) land(t *transfer) error {
 	n, err := w.h.result(t)
 	w.sent += int64(n)
-	if err == nil && n < int(t.urb.Length) {
-		err = fmt.Errorf("%d of %d bytes were taken", n, t.urb.Length)
+	if length := int(t.urb.Length) - w.head; err == nil && n < length {
+		err = fmt.Errorf("%d of %d bytes were taken", n, length)
+	}
+	if w.broken = w.broken || err != nil; !w.broken {
+		w.whole++
 	}
 	w.bytes -= int(t.urb.Length)
 	w.flights, w.spare = w.flights[1:], append(w.spare, t)

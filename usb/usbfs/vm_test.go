@@ -189,6 +189,44 @@ func TestKernelMemory(t *testing.T) {
 	}
 }
 
+// held is a device that answers no control transfer to it before it is let go.
+type held struct {
+	usbdev.Device
+	free chan struct{}
+}
+
+func (d *held) Control(ctx context.Context, s usb.Setup, data []byte) (int, error) {
+	if s.Type == 0x40 {
+		select {
+		case <-d.free:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+	return d.Device.Control(ctx, s, data)
+}
+
+// TestKernelControlsInFlight has a device that takes nothing until many control transfers are in flight, but not all.
+func TestKernelControlsInFlight(t *testing.T) {
+	lab.Inside(t)
+	const count, few = 1000, 40
+	dev := &held{usbtest.NewDevice(usbtest.Options{}), make(chan struct{})}
+	_, d := plug(t, dev)
+	h := open(t, d)
+	asked := 0
+	n, err := h.StreamControl(t.Context(), 30*time.Second, func(yield func(usb.Setup, []byte) bool) {
+		s := usb.Setup{Type: 0x40, Request: 1, Length: 1025}
+		for ; asked < count && yield(s, make([]byte, 1025)); asked++ {
+			if asked == few {
+				close(dev.free)
+			}
+		}
+	})
+	if n != count || err != nil {
+		t.Errorf("%d control transfers, %v; after %d were asked for", n, err, asked)
+	}
+}
+
 // changing is a device that is another one once it was reset.
 type changing struct{ usbdev.Device }
 

@@ -20,6 +20,7 @@ import (
 	"snag/firmware"
 	"snag/sim/am335x"
 	"snag/sim/vhci"
+	"snag/sim/virtual"
 )
 
 // program is one of those compared.
@@ -166,7 +167,7 @@ func (p *program) once(ctx context.Context, spl, uboot []byte, window, delay tim
 	case <-board.Settled():
 	case <-ctx.Done():
 	}
-	if board.Report().Outcome == am335x.Booted {
+	if board.Report().Outcome == virtual.Booted {
 		err = s.wait()
 	}
 	unplug()
@@ -178,7 +179,7 @@ func (p *program) once(ctx context.Context, spl, uboot []byte, window, delay tim
 		return run{}, fmt.Errorf("%w; board: %s %s\n%s", err, rep.Outcome, rep.Error, tail(s.output))
 	}
 	first, second := rep.Last(am335x.StageROM), rep.Last(am335x.StageSPL)
-	if rep.Outcome != am335x.Booted || !bytes.Equal(first.Data, spl) || !bytes.Equal(second.Data, uboot) {
+	if rep.Outcome != virtual.Booted || !bytes.Equal(first.Data, spl) || !bytes.Equal(second.Data, uboot) {
 		return run{}, fmt.Errorf("board: %s %s\n%s", rep.Outcome, rep.Error, tail(s.output))
 	}
 	r := run{total: second.LastByte.Sub(rep.Plugged), rom: first.LinkUp.Sub(first.Plugged), spl: second.LinkUp.Sub(second.Plugged)}

@@ -20,6 +20,7 @@ import (
 
 	"snag/sim/imx"
 	"snag/sim/vhci"
+	"snag/sim/virtual"
 )
 
 // contest is an i.MX board with an image, and those that recover it in turns.
@@ -29,7 +30,7 @@ type contest struct {
 	image  []byte
 	slot   string // of snag's and Snagboot's configuration
 	uuu    string // the lines of uuu's script
-	imxUSB bool   // imx_usb can
+	short  bool   // imx_usb can, and Snagboot does not take minutes
 	rivals []*rival
 }
 
@@ -96,7 +97,7 @@ func imxContests(file string, stream int) ([]*contest, error) {
 		return nil, err
 	}
 	q := func(name string, out bool) *contest {
-		return &contest{name: name, config: imx.Config{OutEP: out}, image: first, slot: "u-boot-with-dcd", uuu: "SDP: boot -f IMAGE\nSDP: done\n", imxUSB: true}
+		return &contest{name: name, config: imx.Config{OutEP: out}, image: first, slot: "u-boot-with-dcd", uuu: "SDP: boot -f IMAGE\nSDP: done\n", short: true}
 	}
 	all := []*contest{
 		q(fmt.Sprintf("i.MX6Q, %d KB", len(first)/1000), false),
@@ -124,10 +125,10 @@ func (c *contest) enter(dir string) error {
 		{name: "snag", args: []string{"snag", "recover", "-s", model, "-F", c.slot + "=" + image}},
 		{name: "uuu", args: []string{"uuu", script}},
 	}
-	if c.imxUSB {
+	if c.short {
 		c.rivals = append(c.rivals, &rival{name: "imx_usb", args: []string{"imx_usb", image}})
 	}
-	if os.Getenv("SNAGBOOT") != "" {
+	if c.short && os.Getenv("SNAGBOOT") != "" {
 		entry := fmt.Sprintf("{'%s': {'path': '%s'}}", c.slot, image)
 		c.rivals = append(c.rivals, &rival{name: "Snagboot", args: []string{"/usr/bin/python3", "-c", "from snagrecover.cli import cli; cli()", "-s", model, "-F", entry}})
 	}
@@ -182,7 +183,7 @@ func (c *contest) once(ctx context.Context, r *rival) (u usage, err error) {
 	case <-board.Settled():
 	case <-time.After(5 * time.Second):
 	}
-	if rep := board.Report(); rep.Outcome != imx.Booted || len(rep.Violations) > 0 {
+	if rep := board.Report(); rep.Outcome != virtual.Booted || len(rep.Violations) > 0 {
 		return u, fmt.Errorf("board: %s %s %v\n%s", rep.Outcome, rep.Error, rep.Violations, tail(bytes.NewBufferString(u.Output)))
 	}
 	return u, nil

@@ -1,0 +1,223 @@
+package virtual
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"snag/sim/usbdev"
+	"snag/usb"
+)
+
+type stage struct {
+	Stage
+	commands []string
+}
+
+func (s *stage) Clone() *stage   { c := *s; return &c }
+func (s *stage) Effects() string { return fmt.Sprintf("  %s\n", s.commands) }
+
+// port notes what happens to it.
+type port struct {
+	log  []string
+	fail error // of Attach
+}
+
+func (p *port) Attach(_ context.Context, d usbdev.Device) error {
+	p.log = append(p.log, "attach "+d.Descriptors().ID.String())
+	return p.fail
+}
+
+func (p *port) AttachSame(_ context.Context, d usbdev.Device) error {
+	p.log = append(p.log, "same "+d.Descriptors().ID.String())
+	return p.fail
+}
+
+func (p *port) Detach() error {
+	p.log = append(p.log, "detach")
+	return nil
+}
+
+func gadget(product uint16) *usbdev.Gadget {
+	return UBoot(usb.ID{Vendor: 1, Product: product}, "nobody")
+}
+
+// A board goes through its stages until nothing more happens by itself, once for each way in which a stage can end.
+func TestRun(t *testing.T) {
+	broken := errors.New("broken")
+	for _, tc := range []struct {
+		name     string
+		ends     []error // of the ROM, one for each power cycle
+		watchdog time.Duration
+		fail     error
+		outcome  Outcome
+		why      string
+		err      error
+		took     time.Duration
+	}{
+		{name: "booted", ends: []error{nil}, outcome: Booted},
+		{name: "reset", ends: []error{ErrReset, ErrReset, nil}, outcome: Booted, took: 2 * resetTime},
+		{name: "unplugged", ends: []error{ErrUnplug}, outcome: Unplugged},
+		{name: "stuck", ends: []error{broken}, outcome: Stuck, why: "rom: broken"},
+		{name: "watchdog", ends: []error{broken, nil}, watchdog: time.Minute, outcome: Booted, took: time.Minute + resetTime},
+		{name: "carrier", ends: []error{nil}, fail: broken, outcome: Unplugged, err: broken},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b, p := New[*stage]("a", nil), &port{fail: tc.fail}
+				b.Watchdog = tc.watchdog
+				ctx, unplug := context.WithCancel(t.Context())
+				ended := make(chan error)
+				begun, cycle := time.Now(), 0
+				go func() {
+					ended <- b.Run(ctx, p, func(ctx context.Context) error {
+						cycle++
+						return b.Stage(ctx, p, StageROM, gadget(1), &stage{}, func(context.Context) error { return tc.ends[cycle-1] })
+					})
+				}()
+				if tc.err == nil {
+					<-b.Settled()
+					unplug()
+				}
+				if err := <-ended; !errors.Is(err, tc.err) {
+					t.Errorf("%v, want %v", err, tc.err)
+				}
+				unplug()
+				r := b.Report()
+				if r.Outcome != tc.outcome || r.Error != tc.why || r.Resets != len(tc.ends)-1 || len(r.Stages) != len(tc.ends) || time.Since(begun) != tc.took {
+					t.Errorf("after %s: %+v", time.Since(begun), r)
+				}
+				if err := r.Err(); (err == nil) != (tc.outcome == Booted) {
+					t.Error(err)
+				}
+				for i, s := range r.Stages {
+					if end := tc.ends[i]; tc.err == nil && (s.Left.IsZero() || end != nil && s.Error != end.Error()) {
+						t.Errorf("%+v, want %v", s, end)
+					}
+				}
+				if p.log[len(p.log)-1] != "detach" {
+					t.Errorf("%q", p.log)
+				}
+			})
+		})
+	}
+}
+
+// Stages keep their address if they are to, one may go on with the device of another, and mistakes are the stage's that runs.
+func TestStages(t *testing.T) {
+	b, p := New[*stage]("a", nil), &port{}
+	b.SameAddress = true
+	run := func(context.Context) error {
+		b.Violation("mistake %d", 1)
+		b.Violation("mistake %d", 1)
+		return nil
+	}
+	for range 2 {
+		if err := b.Stage(t.Context(), p, StageROM, gadget(1), &stage{commands: []string{"go"}}, run); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := b.Stage(t.Context(), p, "spl", gadget(2), &stage{}, func(context.Context) error {
+		b.Begin("spl2", nil, &stage{})
+		return errors.New("broken")
+	})
+	if fmt.Sprint(err) != "spl2: broken" {
+		t.Error(err)
+	}
+	r := b.Report()
+	if want := "attach 0001:0001 detach attach 0001:0001 detach same 0001:0002 detach"; strings.Join(p.log, " ") != want {
+		t.Errorf("%q, want %q", p.log, want)
+	}
+	if r.Last("spl2").Error != "broken" || r.Last("spl").ID != "0001:0002" || r.Last("gadget") != nil {
+		t.Errorf("%+v", r)
+	}
+	if len(r.Violations) != 1 || r.Violations[0] != (Count{"rom: mistake 1", 4}) {
+		t.Errorf("%v", r.Violations)
+	}
+	if got, want := r.Effects(), "rom\n  [go]\nspl\n  []\nspl2\n  []\nrunning\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	b.Edit(func(r *Report[*stage]) { r.Stages[0].Error = "changed" })
+	if r.Stages[0].Error != "" {
+		t.Error("a report changed after it was returned")
+	}
+}
+
+// Each fault is carried out once, in its stage.
+func TestDue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New[*stage]("a", []Fault{
+			{Kind: NAK, Stage: "spl", At: 100}, {Kind: "own", Stage: "spl", At: 100}, {Kind: NAK, Stage: "spl", Command: "jump", For: time.Minute},
+			{Kind: Reset, Stage: "spl", At: 200}, {Kind: Unplug, Stage: "spl", At: 300}, {Kind: Hang, Stage: "spl", Command: "jump"},
+		})
+		due := func(command string, n int, kind FaultKind, err error, took time.Duration) {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			begun := time.Now()
+			f, got := b.Due(ctx, command, n)
+			if f.Kind != kind || !errors.Is(got, err) || time.Since(begun) != took {
+				t.Errorf("%q %d: %s, %v after %s", command, n, f.Kind, got, time.Since(begun))
+			}
+		}
+		b.Begin("rom", nil, &stage{})
+		due("", 1000, "", nil, 0)
+		b.Begin("spl", nil, &stage{})
+		if n := b.Before(40, 1000); n != 60 {
+			t.Errorf("%d bytes before the first fault", n)
+		}
+		due("", 99, "", nil, 0)
+		due("", 100, "own", nil, 3*time.Second)
+		due("", 100, "", nil, 0)
+		due("", 300, Reset, ErrReset, 0)
+		due("", 300, Unplug, ErrUnplug, 0)
+		due("jump", 300, Hang, context.DeadlineExceeded, time.Hour)
+		if r := b.Report(); r.Outcome != Stuck || r.Error != "spl: hangs by request" {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
+var someFaults = Faults{Kinds: []FaultKind{"error", NAK}, Stages: []string{"rom"}, Commands: []string{"jump"}, Telling: "error"}
+
+func TestParse(t *testing.T) {
+	for s, want := range map[string]Fault{
+		"nak:rom:4096":      {Kind: NAK, Stage: "rom", At: 4096},
+		"nak:rom:jump:2s":   {Kind: NAK, Stage: "rom", Command: "jump", For: 2 * time.Second},
+		"error:rom:0:0x0f":  {Kind: "error", Stage: "rom", Status: 15},
+		"error:rom:jump:15": {Kind: "error", Stage: "rom", Command: "jump", Status: 15},
+	} {
+		if f, err := someFaults.Parse(s); f != want || err != nil {
+			t.Errorf("%s: %+v, %v", s, f, err)
+		}
+	}
+	for s, says := range map[string]string{
+		"":               "expected KIND:STAGE:BYTES",
+		"nak:rom":        "expected KIND:STAGE:BYTES",
+		"nak:rom:1:2s:3": "expected KIND:STAGE:BYTES",
+		"melt:rom:1":     "expected one of [error nak]",
+		"nak:spl:1":      `at stage "spl": expected one of [rom]`,
+		"nak:rom:-1":     `at "-1": expected a number of bytes, or one of [jump]`,
+		"nak:rom:1:3":    "missing unit",
+		"error:rom:1:2s": "invalid syntax",
+		"error:rom:1:-1": "invalid syntax",
+	} {
+		if f, err := someFaults.Parse(s); !strings.Contains(fmt.Sprint(err), says) {
+			t.Errorf("%s: %+v, %v, want %q", s, f, err, says)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("nak:rom:jump:2s")
+	f.Add("error:rom:4096:3")
+	f.Fuzz(func(t *testing.T, s string) {
+		if fault, err := someFaults.Parse(s); err == nil && someFaults.Check(fault) != nil {
+			t.Errorf("%+v", fault)
+		}
+	})
+}
