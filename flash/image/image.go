@@ -170,9 +170,8 @@ func (im *Image) Next() (Piece, error) {
 		}
 		im.pieces = make(chan Piece, Pieces)
 		im.free = make(chan *buffer, Pieces)
-		slab := make([]byte, Pieces*PieceSize)
-		for i := range Pieces {
-			im.free <- &buffer{b: slab[i*PieceSize : (i+1)*PieceSize : (i+1)*PieceSize], free: im.free}
+		for range Pieces {
+			im.free <- &buffer{free: im.free}
 		}
 		go im.produce()
 	})
@@ -270,6 +269,9 @@ func (im *Image) span(off, end int64, open bool, sum *summer) (int64, error) {
 		case buf = <-im.free:
 		case <-im.ctx.Done():
 			return from, context.Cause(im.ctx)
+		}
+		if buf.b == nil { // a small image needs few
+			buf.b = make([]byte, PieceSize)
 		}
 		to := end
 		if open {
