@@ -202,6 +202,11 @@ func TestForeignZstdRuns(t *testing.T) {
 	}
 	copy(content[12<<20:], bytes.Repeat([]byte{0xff}, 12<<20))
 	copy(content[25<<20:], content[9<<20:9<<20+50000])
+	for _, at := range []int{30 << 20, 31<<20 + 500000} { // the second refers to the first, over a run that is nearly a window
+		for i := range content[at : at+50000] {
+			content[at+i] = byte(i * i >> 3 * 7)
+		}
+	}
 	name := write(t, filepath.Join(t.TempDir(), "runs"), content)
 	for _, args := range []string{"-1", "-3", "-3 --no-check", "-9 -T2", "-5 --zstd=wlog=14", "-1 --long=24", "--ultra -22"} {
 		z := foreign(t, "zstd", "zstd", append(strings.Fields(args), "-qc", name)...)
