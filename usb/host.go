@@ -34,6 +34,21 @@ type Peerer interface {
 	Peer(p Port) (Port, error)
 }
 
+// Pairer is a Handle that can perform two control transfers without a pause of its own between them.
+type Pairer interface {
+	// ControlPair performs both, as Control does, the second being in the host controller's queue before the first has ended.
+	// It is performed even if the first is refused with a stall.
+	ControlPair(ctx context.Context, first, second *ControlTransfer)
+}
+
+// ControlTransfer is a control transfer, and what became of it.
+type ControlTransfer struct {
+	Setup Setup
+	Data  []byte // as long as the setup packet says
+	N     int    // length of the data stage
+	Err   error
+}
+
 // Handle is an open device. Its methods may be called from several goroutines; transfers on one endpoint are
 // performed in the order of their calls.
 //

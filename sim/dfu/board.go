@@ -47,9 +47,6 @@ func (b *Board) Run(ctx context.Context, port usbdev.Port) error {
 	return b.board.Run(ctx, port, func(ctx context.Context) error { return b.boot(ctx, port) })
 }
 
-// early says whether the ROM starts its file before the host has read the status.
-func (b *Board) early() bool { return b.cfg.EarlyLeave || b.cfg.Model.Family == RZN1 }
-
 // boot takes the board from its ROM to U-Boot. Without an error U-Boot runs, and shows nothing on USB.
 func (b *Board) boot(ctx context.Context, port usbdev.Port) error {
 	for i := 0; i < len(b.way); i++ {

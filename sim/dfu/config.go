@@ -24,7 +24,8 @@ type Config struct {
 	STM32SPL bool
 	// OldFSBL is an FSBL of 2017.
 	OldFSBL bool
-	// EarlyLeave is a ROM that starts its file before the host has read the status. RZ/N1's always does.
+	// EarlyLeave is a ROM that starts its file before the host has read the status. RZ/N1's does so when it has told that it
+	// is in dfuMANIFEST (Snagboot, snagrecover/protocols/dfu.py).
 	EarlyLeave bool
 	// AnyFile has the stages take whatever they are sent for the right file.
 	AnyFile bool

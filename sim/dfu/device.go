@@ -136,7 +136,7 @@ func (d *device) Close() { d.gadget.Load().Close() }
 func (d *device) wait(ctx context.Context) error {
 	select {
 	case err := <-d.end:
-		if err != nil || d.b.early() {
+		if err != nil || d.b.cfg.EarlyLeave {
 			return err
 		}
 		return virtual.Sleep(ctx, d.b.cfg.LeaveDelay)

@@ -373,3 +373,57 @@ func TestPhase(t *testing.T) {
 		}
 	})
 }
+
+// TestManifest asks ROMs for their status behind a file until there is no answer.
+func TestManifest(t *testing.T) {
+	for _, tc := range []struct {
+		model, alt, file string
+		early            bool
+		want             string // states
+	}{
+		{"am62x", "bootloader", "tiboot3", false, "[6 2]"},
+		{"am62x", "bootloader", "tiboot3", true, "[]"},
+		{"rzn1", "#0", "u-boot", false, "[7]"},
+		{"rzn1", "#0", "u-boot", true, "[]"},
+	} {
+		t.Run(fmt.Sprint(tc.model, " ", tc.early), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := dfu.Config{Model: model(t, tc.model), EarlyLeave: tc.early}
+				s := power(t, c)
+				h, d, err := s.open(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer h.Close()
+				data := dfu.Generate(c.Model, 100, 1)[tc.file]
+				block := uint16(0)
+				for ; len(data) > 0; block++ {
+					n := min(len(data), 512)
+					if _, err := h.Control(t.Context(), usb.Setup{Type: 0x21, Request: 1, Value: block, Length: uint16(n)}, data[:n]); err != nil {
+						t.Fatal(err)
+					}
+					if _, err := d.Status(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+					data = data[n:]
+				}
+				if _, err := h.Control(t.Context(), usb.Setup{Type: 0x21, Request: 1, Value: block}, nil); err != nil {
+					t.Fatal(err)
+				}
+				states := []int{}
+				for {
+					a, err := d.Status(t.Context())
+					if err != nil {
+						break
+					}
+					if states = append(states, int(a.State)); a.State == client.Idle {
+						break
+					}
+				}
+				if got := fmt.Sprint(states); got != tc.want {
+					t.Errorf("states %s, expected %s", got, tc.want)
+				}
+			})
+		})
+	}
+}

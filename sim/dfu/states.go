@@ -129,7 +129,7 @@ func (d *device) finish(a *alt) error {
 	if d.pending == 0 {
 		d.got[a.name] = true
 	}
-	if d.st.kind == kindROM && d.st.phases == nil && d.b.early() && d.pending == 0 {
+	if d.st.kind == kindROM && d.st.phases == nil && d.b.cfg.EarlyLeave && d.pending == 0 {
 		d.leave(nil)
 		d.hung = true // it does not answer any more
 	}
@@ -173,6 +173,11 @@ func (d *device) getStatus(data []byte) (int, error) {
 		if poll = d.work(d.b.cfg.Manifest, dfuManifest, dfuIdle); d.state == dfuIdle {
 			if old == dfuManifestSync { // the ROM says this state once
 				d.state, d.until = dfuManifest, time.Now()
+				if d.b.cfg.Model.Family == RZN1 { // it says so, starts its file and answers nothing more
+					d.leave(nil)
+					d.hung = true
+					return d.answer(data, dfuManifest, 0), nil
+				}
 				return d.answer(data, dfuManifestSync, 0), nil
 			}
 			d.manifested()

@@ -239,11 +239,20 @@ func (d *Device) status(ctx context.Context) (Answer, error) {
 		return Answer{}, err
 	}
 	b := make([]byte, answerSize)
-	n, err := d.handle.Control(ctx, usb.Setup{Type: fromInterface, Request: reqGetStatus, Index: uint16(d.iface), Length: answerSize}, b)
+	n, err := d.handle.Control(ctx, d.getStatus(), b)
+	return d.answer(b[:n], err)
+}
+
+func (d *Device) getStatus() usb.Setup {
+	return usb.Setup{Type: fromInterface, Request: reqGetStatus, Index: uint16(d.iface), Length: answerSize}
+}
+
+// answer decodes what GETSTATUS came to.
+func (d *Device) answer(b []byte, err error) (Answer, error) {
 	if err != nil {
 		return Answer{}, fmt.Errorf("DFU GETSTATUS: %w", err)
 	}
-	a, err := ParseAnswer(b[:n])
+	a, err := ParseAnswer(b)
 	if err != nil {
 		return Answer{}, fmt.Errorf("USB device %s on port %s: %w: %w", d.handle.Device().ID, d.handle.Device().Port, usb.ErrProtocol, err)
 	}
@@ -298,17 +307,21 @@ const (
 
 // settle asks for the status until the device is in another state than those.
 func (d *Device) settle(ctx context.Context, passing ...State) (Answer, error) {
-	for eager := 0; ; eager++ {
-		a, err := d.status(ctx)
-		if err != nil || a.Status != OK || !slices.Contains(passing, a.State) {
-			return a, err
-		}
+	a, err := d.status(ctx)
+	return d.settleFrom(ctx, a, err, passing...)
+}
+
+// settleFrom does so behind a first question.
+func (d *Device) settleFrom(ctx context.Context, a Answer, err error, passing ...State) (Answer, error) {
+	for eager := 0; err == nil && a.Status == OK && slices.Contains(passing, a.State); eager++ {
 		if a.Poll > 0 {
 			eager = 0
 		} else if eager >= maxEager {
 			d.notBefore = time.Now().Add(lazy)
 		}
+		a, err = d.status(ctx)
 	}
+	return a, err
 }
 
 // bounded is a context for one block or one request.
@@ -324,11 +337,23 @@ func (d *Device) bounded(ctx context.Context) (context.Context, context.CancelFu
 func (d *Device) request(ctx context.Context, request uint8, value uint16, data []byte) error {
 	ctx, cancel := d.bounded(ctx)
 	defer cancel()
-	n, err := d.handle.Control(ctx, usb.Setup{Type: toInterface, Request: request, Value: value, Index: uint16(d.iface), Length: uint16(len(data))}, data)
-	if err == nil && n < len(data) {
-		err = fmt.Errorf("%d of %d bytes were taken: %w", n, len(data), usb.ErrProtocol)
+	n, err := d.handle.Control(ctx, d.setup(request, value, data), data)
+	if err == nil {
+		err = d.whole(n, data)
 	}
 	return err
+}
+
+func (d *Device) setup(request uint8, value uint16, data []byte) usb.Setup {
+	return usb.Setup{Type: toInterface, Request: request, Value: value, Index: uint16(d.iface), Length: uint16(len(data))}
+}
+
+// whole is an error unless the device took all.
+func (d *Device) whole(n int, data []byte) error {
+	if n < len(data) {
+		return fmt.Errorf("%d of %d bytes were taken: %w", n, len(data), usb.ErrProtocol)
+	}
+	return nil
 }
 
 // refused describes the failure of what was done. Behind a stall it asks the device for the reason.

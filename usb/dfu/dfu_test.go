@@ -41,6 +41,18 @@ type board struct {
 	eager    int           // GETSTATUS in dfuDNBUSY, for ever
 	blank    []byte        // the functional descriptor on request
 	sizes    map[int]int   // of blocks
+	rest     uint32        // ms, that it asks for behind a block
+	next     time.Time     // when GETSTATUS may come
+	paired   bool          // the host can do that
+}
+
+// pairing is a handle with ControlPair.
+type pairing struct{ usb.Handle }
+
+func (p pairing) ControlPair(ctx context.Context, first, second *usb.ControlTransfer) {
+	for _, c := range []*usb.ControlTransfer{first, second} {
+		c.N, c.Err = p.Control(ctx, c.Setup, c.Data)
+	}
 }
 
 func (b *board) Configured(uint8)       {}
@@ -121,6 +133,9 @@ func (b *board) away(ctx context.Context) error {
 }
 
 func (b *board) answer(ctx context.Context, data []byte) (int, error) {
+	if time.Now().Before(b.next) {
+		b.note("early GETSTATUS")
+	}
 	poll := uint32(0)
 	switch b.state {
 	case dfu.DownloadSync, dfu.DownloadBusy:
@@ -131,7 +146,7 @@ func (b *board) answer(ctx context.Context, data []byte) (int, error) {
 			b.eager--
 			b.state, poll = dfu.DownloadBusy, b.poll
 		default:
-			b.state = dfu.DownloadIdle
+			b.state, poll = dfu.DownloadIdle, b.rest
 		}
 	case dfu.ManifestSync, dfu.Manifest:
 		switch {
@@ -147,6 +162,7 @@ func (b *board) answer(ctx context.Context, data []byte) (int, error) {
 			b.state = b.end
 		}
 	}
+	b.next = time.Now().Add(time.Duration(poll) * time.Millisecond)
 	return copy(data, []byte{byte(b.status), byte(poll), byte(poll >> 8), byte(poll >> 16), byte(b.state), b.text}), nil
 }
 
@@ -190,6 +206,9 @@ func open(t *testing.T, b *board, extra []byte) (usb.Handle, *dfu.Device) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { h.Close(); b.port.Detach() })
+	if b.paired {
+		h = pairing{h}
+	}
 	d, err := dfu.Open(t.Context(), h)
 	if err != nil {
 		t.Fatal(err)
@@ -233,6 +252,12 @@ func TestOpen(t *testing.T) {
 	})
 }
 
+// both runs a test with a host that performs one control transfer after the other, and with one that performs pairs.
+func both(t *testing.T, name string, test func(t *testing.T, paired bool)) {
+	t.Run(name, func(t *testing.T) { test(t, false) })
+	t.Run(name+", in pairs", func(t *testing.T) { test(t, true) })
+}
+
 // TestDownload has the sizes at which an end may be lost.
 func TestDownload(t *testing.T) {
 	for _, tc := range []struct {
@@ -250,9 +275,9 @@ func TestDownload(t *testing.T) {
 		{name: "too much offered", offer: 65535, size: 10000, block: 4096},
 		{name: "numbers wrap", offer: 1, size: 65536 + 3, block: 1},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
+		both(t, tc.name, func(t *testing.T, paired bool) {
 			synctest.Test(t, func(t *testing.T) {
-				b := &board{}
+				b := &board{paired: paired}
 				_, d := open(t, b, functional(tc.offer, 7))
 				last, calls := 0, 0
 				if err := d.Download(t.Context(), file(tc.size), func(n int) { last, calls = n, calls+1 }); err != nil {
@@ -294,6 +319,7 @@ func TestDownloadEnds(t *testing.T) {
 		took     time.Duration
 	}{
 		{name: "busy", board: board{busy: 3, poll: 20}, took: 4 * 3 * 20 * time.Millisecond},
+		{name: "rests behind each block", board: board{rest: 10}, took: 4 * 10 * time.Millisecond},
 		{name: "busy and does not say how long", board: board{busy: 110}, took: 4 * 10 * time.Millisecond},
 		{name: "slow manifestation", board: board{manifest: 2, poll: 40_000}, took: 80 * time.Second},
 		{name: "waits for a reset", board: board{end: dfu.ManifestWaitReset}},
@@ -314,9 +340,10 @@ func TestDownloadEnds(t *testing.T) {
 		{name: "FSBL of 2017", board: board{state: dfu.Idle, end: dfu.DownloadSync}, set: func(d *dfu.Device) { d.NoRecovery = true }},
 		{name: "never done", board: board{busy: 1 << 30}, want: is{deadline: true}, took: dfu.DefaultBlockTimeout},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
+		both(t, tc.name, func(t *testing.T, paired bool) {
 			synctest.Test(t, func(t *testing.T) {
-				b := &tc.board
+				b := new(tc.board)
+				b.paired = paired
 				_, d := open(t, b, functional(1024, 3))
 				if tc.set != nil {
 					tc.set(d)

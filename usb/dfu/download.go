@@ -92,10 +92,14 @@ func (d *Device) idle(ctx context.Context) error {
 func (d *Device) send(ctx context.Context, block uint16, b []byte, op string) error {
 	ctx, cancel := d.bounded(ctx)
 	defer cancel()
-	if err := d.request(ctx, reqDownload, block, b); err != nil {
+	a, asked, err := d.deliver(ctx, block, b)
+	switch {
+	case errors.Is(err, usb.ErrStall) && asked == nil:
+		return d.failed(ctx, op, a, err)
+	case err != nil:
 		return d.refused(ctx, op, err)
 	}
-	a, err := d.settle(ctx, DownloadSync, DownloadBusy)
+	a, err = d.settleFrom(ctx, a, asked, DownloadSync, DownloadBusy)
 	switch {
 	case err != nil:
 		return fmt.Errorf("DFU %s to alternate setting %s: %w", op, d.selected, err)
@@ -103,6 +107,28 @@ func (d *Device) send(ctx context.Context, block uint16, b []byte, op string) er
 		return d.failed(ctx, op, a, nil)
 	}
 	return nil
+}
+
+// deliver sends a block and asks for the status, which fails if the block did and it was not asked. A device that has a block waits for that, or answers nothing until it can: the
+// question need not wait for the host. More is not to be had, for a device that is busy goes to dfuERROR if it is asked again
+// before its time, and one that was not asked takes no further block (DFU 1.1, section A.2).
+func (d *Device) deliver(ctx context.Context, block uint16, b []byte) (a Answer, asked, err error) {
+	p, ok := d.handle.(usb.Pairer)
+	if !ok || time.Now().Before(d.notBefore) {
+		if err := d.request(ctx, reqDownload, block, b); err != nil {
+			return a, err, err
+		}
+		a, asked = d.status(ctx)
+		return a, asked, nil
+	}
+	download := usb.ControlTransfer{Setup: d.setup(reqDownload, block, b), Data: b}
+	status := usb.ControlTransfer{Setup: d.getStatus(), Data: make([]byte, answerSize)}
+	p.ControlPair(ctx, &download, &status)
+	if err = download.Err; err == nil {
+		err = d.whole(download.N, b)
+	}
+	a, asked = d.answer(status.Data[:status.N], status.Err)
+	return a, asked, err
 }
 
 // finish sends the block without data that ends a download, and waits for the manifestation.

@@ -57,29 +57,43 @@ func (h *handle) control(ctx context.Context, s usb.Setup, data []byte) (int, er
 		return 0, err
 	}
 	defer unlock()
-	setup := s.Bytes()
-	buf := append(make([]byte, 0, setupSize+len(data)), setup[:]...)
-	if s.ToHost() {
-		buf = buf[:setupSize+len(data)]
-	} else {
-		buf = append(buf, data...)
-	}
+	buf := controlBuffer(s, data)
 	t := newTransfer()
-	for {
-		if err := h.submit(t, urbControl, 0, 0, buf); err == nil {
-			break
-		} else if !errors.Is(err, unix.ENOMEM) {
-			return 0, cause(err)
-		}
-		if err := pause(ctx, h.closed); err != nil {
-			return 0, err
-		}
+	begun := time.Now()
+	if err := h.submitControl(ctx, t, buf); err != nil {
+		return 0, err
 	}
+	h.linger(t)
 	n, err := h.await(ctx, t)
+	h.quick = time.Since(begun) < lingerTime
 	if s.ToHost() {
 		copy(data, buf[setupSize:setupSize+n])
 	}
 	return n, err
+}
+
+// controlBuffer is what an URB of a control transfer has: the setup packet and the data, or room for it.
+func controlBuffer(s usb.Setup, data []byte) []byte {
+	setup := s.Bytes()
+	buf := append(make([]byte, 0, setupSize+len(data)), setup[:]...)
+	if s.ToHost() {
+		return buf[:setupSize+len(data)]
+	}
+	return append(buf, data...)
+}
+
+// submitControl submits the URB of a control transfer, once there is memory for it.
+func (h *handle) submitControl(ctx context.Context, t *transfer, buf []byte) error {
+	for {
+		if err := h.submit(t, urbControl, 0, 0, buf); err == nil {
+			return nil
+		} else if !errors.Is(err, unix.ENOMEM) {
+			return cause(err)
+		}
+		if err := pause(ctx, h.closed); err != nil {
+			return err
+		}
+	}
 }
 
 // In implements [usb.Handle].
@@ -132,13 +146,12 @@ func (h *handle) in(ctx context.Context, ep uint8, buf []byte) (n int, err error
 func (h *handle) await(ctx context.Context, t *transfer) (int, error) {
 	select {
 	case <-t.done:
-		return h.result(t)
 	case <-ctx.Done():
+		h.discard(t)
+		<-t.done
 	}
-	h.discard(t)
-	<-t.done
 	n, err := h.result(t)
-	if errors.Is(err, errCancelled) {
+	if errors.Is(err, errCancelled) && ctx.Err() != nil {
 		err = why(ctx)
 	}
 	return n, err

@@ -113,22 +113,30 @@ func (h *handle) discardAll() {
 // lostAfter bounds how long the kernel may take to end the transfers of a device that left.
 const lostAfter = time.Second
 
+// reapOne takes a finished URB back. The errors are EAGAIN if there is none, and ENODEV if moreover the device is gone.
+func (h *handle) reapOne(fd uintptr) unix.Errno {
+	h.mu.Lock() // until it is removed from those in flight: reap counts them when the device is gone
+	var key uintptr
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, reqReapURBNoDelay, uintptr(unsafe.Pointer(&key)))
+	var t *transfer
+	if errno == 0 {
+		t = h.land(key)
+	}
+	h.mu.Unlock()
+	if t != nil {
+		t.pinner.Unpin()
+		t.end()
+	}
+	return errno
+}
+
 // reap takes finished URBs back until the handle is closed, or the device gone and nothing in flight.
 func (h *handle) reap() {
 	defer close(h.ended)
 	_ = h.conn.Write(func(fd uintptr) bool {
 		for {
-			var key uintptr
-			_, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, reqReapURBNoDelay, uintptr(unsafe.Pointer(&key)))
-			switch errno {
+			switch errno := h.reapOne(fd); errno {
 			case 0:
-				h.mu.Lock()
-				t := h.land(key)
-				h.mu.Unlock()
-				if t != nil {
-					t.pinner.Unpin()
-					t.end()
-				}
 			case unix.EINTR:
 			case unix.EAGAIN:
 				return false

@@ -227,6 +227,40 @@ func TestKernelControlsInFlight(t *testing.T) {
 	}
 }
 
+// TestKernelPairs performs control transfers in pairs: in their order, the second behind one that is refused too, and
+// neither for ever.
+func TestKernelPairs(t *testing.T) {
+	lab.Inside(t)
+	_, d := plug(t, usbtest.NewDevice(usbtest.Options{}))
+	h := open(t, d)
+	const store, stall, silent = 1, 2, 3 // the device's requests
+	pair := func(ctx context.Context, request uint8, data []byte) (first, second usb.ControlTransfer) {
+		first = usb.ControlTransfer{Setup: usb.Setup{Type: 0x40, Request: request, Length: uint16(len(data))}, Data: data}
+		second = usb.ControlTransfer{Setup: usb.Setup{Type: 0xc0, Request: store, Length: 6}, Data: make([]byte, 6)}
+		h.(usb.Pairer).ControlPair(ctx, &first, &second)
+		return first, second
+	}
+	for _, data := range []string{"before", "at 1st", "now"} {
+		a, b := pair(t.Context(), store, []byte(data))
+		if a.N != len(data) || a.Err != nil || b.Err != nil || string(b.Data[:b.N]) != data {
+			t.Errorf("%+v, %+v", a, b)
+		}
+	}
+	a, b := pair(t.Context(), stall, nil)
+	if !errors.Is(a.Err, usb.ErrStall) || b.Err != nil || string(b.Data[:b.N]) != "now" {
+		t.Errorf("behind a stall: %+v, %+v", a, b)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	a, b = pair(ctx, silent, nil)
+	if !errors.Is(a.Err, context.DeadlineExceeded) || !errors.Is(b.Err, context.DeadlineExceeded) {
+		t.Errorf("without an answer: %+v, %+v", a, b)
+	}
+	if a, b := pair(t.Context(), store, []byte("after")); a.Err != nil || string(b.Data[:b.N]) != "after" {
+		t.Errorf("afterwards: %+v, %+v", a, b)
+	}
+}
+
 // changing is a device that is another one once it was reset.
 type changing struct{ usbdev.Device }
 

@@ -1,7 +1,7 @@
 //go:build linux
 
-// Bench measures recoveries of virtual boards with snag and, in turns with it, with others: Debian's uuu and imx_usb, and
-// Snagboot where SNAGBOOT names its sources. All run in one VM of package lab.
+// Bench measures recoveries of virtual boards with snag and, in turns with it, with others: Debian's uuu, imx_usb and dfu-util,
+// and Snagboot where SNAGBOOT names its sources. All run in one VM of package lab.
 //
 // For the AM335x it is how long the board takes from being plugged in until it has the last byte of U-Boot. snag and
 // Snagboot run as root and with udevd, on the same virtual board: a device of the kernel's virtual USB host controller whose
@@ -11,7 +11,7 @@
 // often as there are runs in all, and counted in the table.
 //
 // For the i.MX it is how long the program runs, from its start to its end, when the board is there and udevd is done
-// with it; and how much memory it had at most.
+// with it; and how much memory it had at most. For DFU it is the same, for a stage that takes a large file.
 //
 //	SNAGBOOT        Snagboot's sources (the directory with src/)
 //	SNAGBOOT_TFTPY  the sources of tftpy, which Debian lacks; else the directory tftpy beside $SNAGBOOT
@@ -29,6 +29,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,12 +44,12 @@ func main() {
 	delay := flag.Duration("delay", 0, "`time` by which the board's link delays each frame, each way")
 	window := flag.Duration("spl-window", 15*time.Second, "`time` that SPL waits for its link; U-Boot's 3 s are short in an emulated machine")
 	cpus := flag.Int("cpus", 1, "of the VM; more make an emulated one slower on a busy machine")
-	boards := flag.String("boards", "am335x,imx", "which to measure")
+	boards := flag.String("boards", "am335x,imx,dfu", "which to measure")
 	stream := flag.Int("stream", 24, "size of the i.MX8MP's stream, in `MiB`")
 	guest := flag.Bool("guest", false, "this is the VM: -guest FIRMWARE IMAGE")
 	one := flag.Bool("run", false, "run a program and write what it took: -run PROGRAM ARGUMENT...")
 	flag.Parse()
-	withAM335x, withIMX := strings.Contains(*boards, "am335x"), strings.Contains(*boards, "imx")
+	with := func(board string) bool { return slices.Contains(strings.Split(*boards, ","), board) }
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	err := error(nil)
@@ -56,11 +57,14 @@ func main() {
 	case *one:
 		err = runOne(os.Stdout, flag.Args())
 	case *guest:
-		if withAM335x {
+		if with("am335x") {
 			err = measure(ctx, os.Stdout, flag.Arg(0), *runs, *window, *delay)
 		}
-		if withIMX && err == nil {
+		if with("imx") && err == nil {
 			err = measureIMX(ctx, os.Stdout, flag.Arg(1), *runs, *stream<<20)
+		}
+		if with("dfu") && err == nil {
+			err = measureDFU(ctx, os.Stdout, *runs)
 		}
 	default:
 		err = host(ctx, *boards, *stream, *runs, *window, *delay, *cpus)
@@ -85,9 +89,9 @@ func host(ctx context.Context, boards string, stream, runs int, window, delay ti
 		return err
 	}
 	job := lab.Job{
-		Udev: true, CPUs: cpus, Timeout: 3*time.Minute + time.Duration(runs)*4*time.Minute,
+		Udev: true, CPUs: cpus, Timeout: 3*time.Minute + time.Duration(runs)*8*time.Minute,
 		Files: map[string]string{}, Dirs: []string{filepath.Join(dir, "firmware")},
-		Packages: []string{"uuu", "imx-usb-loader"},
+		Packages: []string{"uuu", "imx-usb-loader", "dfu-util"},
 	}
 	for name, pkg := range map[string]string{"snag": "snag/cmd/snag", "snag-netmove": "snag/cmd/snag-netmove", "bench": "snag/internal/e2e/bench"} {
 		file := filepath.Join(dir, name)
