@@ -156,7 +156,13 @@ func TestExecutingInProcess(t *testing.T) {
 			}
 			t.Log(console.Text())
 			if test.board == twoStages.board { // at U-Boot's prompt
-				console.Write([]byte("reset\r"))
+				if strings.Contains(console.Text(), "WDT:") { // a newer one resets over the watchdog's pin, which QEMU's board does not have
+					if err := machine.Reset(ctx); err != nil {
+						t.Fatal(err)
+					}
+				} else {
+					console.Write([]byte("reset\r"))
+				}
 				eventually(t, "the ROM after U-Boot's reset", func() bool {
 					stages := board.Report().Stages
 					return len(stages) == 3 && stages[2].Name == imx.StageROM

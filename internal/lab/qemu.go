@@ -182,8 +182,9 @@ var queue struct {
 	timeouts []time.Duration
 }
 
-// slot waits until fewer VMs run on this host than three for two of its processors, since a
-// VM waits too, counting those of other test processes, and takes a place among them. Of the jobs that wait in this
+// slot waits until fewer VMs run on this host than it has processors, counting those
+// of other test processes, and takes a place among them: a board does not wait for a host that
+// waits for a processor. Of the jobs that wait in this
 // process the longest, by its timeout, is the next: a short one is not to leave a processor
 // without work at the end.
 func (c *cache) slot(ctx context.Context, timeout time.Duration) (release func(), err error) {
@@ -202,7 +203,7 @@ func (c *cache) slot(ctx context.Context, timeout time.Duration) (release func()
 		queue.Lock()
 		next := slices.Max(queue.timeouts) == timeout
 		queue.Unlock()
-		for i := 0; next && i < (3*runtime.NumCPU()+1)/2; i++ {
+		for i := 0; next && i < runtime.NumCPU(); i++ {
 			unlock, err := tryLock(c.path(fmt.Sprintf("vm%d.lock", i)))
 			if !errors.Is(err, errLocked) {
 				return unlock, err

@@ -74,7 +74,7 @@ func TestUART(t *testing.T) {
 		{"silent ROM", with(uart.Faults{Silent: true}), 300 * ms, "expected the letter C 3 times in a row, got nothing", "UART boot mode"},
 		{"boots from elsewhere", with(uart.Faults{Text: "Debian GNU/Linux 13 CPU\r\n"}), 300 * ms, "Debian GNU/Linux", "other media"},
 		{"wrong baud", with(uart.Faults{Text: "\x80\x00\xf8\x00\x00\xfe"}), 300 * ms, `\xf8`, "--baudrate"},
-		{"silent SPL", with(uart.Faults{SilentSPL: true}), 3 * time.Second, "got 103 bytes, 1 of them 'C'", "YMODEM"},
+		{"silent SPL", with(uart.Faults{SilentSPL: true}), 10 * time.Second, "got 103 bytes, 1 of them 'C'", "YMODEM"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

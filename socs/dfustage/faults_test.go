@@ -179,7 +179,6 @@ var sound = map[string]string{
 	"rzn1d reset:rom:manifest":          lastFile,
 	"am625 without stage spl-a53":       bothFiles,
 	"j721e without stage spl-a53":       bothFiles,
-	"rzn1d lie:rom:manifest":            "the ROM starts U-Boot before it tells how long that will take",
 }
 
 const (

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,22 +19,31 @@ import (
 	soc "snag/socs/imx"
 )
 
+// dhIMX6 is the name that Debian 12 has for a board of which newer ones have several.
+const dhIMX6 = "dh_imx6"
+
 // debian returns what Debian's u-boot-imx has for the boards, by path.
 func debian(t *testing.T) map[string][]byte {
 	dir := filepath.Join(lab.Packages(t, "u-boot-imx:armhf")[0], "usr/lib/u-boot")
 	files := make(map[string][]byte)
-	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() || filepath.Ext(path) == ".elf" {
+	err := filepath.WalkDir(dir, func(file string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || filepath.Ext(file) == ".elf" {
 			return err
 		}
-		name, err := filepath.Rel(dir, path)
+		name, err := filepath.Rel(dir, file)
 		if err == nil {
-			files[name], err = os.ReadFile(path)
+			files[name], err = os.ReadFile(file)
 		}
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for name, data := range files {
+		if board, file := path.Split(name); strings.HasPrefix(board, "dh-imx6-dhcom-") {
+			delete(files, name)
+			files[dhIMX6+"/"+file] = data
+		}
 	}
 	return files
 }
@@ -48,7 +58,7 @@ var debianBoards = []struct {
 	{"usbarmory", "imx53", map[string]string{"u-boot-with-dcd": "u-boot-dtb.imx"}, imx.SPLNone},
 	{"mx6qsabrelite", "imx6q", map[string]string{"u-boot-with-dcd": "u-boot-dtb.imx"}, imx.SPLNone},
 	{"nitrogen6q", "imx6q", map[string]string{"u-boot-with-dcd": "u-boot-dtb.imx"}, imx.SPLNone},
-	{"dh_imx6", "imx6q", map[string]string{"flash-bin": "u-boot-with-spl.imx"}, imx.SDPU},
+	{dhIMX6, "imx6q", map[string]string{"flash-bin": "u-boot-with-spl.imx"}, imx.SDPU},
 	{"colibri_imx6", "imx6d", map[string]string{"SPL": "SPL", "u-boot": "u-boot.img"}, imx.SDPU},
 	{"mx6cuboxi", "imx6q", map[string]string{"SPL": "SPL", "u-boot": "u-boot.img"}, imx.SDPU},
 	{"novena", "imx6q", map[string]string{"SPL": "SPL", "u-boot": "u-boot.img"}, imx.SDPU},
@@ -100,7 +110,7 @@ func TestDebianRefused(t *testing.T) {
 	files := debian(t)
 	for _, tc := range []struct{ model, slot, file, says, hint string }{
 		{"imx6q", "u-boot-with-dcd", "mx6cuboxi/SPL", "U-Boot's SPL, which needs U-Boot", "give it as SPL"},
-		{"imx6q", "u-boot-with-dcd", "dh_imx6/u-boot-with-spl.imx", "U-Boot's SPL, which needs U-Boot", "as flash-bin"},
+		{"imx6q", "u-boot-with-dcd", dhIMX6 + "/u-boot-with-spl.imx", "U-Boot's SPL, which needs U-Boot", "as flash-bin"},
 		{"imx6q", "u-boot-with-dcd", "mx6cuboxi/u-boot.img", "a legacy uImage", "may belong under u-boot"},
 		{"imx6q", "u-boot-with-dcd", "mx53loco/u-boot-dtb.imx", "its DCD writes 0x63fd9", "--soc"},
 		{"imx6q", "SPL", "mx6qsabrelite/u-boot-dtb.imx", "which is DRAM: not an SPL", "u-boot-with-dcd"},
@@ -110,7 +120,7 @@ func TestDebianRefused(t *testing.T) {
 		{"imx53", "u-boot-with-dcd", "mx6qsabrelite/u-boot-dtb.imx", "0x177ff400, where i.MX53 has no memory", "--soc"},
 		{"imx51", "u-boot-with-dcd", "mx53loco/u-boot-dtb.imx", "expected the flash header of i.MX51", "--soc"},
 		{"imx7d", "u-boot-with-dcd", "mx53loco/u-boot-dtb.imx", "where i.MX7D/S has no memory", "--soc"},
-		{"imx8mm", "flash-bin", "dh_imx6/u-boot-with-spl.imx", "it is a uImage for arm", "--soc"},
+		{"imx8mm", "flash-bin", dhIMX6 + "/u-boot-with-spl.imx", "it is a uImage for arm", "--soc"},
 		{"imx8mp", "flash-bin", "mx6qsabrelite/u-boot-dtb.imx", "where i.MX8MP has no memory", "--soc"},
 		{"imx93", "flash-bin", "mx6qsabrelite/u-boot-dtb.imx", "no container", "images with an IVT"},
 		{"imx28", "flash-bin", "mx6cuboxi/SPL", "an NXP i.MX image", "images with an IVT"},

@@ -109,9 +109,10 @@ func (d *Device) send(ctx context.Context, block uint16, b []byte, op string) er
 	return nil
 }
 
-// deliver sends a block and asks for the status, which fails if the block did and it was not asked. A device that has a block waits for that, or answers nothing until it can: the
-// question need not wait for the host. More is not to be had, for a device that is busy goes to dfuERROR if it is asked again
-// before its time, and one that was not asked takes no further block (DFU 1.1, section A.2).
+// deliver sends a block and asks for the status, which fails if the block did and it was not asked. A device that has a
+// block waits for that, or answers nothing until it can: the question need not wait for the host. More is not to be had, for
+// a device that is busy goes to dfuERROR if it is asked again before its time, and one that was not asked takes no further
+// block (DFU 1.1, section A.2).
 func (d *Device) deliver(ctx context.Context, block uint16, b []byte) (a Answer, asked, err error) {
 	p, ok := d.handle.(usb.Pairer)
 	if !ok || time.Now().Before(d.notBefore) {
@@ -154,6 +155,8 @@ func (d *Device) finish(ctx context.Context, block uint16) error {
 	}
 	a, err := d.settle(ctx, passing...)
 	switch {
+	case err != nil && ctx.Err() != nil: // it has answered all the time
+		return d.silent(ctx, op, err)
 	case err != nil:
 		return d.silent(all, op, err)
 	case a.Status != OK:
