@@ -59,11 +59,13 @@ fuzz:
 	GO='$(GO)' sh scripts/fuzz.sh $(FUZZTIME)
 
 # Throughput of the TFTP server beside other servers (as root), then board-side times, beside Snagboot's where SNAGBOOT
-# names its sources (docs/bench.md).
+# names its sources (docs/bench.md); then images beside bmaptool, zstd and img2simg (13 GiB sparse, some 8 GiB of room).
 bench:
 	@if [ "$$(id -u)" = 0 ]; then $(GO) run ./netboot/bench; else echo "TFTP throughput: left out, its network namespaces need root"; fi
 	@echo
 	@$(GO) run ./internal/e2e/bench
+	@echo
+	@SNAG_BENCH=$${TMPDIR:-/tmp} $(GO) test -count=1 -timeout 30m -run TestSpeed ./flash/image
 
 man: build
 	bin/snag man --dir bin/man

@@ -1,7 +1,7 @@
 // Command snag brings dead embedded boards back over USB.
 //
 // This package is the command line only: a file per subcommand, flags in, calls out. What the
-// commands do lives in recovery, uuu, firmware/inspect, internal/setup, internal/config and sim.
+// commands do lives in recovery, flash, uuu, firmware/inspect, internal/setup, internal/config and sim.
 package main
 
 import (
@@ -159,7 +159,7 @@ setup, 5 firmware refused, 6 board or protocol error, 130 interrupted.`,
 	})
 	root.AddCommand(
 		newRecover(), newRun(), newInspect(), newList(), newTemplate(), newSetup(), newDoctor(), newUdev(),
-		newSim(), newVersion(), newMan(),
+		newSim(), newBmap(), newVersion(), newMan(),
 	)
 	return root
 }

@@ -11,7 +11,8 @@ import (
 type CopyOptions struct {
 	// Zeroed says that the destination reads as zeros where nothing was written, as a new file does: zeros are left out.
 	Zeroed bool
-	// Writers is how many writes are in flight; 0: 4.
+	// Writers is how many writes are in flight; 0: one, which is right for a file: the kernel writes one at a time to it anyway. A
+	// device that is written without the page cache wants several.
 	Writers int
 	// Progress is called with the bytes of the image that were written or left out as zeros since the last call, by several goroutines
 	// at a time.
@@ -23,7 +24,7 @@ type CopyOptions struct {
 func Copy(ctx context.Context, dst io.WriterAt, im *Image, o CopyOptions) error {
 	defer im.Close()
 	if o.Writers == 0 {
-		o.Writers = 4
+		o.Writers = 1
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -23,6 +23,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -91,7 +92,7 @@ type Image struct {
 	Format      string    // "raw" or "Android sparse"
 	Compression string    // "gzip", "zstd", ...; empty if there is none
 	Size        int64     // bytes, expanded; -1 until the end if only that will tell
-	BlockSize   int64     // the pieces' ends are at multiples of it, but for the image's end; 1 if nothing is known
+	BlockSize   int64     // what the pieces cover begins and ends at multiples of it, but for the image's end; 1 if nothing is known
 	Map         *bmap.Map // nil if there is none
 	MapName     string
 	Signer      string // fingerprint of the key that signed the block map, if a keyring was given
@@ -105,7 +106,8 @@ type Image struct {
 	free   chan *buffer
 	end    int64 // of the image, once pieces is closed
 	in     *input
-	closer func() // frees the decompressor, once nobody reads from it
+	zstd   *zstdReader // if that is the decompressor
+	closer func()      // frees the decompressor, once nobody reads from it
 }
 
 // Mapped is how many bytes the block map says are data; without a map it is the image's size, which may be -1.
@@ -114,6 +116,11 @@ func (im *Image) Mapped() int64 {
 		return im.Map.Mapped()
 	}
 	return im.Size
+}
+
+// vouched reports whether the block map has checksums of all that is read.
+func (im *Image) vouched() bool {
+	return im.Map != nil && !slices.ContainsFunc(im.Map.Ranges, func(r bmap.Range) bool { return r.Sum == nil })
 }
 
 // RangeError says which bytes of an image could not be had, or were not what they should be.
@@ -163,9 +170,8 @@ func (im *Image) Next() (Piece, error) {
 		}
 		im.pieces = make(chan Piece, Pieces)
 		im.free = make(chan *buffer, Pieces)
-		slab := make([]byte, Pieces*PieceSize)
-		for i := range Pieces {
-			im.free <- &buffer{b: slab[i*PieceSize : (i+1)*PieceSize : (i+1)*PieceSize], free: im.free}
+		for range Pieces {
+			im.free <- &buffer{free: im.free}
 		}
 		go im.produce()
 	})
@@ -221,7 +227,6 @@ func (im *Image) ranges(hashes *sync.WaitGroup) error {
 		}
 		return im.drain()
 	}
-	checked := true
 	for _, r := range im.Map.Ranges {
 		off, end := im.Map.Extent(r)
 		var sum *summer
@@ -238,7 +243,6 @@ func (im *Image) ranges(hashes *sync.WaitGroup) error {
 				}
 			})
 		}
-		checked = checked && sum != nil
 		_, err := im.span(off, end, false, sum)
 		if sum != nil {
 			sum.close(err == nil)
@@ -248,7 +252,7 @@ func (im *Image) ranges(hashes *sync.WaitGroup) error {
 		}
 	}
 	im.end = im.Map.ImageSize
-	if checked && !im.pipe {
+	if im.vouched() && !im.pipe {
 		return nil // whatever is behind
 	}
 	// What the map cannot vouch for, the compressed file's own checksums must, and they stand at its end. Who writes into a pipe is
@@ -265,6 +269,9 @@ func (im *Image) span(off, end int64, open bool, sum *summer) (int64, error) {
 		case buf = <-im.free:
 		case <-im.ctx.Done():
 			return from, context.Cause(im.ctx)
+		}
+		if buf.b == nil { // a small image needs few
+			buf.b = make([]byte, PieceSize)
 		}
 		to := end
 		if open {

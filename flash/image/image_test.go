@@ -185,7 +185,7 @@ func compressed(t testing.TB, kind string, b []byte) []byte {
 
 // TestRoundTrips takes random images through every format and back.
 func TestRoundTrips(t *testing.T) {
-	for seed := range uint64(12) {
+	for seed := range uint64(8) {
 		name, content := sample(t, seed, 0)
 		dir := filepath.Dir(name)
 		got, err := copied(t, open(t, name, Options{}), true)
@@ -443,14 +443,13 @@ func TestRefuses(t *testing.T) {
 		{"a.img", []byte(sparse.Magic + "\x02\x00\x00\x00" + strings.Repeat("\x00", 20)), "version 2.0"},
 	} {
 		name := write(t, filepath.Join(t.TempDir(), v.name), v.data)
-		im, err := Open(t.Context(), name, Options{})
-		if err == nil || !strings.Contains(err.Error(), v.want) {
+		if _, err := Open(t.Context(), name, Options{}); err == nil || !strings.Contains(err.Error(), v.want) {
 			t.Errorf("%s: %v, expected %q", v.name, err, v.want)
 		}
 		if len(v.data) == 0 {
 			continue
 		}
-		im, err = Open(t.Context(), name, Options{AsIs: true})
+		im, err := Open(t.Context(), name, Options{AsIs: true})
 		if err != nil {
 			t.Errorf("%s, as it is: %v", v.name, err)
 			continue

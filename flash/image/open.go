@@ -217,6 +217,9 @@ func (o *Options) image(ctx context.Context, name string, in *input) (*Image, er
 		im.release()
 		return nil, err
 	}
+	if im.zstd != nil && im.vouched() {
+		im.zstd.trust.Store(true)
+	}
 	im.ctx, im.cancel = context.WithCancelCause(ctx)
 	return im, nil
 }
@@ -237,6 +240,7 @@ func (o *Options) detect(im *Image, in *input) error {
 			return fmt.Errorf("%s: %w", c.name, noEOF(err))
 		}
 		im.closer = closer
+		im.zstd, _ = z.(*zstdReader)
 		im.Compression, in.size, in.file = c.name, -1, nil
 		if head, rest, err = peek(&decompressed{r: z, in: count, name: c.name}); err != nil {
 			return err

@@ -73,6 +73,9 @@ func (s *fileSource) seek(from int64) error {
 
 func (s *fileSource) rest([]byte) (int, error) { return 0, io.EOF }
 
+// alignment is that of a piece's begin, where it is free.
+const alignment = 4096
+
 // streamSource is a raw image that can only be read on.
 type streamSource struct {
 	r    io.Reader
@@ -97,21 +100,36 @@ func (s *streamSource) next(from, to int64, buf []byte) (Piece, error) {
 			return Piece{}, noEOF(err)
 		}
 	}
-	if runs != nil {
-		if v, n := runs.run(); n >= sparseStep {
-			n = min(n, to-from)
-			runs.skip(n)
-			s.pos += n
-			return Piece{Kind: Fill, N: n, Pattern: [4]byte{v, v, v, v}}, nil
+	want := int(min(int64(len(buf)), to-from))
+	n, err := 0, error(nil)
+	for n < want && err == nil {
+		end := want
+		if runs != nil {
+			if v, run := runs.run(); run >= sparseStep {
+				// Pieces begin at multiples of alignment, as direct I/O wants it.
+				odd := int((from + int64(n)) % alignment)
+				if odd == 0 && n > 0 {
+					break
+				}
+				if odd == 0 {
+					run = min(run/alignment*alignment, to-from)
+					runs.skip(run)
+					s.pos += run
+					return Piece{Kind: Fill, N: run, Pattern: [4]byte{v, v, v, v}}, nil
+				}
+				end = min(want, n+alignment-odd)
+			}
 		}
+		var m int
+		m, err = s.r.Read(buf[n:end])
+		n += m
 	}
-	n, err := io.ReadFull(s.r, buf[:min(int64(len(buf)), to-from)])
 	s.pos += int64(n)
 	if n == 0 && err == io.EOF && s.size >= 0 && s.pos < s.size {
 		err = io.ErrUnexpectedEOF
 	}
-	if n > 0 && err == io.ErrUnexpectedEOF {
-		err = nil // a shorter last piece; what is missing is missed by the next
+	if n > 0 {
+		err = nil // a shorter last piece; the next has the error again
 	}
 	return Piece{Kind: Data, N: int64(n), Data: buf[:n]}, err
 }

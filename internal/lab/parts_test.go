@@ -214,3 +214,42 @@ func TestPrune(t *testing.T) {
 		t.Error("b_1_all is still there")
 	}
 }
+
+// TestUnpackedScript runs a script whose interpreter is a link from one package into another.
+func TestUnpackedScript(t *testing.T) {
+	dir := t.TempDir()
+	tree := func(name string) string { return filepath.Join(dir, name) }
+	for name, content := range map[string]string{
+		"script/usr/bin/hello":                          "#!/usr/bin/snag-lab-script\n",
+		"script/usr/lib/python3/dist-packages/hello.py": "",
+		"program/usr/bin/snag-lab-script.1":             "#!/bin/sh\necho $PYTHONPATH $LD_LIBRARY_PATH $*\n",
+		"libs/usr/lib/x-linux-gnu/android/liba.so":      "",
+	} {
+		if err := os.MkdirAll(filepath.Dir(tree(name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(tree(name), []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(tree("link/usr/bin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("snag-lab-script.1", tree("link/usr/bin/snag-lab-script")); err != nil {
+		t.Fatal(err)
+	}
+	trees := []string{tree("script"), tree("link"), tree("program"), tree("libs")}
+	file, _ := find(trees, "usr/bin/hello")
+	out, err := (&tool{"hello", file, trees}).command(t.Context(), "you").CombinedOutput()
+	libs := tree("libs/usr/lib/x-linux-gnu")
+	want := tree("script/usr/lib/python3/dist-packages") + " " + libs + ":" + libs + "/android " + file + " you\n"
+	if err != nil || string(out) != want {
+		t.Errorf("%v, %q, want %q", err, out, want)
+	}
+	if err := os.Symlink("loop", tree("link/usr/bin/loop")); err != nil {
+		t.Fatal(err)
+	}
+	if file, ok := find(trees, "usr/bin/loop"); ok {
+		t.Errorf("a link to itself is %s", file)
+	}
+}

@@ -3,8 +3,10 @@
 package lab
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,7 +24,8 @@ type tool struct {
 
 // Command returns the command that runs a program on the host, beside a VM: the
 // host's own, or else that of package pkg, fetched with what it depends on and the
-// host lacks. It ends with the test's context. Command skips as [Run] does.
+// host lacks, such as the interpreter of a script. It ends with the test's context.
+// Command skips as [Run] does.
 func Command(t testing.TB, program, pkg string, args ...string) *exec.Cmd {
 	t.Helper()
 	wanted(t)
@@ -42,19 +45,39 @@ func (c *cache) tool(ctx context.Context, program, pkg string) (*tool, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, tree := range trees {
-		for _, dir := range []string{"usr/bin", "usr/sbin"} {
-			file := filepath.Join(tree, dir, program)
-			// A link like /bin/kmod is meant relative to the tree.
-			if link, err := os.Readlink(file); err == nil && filepath.IsAbs(link) {
-				file = filepath.Join(tree, link)
-			}
-			if _, err := os.Stat(file); err == nil {
-				return &tool{program, file, trees}, nil
-			}
+	for _, dir := range []string{"usr/bin", "usr/sbin"} {
+		if file, ok := find(trees, filepath.Join(dir, program)); ok {
+			return &tool{program, file, trees}, nil
 		}
 	}
 	return nil, fmt.Errorf("%w: no %s on the host nor in package %s", ErrUnavailable, program, pkg)
+}
+
+// find finds a file in the trees. Links, absolute or not, are meant as if all trees
+// were one.
+func find(trees []string, name string) (string, bool) {
+	for range 8 { // links to links
+		link := ""
+		for _, tree := range trees {
+			file := filepath.Join(tree, name)
+			to, err := os.Readlink(file)
+			if err == nil {
+				link = to
+				break
+			}
+			if _, err := os.Stat(file); err == nil {
+				return file, true
+			}
+		}
+		if link == "" {
+			return "", false
+		}
+		if !filepath.IsAbs(link) {
+			link = filepath.Join("/", filepath.Dir(name), link)
+		}
+		name = link
+	}
+	return "", false
 }
 
 // installed finds a program of the host. An ordinary user's PATH lacks sbin.
@@ -70,23 +93,62 @@ func installed(program string) (string, bool) {
 	return "", false
 }
 
-// command returns the command that runs t, with the unpacked libraries if need be.
+// command returns the command that runs t, with the unpacked libraries, modules and
+// interpreter if need be.
 func (t *tool) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, t.file, args...)
 	cmd.Args[0] = t.name
-	var dirs []string
-	for _, tree := range t.trees {
-		libs, _ := filepath.Glob(filepath.Join(tree, "usr/lib/*-linux-gnu*"))
-		dirs = append(dirs, libs...)
+	if len(t.trees) == 0 {
+		return cmd
 	}
-	if len(dirs) > 0 {
-		cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+strings.Join(dirs, ":"))
+	if interpreter := t.interpreter(); interpreter != "" {
+		cmd = exec.CommandContext(ctx, interpreter, append([]string{t.file}, args...)...)
 	}
-	for _, dir := range dirs {
-		// QEMU looks for its modules beside itself, but they are a package of their own.
-		if found, _ := filepath.Glob(filepath.Join(dir, "qemu/accel-tcg-*.so")); len(found) > 0 {
-			cmd.Env = append(cmd.Env, "QEMU_MODULE_DIR="+filepath.Dir(found[0]))
-		}
+	cmd.Env = os.Environ()
+	// Android's libraries are where only its own programs look for them.
+	libs := t.dirs("usr/lib/*-linux-gnu*", "usr/lib/*-linux-gnu*/android")
+	if len(libs) > 0 {
+		cmd.Env = append(cmd.Env, "LD_LIBRARY_PATH="+strings.Join(libs, ":"))
+	}
+	// Python's own library is spread over packages, too.
+	if modules := t.dirs("usr/lib/python3/dist-packages", "usr/lib/python3.*", "usr/lib/python3.*/lib-dynload"); len(modules) > 0 {
+		cmd.Env = append(cmd.Env, "PYTHONPATH="+strings.Join(modules, ":"), "PYTHONDONTWRITEBYTECODE=1")
+	}
+	// QEMU looks for its modules beside itself, but they are a package of their own.
+	if found := t.dirs("usr/lib/*-linux-gnu*/qemu/accel-tcg-*.so"); len(found) > 0 {
+		cmd.Env = append(cmd.Env, "QEMU_MODULE_DIR="+filepath.Dir(found[0]))
 	}
 	return cmd
+}
+
+// dirs returns what the patterns match in t's trees.
+func (t *tool) dirs(patterns ...string) []string {
+	var found []string
+	for _, pattern := range patterns {
+		for _, tree := range t.trees {
+			got, _ := filepath.Glob(filepath.Join(tree, pattern))
+			found = append(found, got...)
+		}
+	}
+	return found
+}
+
+// interpreter returns the unpacked interpreter of a script whose own is not on the host, else "".
+func (t *tool) interpreter() string {
+	f, err := os.Open(t.file)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	line, _ := bufio.NewReader(io.LimitReader(f, 256)).ReadString('\n')
+	script, ok := strings.CutPrefix(line, "#!")
+	words := strings.Fields(script)
+	if !ok || len(words) == 0 {
+		return ""
+	}
+	if _, err := os.Stat(words[0]); err == nil {
+		return ""
+	}
+	file, _ := find(t.trees, words[0])
+	return file
 }
