@@ -5,50 +5,9 @@ package usbfs
 import (
 	"context"
 	"fmt"
-	"runtime"
-	"time"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 
 	"snag/usb"
 )
-
-// lingerTime bounds a wait that Go's scheduler does not know of.
-const lingerTime = 50 * time.Millisecond
-
-// linger waits for the end of a transfer that is likely to be over at once, as the one before was. For a process that
-// waits, Go's scheduler wakes a second thread with every event (its monitor), which on a machine with one processor costs
-// more than a control transfer takes. Therefore the thread waits in the kernel, and keeps its place in the scheduler
-// meanwhile. Those who can run are let run before.
-func (h *handle) linger(t *transfer) {
-	if !h.quick {
-		return
-	}
-	runtime.Gosched()
-	end := time.Now().Add(lingerTime)
-	_ = h.conn.Control(func(fd uintptr) {
-		for len(t.done) == 0 {
-			switch h.reapOne(fd) {
-			case 0, unix.EINTR:
-				continue
-			case unix.EAGAIN:
-			default: // reap's business
-				return
-			}
-			left := time.Until(end)
-			if left <= 0 {
-				return
-			}
-			ready := unix.PollFd{Fd: int32(fd), Events: unix.POLLOUT}
-			timeout := unix.NsecToTimespec(left.Nanoseconds())
-			unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&ready)), 1, uintptr(unsafe.Pointer(&timeout)), 0, 0, 0)
-			if ready.Revents&^unix.POLLOUT != 0 {
-				return
-			}
-		}
-	})
-}
 
 // ControlPair implements [usb.Pairer].
 func (h *handle) ControlPair(ctx context.Context, first, second *usb.ControlTransfer) {
@@ -75,7 +34,6 @@ func (h *handle) controlPair(ctx context.Context, first, second *usb.ControlTran
 		return err, err
 	}
 	defer unlock()
-	begun := time.Now()
 	t := [2]*transfer{newTransfer(), newTransfer()}
 	if err := h.submitControl(ctx, t[0], buf[0]); err != nil {
 		return err, err
@@ -84,7 +42,6 @@ func (h *handle) controlPair(ctx context.Context, first, second *usb.ControlTran
 	if secondErr = h.submitControl(ctx, t[1], buf[1]); secondErr != nil {
 		last = t[0]
 	}
-	h.linger(last)
 	select {
 	case <-last.done:
 		last.done <- struct{}{} // for await
@@ -100,7 +57,6 @@ func (h *handle) controlPair(ctx context.Context, first, second *usb.ControlTran
 			copy(c.Data, buf[i][setupSize:setupSize+c.N])
 		}
 	}
-	h.quick = time.Since(begun) < lingerTime
 	if secondErr == nil {
 		secondErr = errs[1]
 	}

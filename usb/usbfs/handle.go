@@ -28,7 +28,6 @@ type handle struct {
 	room  int // bytes in flight there, if they are several URBs
 
 	endpoints  [32]chan struct{} // held by the transfer that is under way, by endpoint number and direction
-	quick      bool              // the control transfer before took less than lingerTime; endpoint 0's
 	interfaces chan struct{}     // held by a request of interface.go
 	requests   sync.WaitGroup    // of interface.go
 
@@ -65,7 +64,6 @@ func newHandle(dev usb.Device, sysfs usb.Sysfs, file *os.File) (*handle, error) 
 	}
 	h := &handle{
 		dev: dev, desc: desc, sysfs: sysfs, file: file, conn: conn, chunk: chunkContiguous, depth: depth, room: flightBytes,
-		quick:      true,
 		interfaces: make(chan struct{}, 1),
 		gone:       make(chan struct{}),
 		closed:     make(chan struct{}),

@@ -59,13 +59,10 @@ func (h *handle) control(ctx context.Context, s usb.Setup, data []byte) (int, er
 	defer unlock()
 	buf := controlBuffer(s, data)
 	t := newTransfer()
-	begun := time.Now()
 	if err := h.submitControl(ctx, t, buf); err != nil {
 		return 0, err
 	}
-	h.linger(t)
 	n, err := h.await(ctx, t)
-	h.quick = time.Since(begun) < lingerTime
 	if s.ToHost() {
 		copy(data, buf[setupSize:setupSize+n])
 	}
