@@ -5,7 +5,7 @@ FUZZTIME ?= 30s
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 
-.PHONY: build cross libusb demo test tests checks test-unit lint fuzz bench man install clean
+.PHONY: build cross libusb demo test test-unit lint fuzz bench man install clean
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -39,19 +39,12 @@ demo: build
 # The packages whose tests run in VMs, which queue for the processors.
 VMTESTS := ./internal/e2e/... ./internal/lab ./usb/usbfs
 
-# Everything that CI runs: vet, linters, builds for other machines, unit and namespace tests, fuzz seeds, the VMs. The checks take
-# what the VMs leave of the processors, which is a third.
-test: build
+# Everything that CI runs: vet, linters, unit and namespace tests, fuzz seeds, the VMs. These begin first, all of them: what
+# takes long is not to be left for the end. No cached results: the end-to-end tests build programs that the go
+# command does not know they depend on.
+test: build cross lint
 	$(GO) run ./internal/lab/labtool vm
-	$(MAKE) -j 2 tests checks
-
-# The packages with VMs begin first, all of them: what takes long is not to be left for the end. No cached results: the
-# end-to-end tests build programs that the go command does not know they depend on.
-tests:
 	$(GO) test -count=1 -p 4 -timeout 25m $(VMTESTS) ./...
-
-checks:
-	nice -n 19 $(MAKE) cross lint
 
 # What needs neither a VM nor packages.
 test-unit:
