@@ -170,7 +170,7 @@ func (r *run) traces() traces {
 // vanish waits until all of it is gone.
 func (tr traces) vanish(b *box, r *run) {
 	r.t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second) // a number may be another namespace's by now, for as long as that test runs
 	for {
 		var left []string
 		for _, p := range processes() {
