@@ -170,10 +170,15 @@ func (r *run) traces() traces {
 // vanish waits until all of it is gone.
 func (tr traces) vanish(b *box, r *run) {
 	r.t.Helper()
-	deadline := time.Now().Add(30 * time.Second) // a number may be another namespace's by now, for as long as that test runs
+	deadline := time.Now().Add(5 * time.Second)
 	for {
 		var left []string
-		for _, p := range processes() {
+		all := processes()
+		for _, p := range all {
+			// The kernel gives a namespace's number again, to a snag of another test or its worker.
+			if r.another(p.pid) || slices.ContainsFunc(all, func(q process) bool { return q.pid == p.parent && r.another(q.pid) }) {
+				continue
+			}
 			if slices.Contains(tr.pids, p.pid) && p.state != "Z" {
 				left = append(left, fmt.Sprintf("process %d (%q)", p.pid, p.command))
 			}
@@ -197,6 +202,15 @@ func (tr traces) vanish(b *box, r *run) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// another reports whether a process is the snag of another test, or was started by it with its environment.
+func (r *run) another(pid int) bool {
+	key, _, _ := strings.Cut(r.mark, "=")
+	environ, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "environ"))
+	return slices.ContainsFunc(strings.Split(string(environ), "\x00"), func(v string) bool {
+		return strings.HasPrefix(v, key+"=") && v != r.mark
+	})
 }
 
 type process struct {
