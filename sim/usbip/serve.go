@@ -17,6 +17,9 @@ import (
 // readAhead is how much is read of a connection at a time, at most: what a host has in flight of short transfers.
 const readAhead = 64 << 10
 
+// answersAhead is how much may wait to be written, about: what a host has asked for and does not read.
+const answersAhead = 1 << 20
+
 // leaveTimeout bounds how long the host may take to read the last answers of a device that leaves.
 const leaveTimeout = 2 * time.Second
 
@@ -28,7 +31,9 @@ const leaveTimeout = 2 * time.Second
 // it does when it has taken everything. [os.ErrDeadlineExceeded] says that it did not in time.
 func Serve(ctx context.Context, conn net.Conn, dev usbdev.Device) error {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &session{conn: conn, dev: dev, pending: make(map[uint32]*urb), queues: make(map[uint8]chan *urb)}
+	s := &session{conn: conn, dev: dev, pending: make(map[uint32]*urb), queues: make(map[uint8]chan *urb), written: make(chan struct{})}
+	s.changed.L = &s.mu
+	go s.write()
 	left := make(chan struct{})
 	stay := context.AfterFunc(ctx, func() {
 		defer close(left)
@@ -41,6 +46,7 @@ func Serve(ctx context.Context, conn net.Conn, dev usbdev.Device) error {
 		cancel()
 		conn.Close()
 		s.workers.Wait()
+		s.end()
 	}()
 	requests := bufio.NewReaderSize(conn, readAhead) // hosts send several at once
 	for {
@@ -72,7 +78,13 @@ type session struct {
 
 	mu      sync.Mutex // guards what follows, and the order of replies
 	pending map[uint32]*urb
-	leaving bool // nothing is submitted any more
+	leaving bool      // nothing is submitted any more
+	answers []byte    // that are to be written
+	ended   bool      // there will be no more of them
+	broken  bool      // nobody reads them
+	changed sync.Cond // of answers, ended, broken
+
+	written chan struct{} // closed when all answers are written
 }
 
 // leave ends the connection behind the answers to those transfers that the device has performed. The context of all
@@ -83,11 +95,57 @@ func (s *session) leave() {
 	s.leaving = true
 	s.mu.Unlock()
 	s.workers.Wait()
+	s.end()
 	if c, ok := s.conn.(interface{ CloseWrite() error }); ok {
 		c.CloseWrite()
 	} else {
 		s.conn.Close()
 	}
+}
+
+// answer has a reply written, soon. It is called with mu held.
+func (s *session) answer(reply []byte) {
+	for len(s.answers) > answersAhead && !s.broken {
+		s.changed.Wait()
+	}
+	s.answers = append(s.answers, reply...)
+	s.changed.Broadcast()
+}
+
+// write writes the answers. Those that become ready while the processor is busy with others go together: the host's kernel
+// takes them one by one anyway, but need not be woken for each.
+func (s *session) write() {
+	defer close(s.written)
+	var spare []byte
+	for {
+		s.mu.Lock()
+		for len(s.answers) == 0 && !s.ended {
+			s.changed.Wait()
+		}
+		answers := s.answers
+		s.answers = spare[:0]
+		s.changed.Broadcast()
+		s.mu.Unlock()
+		if len(answers) == 0 {
+			return
+		}
+		if _, err := s.conn.Write(answers); err != nil { // a broken conn ends the reader
+			s.mu.Lock()
+			s.broken = true
+			s.changed.Broadcast()
+			s.mu.Unlock()
+		}
+		spare = answers
+	}
+}
+
+// end waits until the answers are written. There are no workers any more.
+func (s *session) end() {
+	s.mu.Lock()
+	s.ended = true
+	s.changed.Broadcast()
+	s.mu.Unlock()
+	<-s.written
 }
 
 // urb is a submitted transfer, pending until it is answered or unlinked.
@@ -147,7 +205,7 @@ func (s *session) unlink(q *request) {
 		delete(s.pending, q.unlink)
 		st = -int32(syscall.ECONNRESET)
 	}
-	s.conn.Write(encodeReply(retUnlink, q.seq, st, 0, nil)) // a broken conn ends the reader
+	s.answer(encodeReply(retUnlink, q.seq, st, 0, nil))
 }
 
 func (s *session) perform(u *urb) {
@@ -165,7 +223,7 @@ func (s *session) perform(u *urb) {
 		return // unlinked
 	}
 	delete(s.pending, u.seq)
-	s.conn.Write(encodeReply(retSubmit, u.seq, status(err), n, data))
+	s.answer(encodeReply(retSubmit, u.seq, status(err), n, data))
 }
 
 func (s *session) transfer(u *urb) (n int, data []byte, err error) {
