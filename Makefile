@@ -5,7 +5,7 @@ FUZZTIME ?= 30s
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 
-.PHONY: build cross libusb demo test test-unit lint fuzz bench man install clean
+.PHONY: build cross libusb demo test packages test-unit lint fuzz bench man install clean
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -16,9 +16,10 @@ build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/snag-netmove ./cmd/snag-netmove
 	@for p in bin/snag bin/snag-netmove; do if ldd $$p >/dev/null 2>&1; then echo "$$p is not static"; exit 1; fi; done
 
-# The other machines that snag is for must not be forgotten.
+# The other machines that snag is for must not be forgotten; "build" is for this one.
 cross:
 	@for arch in amd64 arm64 arm riscv64; do \
+		[ $$arch != $$($(GO) env GOHOSTARCH) ] || continue; \
 		echo "CGO_ENABLED=0 GOARCH=$$arch $(GO) build"; \
 		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -o /dev/null ./cmd/snag ./cmd/snag-netmove || exit 1; \
 	done
@@ -42,9 +43,13 @@ VMTESTS := ./internal/e2e/... ./internal/lab ./usb/usbfs
 # Everything that CI runs: vet, linters, unit and namespace tests, fuzz seeds, the VMs. These begin first, all of them: what
 # takes long is not to be left for the end. No cached results: the end-to-end tests build programs that the go
 # command does not know they depend on.
-test: build cross lint
-	$(GO) run ./internal/lab/labtool vm
+test: build
+	$(MAKE) -j 2 packages cross lint
 	$(GO) test -count=1 -p 4 -timeout 25m $(VMTESTS) ./...
+
+# What the VMs are made of, fetched while others compile.
+packages:
+	$(GO) run ./internal/lab/labtool vm
 
 # What needs neither a VM nor packages.
 test-unit:

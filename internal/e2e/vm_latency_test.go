@@ -24,6 +24,13 @@ const (
 	latencyStages = 20
 )
 
+// idle is how much of the processor's time others may take where that is judged; after so many recoveries it is known whether it
+// can be.
+const (
+	idle      = 0.05
+	idleKnown = 3
+)
+
 // TestWithUdevLatency measures, at an ordinary user's recoveries, the time from the registration of
 // the interface, and of udev's leave to open its device's node if that comes later, to the moment when
 // the board sees the link up. That of the first recovery, which reads the programs, does not count.
@@ -34,6 +41,7 @@ func TestWithUdevLatency(t *testing.T) {
 	seen := observe(t)
 	var all []time.Duration
 	var stolen []float64
+	var busy float64
 	for n := range latencyStages/2 + 1 {
 		p := start(t, user, "recover", "-s", "am335x", "-f", fw.config)
 		time.Sleep(700 * time.Millisecond) // not part of what is measured: snag is to be waiting
@@ -54,15 +62,17 @@ func TestWithUdevLatency(t *testing.T) {
 				all = append(all, took)
 			}
 		}
+		slices.Sort(stolen)
+		if busy = stolen[len(stolen)/2]; n == idleKnown && busy > idle {
+			break
+		}
 	}
 	slices.Sort(all)
 	median, worst := all[len(all)/2], all[len(all)-1]
-	slices.Sort(stolen)
-	busy := stolen[len(stolen)/2]
 	t.Logf("link up after %s in the median of %d, %s at worst; the machine was away for %.0f %% of the time", ms(median), len(all), ms(worst), 100*busy)
 	switch {
 	case median <= latencyMedian && worst <= latencyWorst:
-	case busy > 0.05:
+	case busy > idle:
 		t.Log("not judged: the figures are for a machine with nothing else to do")
 	default:
 		t.Errorf("expected a median of %v at most, and never more than %v", latencyMedian, latencyWorst)
