@@ -125,7 +125,7 @@ func TestWithUdevUserNoDriver(t *testing.T) {
 	if err := os.WriteFile(blacklist, []byte("blacklist rndis_host\ninstall rndis_host /bin/false\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	must(t, "modprobe", "-r", "rndis_host")
+	soon(t, 10*time.Second, func() error { return exec.Command("modprobe", "-r", "rndis_host").Run() }) // the board before may be leaving
 	defer func() {
 		os.Remove(blacklist)
 		must(t, "modprobe", "rndis_host")
