@@ -66,13 +66,13 @@ func (a *Adapter) request(ctx context.Context, what string, typ uint32, message 
 	defer a.control.Unlock()
 	a.id++
 	id := a.id
-	ctx, cancel := context.WithTimeoutCause(ctx, answer, fmt.Errorf("%w: no answer to %s within %v", context.DeadlineExceeded, what, answer))
+	ctx, cancel := context.WithTimeoutCause(ctx, answer, fmt.Errorf("no answer to %s within %v: %w", what, answer, context.DeadlineExceeded))
 	defer cancel()
 	if err := a.command(ctx, message(id)); err != nil {
 		return rndis.Message{}, fmt.Errorf("%s: %w", what, err)
 	}
-	others := 0
-	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+	pause := time.Millisecond
+	for others := 0; others < maxOther; {
 		m, err := a.next(ctx)
 		switch {
 		case err == nil && m.Type == typ|rndis.Completion && m.ID == id:
@@ -81,12 +81,21 @@ func (a *Adapter) request(ctx context.Context, what string, typ uint32, message 
 			}
 			a.heard.Store(time.Now().UnixNano())
 			return m, nil
+		case errors.Is(err, rndis.ErrNone), errors.Is(err, usb.ErrStall): // not yet
+			select {
+			case <-a.notified:
+			case <-time.After(pause):
+				pause = min(2*pause, 50*time.Millisecond)
+			case <-a.h.Gone():
+				return m, fmt.Errorf("%s: %w", what, usb.ErrGone)
+			case <-ctx.Done():
+				return m, context.Cause(ctx)
+			}
+			continue
 		case err == nil && m.Type == rndis.TypeKeepalive:
 			if err := a.command(ctx, rndis.KeepaliveAnswer(m.ID)); err != nil {
 				return m, fmt.Errorf("%s: answering a keep-alive: %w", what, err)
 			}
-		case errors.Is(err, rndis.ErrNone), errors.Is(err, usb.ErrStall):
-			others-- // it has none yet
 		case ctx.Err() != nil:
 			return m, context.Cause(ctx)
 		case err != nil && isTransfer(err):
@@ -95,18 +104,9 @@ func (a *Adapter) request(ctx context.Context, what string, typ uint32, message 
 			a.malformed.Add(1)
 			a.log.Info("rndis message", "err", err)
 		}
-		if others++; others > maxOther {
-			return m, fmt.Errorf("%s: %d other messages came instead of the answer", what, others)
-		}
-		select {
-		case <-a.notified:
-		case <-time.After(pause):
-		case <-a.h.Gone():
-			return m, fmt.Errorf("%s: %w", what, usb.ErrGone)
-		case <-ctx.Done():
-			return m, context.Cause(ctx)
-		}
+		others++
 	}
+	return rndis.Message{}, fmt.Errorf("%s: %d other messages came instead of the answer", what, maxOther)
 }
 
 func isTransfer(err error) bool {
@@ -121,7 +121,11 @@ func (a *Adapter) next(ctx context.Context) (rndis.Message, error) {
 	if err != nil {
 		return rndis.Message{}, err
 	}
-	return rndis.Parse(buf[:n])
+	m, err := rndis.Parse(buf[:n])
+	if err == nil {
+		a.told.Add(-1)
+	}
+	return m, err
 }
 
 // keepAlive asks a device that says nothing for a sign of life, and takes what it has to say of its own accord. One that does
@@ -132,7 +136,9 @@ func (a *Adapter) keepAlive(ctx context.Context) {
 		if silent < alive {
 			select {
 			case <-a.notified:
-				a.unasked(ctx)
+				if a.told.Load() > 0 { // else it was that of an answer, which had been taken already
+					a.unasked(ctx)
+				}
 			case <-time.After(alive - silent):
 			case <-a.h.Gone():
 				return

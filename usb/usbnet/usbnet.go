@@ -83,6 +83,7 @@ type Adapter struct {
 	control  sync.Mutex
 	id       uint32        // of the last request
 	notified chan struct{} // gets a value with each notification
+	told     atomic.Int64  // notifications, less the messages that were taken
 	heard    atomic.Int64  // when the device said something last, UnixNano
 
 	stop    context.CancelFunc // of what Open started
@@ -108,7 +109,7 @@ func Open(ctx context.Context, h usb.Handle, log *slog.Logger) (*Adapter, error)
 		Function: f, MAC: hostMAC, h: h, log: log,
 		queue: make(chan []byte, queued), free: make(chan []byte, queued), notified: make(chan struct{}, 1),
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, bringUp, fmt.Errorf("%w: the link was not up within %v", context.DeadlineExceeded, bringUp))
+	ctx, cancel := context.WithTimeoutCause(ctx, bringUp, fmt.Errorf("not up within %v: %w", bringUp, context.DeadlineExceeded))
 	defer cancel()
 	if err := h.Configure(ctx, f.Config); err != nil {
 		return nil, err
@@ -173,6 +174,7 @@ func (a *Adapter) notifications(ctx context.Context) {
 		switch {
 		case err == nil:
 			f.over()
+			a.told.Add(1)
 			select {
 			case a.notified <- struct{}{}:
 			default:
@@ -312,12 +314,11 @@ func (a *Adapter) take(b []byte, input func([]byte)) {
 func (a *Adapter) sendAll(ctx context.Context) error {
 	var f failures
 	for {
-		_, err := a.h.Stream(ctx, a.Out.Address, 0, func(yield func([]byte) bool) {
+		n, err := a.h.Stream(ctx, a.Out.Address, 0, func(yield func([]byte) bool) {
 			for {
 				select {
 				case b := <-a.queue:
 					a.out.Add(1)
-					f.over()
 					more := yield(b)
 					a.spare(b)
 					if !more {
@@ -333,7 +334,9 @@ func (a *Adapter) sendAll(ctx context.Context) error {
 		if err == nil || ctx.Err() != nil || errors.Is(err, usb.ErrGone) {
 			return nil
 		}
-		a.failed.Add(1)
+		if a.failed.Add(1); n > 0 {
+			f.over()
+		}
 		if !f.again(ctx, a.h, a.Out.Address, err) {
 			if ctx.Err() != nil || gone(a.h) {
 				return nil
