@@ -121,11 +121,7 @@ func (a *Adapter) next(ctx context.Context) (rndis.Message, error) {
 	if err != nil {
 		return rndis.Message{}, err
 	}
-	m, err := rndis.Parse(buf[:n])
-	if err == nil {
-		a.told.Add(-1)
-	}
-	return m, err
+	return rndis.Parse(buf[:n])
 }
 
 // keepAlive asks a device that says nothing for a sign of life, and takes what it has to say of its own accord. One that does
@@ -136,9 +132,7 @@ func (a *Adapter) keepAlive(ctx context.Context) {
 		if silent < alive {
 			select {
 			case <-a.notified:
-				if a.told.Load() > 0 { // else it was that of an answer, which had been taken already
-					a.unasked(ctx)
-				}
+				a.unasked(ctx)
 			case <-time.After(alive - silent):
 			case <-a.h.Gone():
 				return
@@ -155,7 +149,7 @@ func (a *Adapter) keepAlive(ctx context.Context) {
 	}
 }
 
-// unasked takes a message that the device sent of its own accord: a keep-alive is answered; what else there is says that
+// unasked takes a message that the device sent of its own accord, if the notification was not that of an answer: a keep-alive is answered; what else there is says that
 // the medium comes and goes, which the frames do better.
 func (a *Adapter) unasked(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, answer)

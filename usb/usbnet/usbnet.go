@@ -83,7 +83,6 @@ type Adapter struct {
 	control  sync.Mutex
 	id       uint32        // of the last request
 	notified chan struct{} // gets a value with each notification
-	told     atomic.Int64  // notifications, less the messages that were taken
 	heard    atomic.Int64  // when the device said something last, UnixNano
 
 	stop    context.CancelFunc // of what Open started
@@ -174,7 +173,6 @@ func (a *Adapter) notifications(ctx context.Context) {
 		switch {
 		case err == nil:
 			f.over()
-			a.told.Add(1)
 			select {
 			case a.notified <- struct{}{}:
 			default:
