@@ -40,9 +40,9 @@ const (
 	// queued is how many frames may wait for the device: those of a TFTP window, twice.
 	queued = 128
 
-	// bringUp bounds Open, and answer one request of it: SPL waits for its link for 3 s.
-	bringUp = 5 * time.Second
-	answer  = 2 * time.Second
+	// bringUp bounds Open, and answer one request of it, as in Linux (rndis_host.h, RNDIS_CONTROL_TIMEOUT_MS).
+	bringUp = 10 * time.Second
+	answer  = 5 * time.Second
 
 	// alive is how long an RNDIS device may say nothing before it is asked for a sign of life ([MS-RNDIS], section 3.2.1.1).
 	alive = 5 * time.Second
