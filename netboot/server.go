@@ -320,6 +320,9 @@ func (s *server) read(b []byte, from netip.AddrPort, now time.Time) error {
 	if s.plain {
 		r = readRequest{}
 	}
+	if most := s.link.Largest - dataHeader; s.link.Largest > 0 && r.blksize > most {
+		r.blksize = most
+	}
 	if s.t != nil || !s.res.FirstByte.IsZero() {
 		s.res.Restarts++
 		if s.t != nil && s.t.started() {

@@ -25,7 +25,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"syscall"
@@ -38,8 +37,8 @@ import (
 
 // The addresses of the little network between host and board. Each namespace has the same.
 var (
-	server = netip.MustParsePrefix("192.168.0.100/24")
-	client = netip.MustParseAddr("192.168.0.101")
+	server = netboot.HostAddress
+	client = netboot.BoardAddress
 )
 
 // How long things may take that need no board. They take a hundredth of it, but on a machine that starts

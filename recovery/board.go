@@ -48,6 +48,10 @@ type board struct {
 	handle usb.Handle // the stage that was handed out last
 	change <-chan struct{}
 
+	user     bool      // network stages are driven here, not by the kernel
+	link     *userLink // then: of the handle
+	noStages []place   // then: devices that have no network adapter
+
 	// The goroutine of Recover writes port, address and seen, and may read them freely. It and others,
 	// in Emit, write the rest; all of them are joined when Recover returns.
 	mu        sync.Mutex
@@ -77,11 +81,14 @@ func newBoard(opt Options) *board {
 	return b
 }
 
-// network reports whether the board's stages are network interfaces, else they are USB devices. On a UART it
+// network reports whether the board's stages are network adapters, else they are plain USB devices. On a UART it
 // does not matter.
 func (b *board) network() bool {
 	return slices.Contains(b.opt.Backend.Family().Carriers, socs.Network)
 }
+
+// interfaces reports whether the stages are network interfaces of the kernel's.
+func (b *board) interfaces() bool { return b.network() && !b.user }
 
 // isROM reports whether a device shows what the model's boot ROM does.
 func (b *board) isROM(d usb.Device) bool {
@@ -235,7 +242,7 @@ func (b *board) Next(ctx context.Context) (*socs.Stage, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errAway)
 	defer cancel()
-	if b.network() {
+	if b.interfaces() {
 		return b.nextInterface(ctx)
 	}
 	return b.nextDevice(ctx)
@@ -326,7 +333,7 @@ func (b *board) noBoard(err error) error {
 	e.Hint += " and run snag again; `snag list boards` shows what is attached, `snag doctor` what is missing on this machine"
 	switch {
 	case b.opt.UART != "":
-	case b.network():
+	case b.interfaces():
 		b.noInterface(e)
 	default:
 		b.noDevice(e)

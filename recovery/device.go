@@ -11,11 +11,12 @@ import (
 	"snag/event"
 	"snag/socs"
 	"snag/usb"
+	"snag/usb/usbnet"
 )
 
 // openUSB prepares for stages that are USB devices which snag talks to itself.
 func (b *board) openUSB(ctx context.Context) error {
-	if b.port != "" {
+	if b.port != "" && b.lock == nil {
 		if err := b.hold(b.port); err != nil {
 			return err
 		}
@@ -56,6 +57,9 @@ func (b *board) nextDevice(ctx context.Context) (*socs.Stage, error) {
 		gone = b.handle.Gone()
 	}
 	var again <-chan time.Time
+	if b.user && b.link == nil { // nobody need tell of a change: the device may be there since long
+		again = time.After(0)
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -78,6 +82,11 @@ func (b *board) nextDevice(ctx context.Context) (*socs.Stage, error) {
 			continue
 		}
 		stage, err := b.take(ctx, d)
+		if errors.Is(err, usbnet.ErrNoFunction) {
+			b.noStages = append(b.noStages, place{d.Bus, d.Address})
+			b.opt.Log.Info("the device is no stage", "port", d.Port, "id", d.ID, "address", d.Address, "err", err)
+			continue
+		}
 		if errors.Is(err, usb.ErrGone) {
 			b.opt.Log.Info("the device left while it was being opened", "port", d.Port, "id", d.ID, "address", d.Address)
 			again = time.After(tryAgain)
@@ -117,7 +126,11 @@ func (b *board) chooseDevice() (usb.Device, bool, error) {
 	for _, d := range devices {
 		switch {
 		case b.seen:
-			if !b.here(d) || !b.fresh(d) {
+			if !b.here(d) || !b.fresh(d) || slices.Contains(b.noStages, place{d.Bus, d.Address}) {
+				continue
+			}
+		case b.user:
+			if !b.matches(d.Port, d.ID) || slices.Contains(b.noStages, place{d.Bus, d.Address}) {
 				continue
 			}
 		case b.port != "" && !b.here(d), b.opt.ID != (usb.ID{}) && d.ID != b.opt.ID:
@@ -139,6 +152,9 @@ func (b *board) chooseDevice() (usb.Device, bool, error) {
 
 // fresh reports whether a device on the board's port is not the stage that was handed out last.
 func (b *board) fresh(d usb.Device) bool {
+	if b.handle == nil {
+		return d.Address != b.address
+	}
 	if last := b.handle.Device(); d.Bus != last.Bus || d.Address != last.Address {
 		return true
 	}
@@ -178,7 +194,20 @@ func (b *board) take(ctx context.Context, d usb.Device) (*socs.Stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.closeHandle()
+	stage := &socs.Stage{Port: d.Port, ID: d.ID, ROM: b.isROM(d), Since: since, Gone: handle.Gone()}
+	if b.user {
+		link, err := b.openLink(ctx, handle)
+		if err != nil {
+			return nil, err
+		}
+		b.closeHandle()
+		b.link = link
+		sockets := link.host.Link()
+		stage.Link = &sockets
+	} else {
+		b.closeHandle()
+		stage.USB = handle
+	}
 	b.handle = handle
 	b.mu.Lock()
 	if b.port == "" {
@@ -188,12 +217,15 @@ func (b *board) take(ctx context.Context, d usb.Device) (*socs.Stage, error) {
 	b.mu.Unlock()
 	b.opt.Log.Info("device opened", "port", d.Port, "id", d.ID, "release", fmt.Sprintf("%04x", d.Release), "address", d.Address, "took", time.Since(since))
 	b.Emit("", event.BoardSeen{ID: d.ID.String(), Product: d.Product, Device: d.Node})
-	return &socs.Stage{Port: d.Port, ID: d.ID, ROM: b.isROM(d), Since: since, USB: handle, Gone: handle.Gone()}, nil
+	return stage, nil
 }
 
 func (b *board) closeHandle() {
 	if b.handle == nil {
 		return
+	}
+	if b.link != nil {
+		b.link.close()
 	}
 	if err := b.handle.Close(); err != nil && !errors.Is(err, usb.ErrGone) {
 		b.opt.Log.Warn("close the USB device", "err", err)
@@ -218,7 +250,11 @@ func (b *board) noNextDevice(ctx context.Context) error {
 func (b *board) noDevice(e *NoBoardError) {
 	devices, _ := b.opt.USB.Devices()
 	for _, d := range devices {
-		if b.port != "" && b.here(d) {
+		if b.user {
+			if b.matches(d.Port, d.ID) {
+				e.Found = fmt.Sprintf("%s (%s) is on port %s, and has no RNDIS or CDC Ethernet function", d.ID, d.Product, d.Port)
+			}
+		} else if b.port != "" && b.here(d) {
 			what := "no boot ROM of a " + b.opt.Model.Name
 			if b.opt.Model.Name == "" { // a uuu script's
 				what = "none of these"

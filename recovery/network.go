@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"time"
 
 	"snag/event"
@@ -12,11 +14,44 @@ import (
 	"snag/usb"
 )
 
-// openNetwork prepares for stages that are network interfaces.
+// openNetwork prepares for stages that are network adapters, whoever drives them.
 func (b *board) openNetwork(ctx context.Context) error {
+	switch b.opt.Net {
+	case NetKernel:
+		return b.openKernel(ctx)
+	case NetUser:
+		b.user = true
+		return b.openUSB(ctx)
+	}
+	err := error(nil)
+	if os.Geteuid() != 0 {
+		err = netsetup.HelperStatus("")
+	}
+	if err == nil {
+		err = b.openKernel(ctx)
+	}
+	if err == nil {
+		b.change, err = b.opt.USB.Watch(ctx)
+		return err
+	}
+	if _, ok := errors.AsType[*netsetup.SetupError](err); !ok || b.opt.NetNS != "" {
+		return err
+	}
+	b.goUser(err.Error())
+	return b.openUSB(ctx)
+}
+
+// goUser leaves the kernel's network for snag's own, and says why.
+func (b *board) goUser(why string) {
+	b.user = true
+	b.Emit("", event.Note{Text: "snag speaks to the board's network adapter itself, without the kernel's network: " + why})
+}
+
+// openKernel prepares for stages that are network interfaces of the kernel's.
+func (b *board) openKernel(ctx context.Context) error {
 	var err error
 	if b.port != "" {
-		if b.lock, err = lockPort(string(b.port)); err != nil {
+		if err = b.hold(b.port); err != nil {
 			return err
 		}
 	}
@@ -38,11 +73,33 @@ func (b *board) openNetwork(ctx context.Context) error {
 // nextInterface waits for the board's next network interface, and takes it.
 func (b *board) nextInterface(ctx context.Context) (*socs.Stage, error) {
 	var there []netsetup.Interface
-	var again <-chan time.Time
+	var again, idle <-chan time.Time
+	var since time.Time // the kernel has left a board alone for so long
 	for {
 		select {
 		case <-ctx.Done():
 			return nil, b.noNextInterface(ctx)
+		case _, ok := <-b.change: // with NetAuto
+			if !ok {
+				b.change = nil
+			}
+			idle = time.After(0)
+			continue
+		case now := <-idle:
+			idle = nil
+			switch {
+			case !b.leftAlone():
+				since = time.Time{}
+				continue
+			case since.IsZero():
+				since = now
+			}
+			if now.Sub(since) < driverPatience {
+				idle = time.After(driverPatience / 4)
+				continue
+			}
+			b.goUser("the kernel has no driver for it (rndis_host, cdc_ether), or may not use it")
+			return b.nextDevice(ctx)
 		case found, ok := <-b.found:
 			if !ok { // with the context that ends this wait too
 				b.found = nil
@@ -70,8 +127,31 @@ func (b *board) nextInterface(ctx context.Context) (*socs.Stage, error) {
 			b.opt.Log.Info("the time was over while the interface was being moved", "interface", i.Name, "index", i.Index)
 			return nil, b.noNextInterface(ctx)
 		}
+		if refused, ok := errors.AsType[*netsetup.SetupError](err); ok && b.opt.Net == NetAuto && b.leftTo(i.Port) {
+			b.goUser(refused.Error())
+			return b.nextDevice(ctx)
+		}
 		return stage, err
 	}
+}
+
+// driverPatience is how long the kernel's drivers may take for a board that snag could drive itself: they probe it within
+// some 10 ms, and SPL waits for its link for 3 s.
+const driverPatience = time.Second
+
+// leftAlone reports whether a board is there that no driver of the kernel's has taken, and that snag may open.
+func (b *board) leftAlone() bool {
+	devices, _ := b.opt.USB.Devices()
+	return slices.ContainsFunc(devices, func(d usb.Device) bool {
+		taken := func(i usb.Interface) bool { return i.Driver != "" || i.Net != "" }
+		return b.matches(d.Port, d.ID) && !(b.seen && d.Address == b.address) && !slices.ContainsFunc(d.Interfaces, taken) && d.Access() == nil
+	})
+}
+
+// leftTo reports whether snag may open the device on a port.
+func (b *board) leftTo(port usb.Port) bool {
+	devices, _ := b.opt.USB.Devices()
+	return slices.ContainsFunc(devices, func(d usb.Device) bool { return d.Port == port && d.Access() == nil })
 }
 
 // noNextInterface explains why no next stage came.
@@ -118,11 +198,9 @@ func (b *board) matches(port usb.Port, id usb.ID) bool {
 func (b *board) adopt(ctx context.Context, i netsetup.Interface) (*socs.Stage, error) {
 	since := time.Now()
 	if b.lock == nil {
-		lock, err := lockPort(string(i.Port))
-		if err != nil {
+		if err := b.hold(i.Port); err != nil {
 			return nil, err
 		}
-		b.lock = lock
 	}
 	link, err := b.ns.Adopt(ctx, i.Index)
 	if err != nil {

@@ -39,6 +39,7 @@ type Options struct {
 	UART string // recover over this tty instead
 	Baud int    // 115200 if zero
 
+	Net     Net           // who drives a network adapter
 	NetNS   string        // look for interfaces in this named network namespace (root only)
 	Timeout time.Duration // for all of it; DefaultTimeout if zero
 	Wait    time.Duration // until the board appears; as long as Timeout if zero
@@ -119,6 +120,9 @@ func (b *board) explain(ctx context.Context, err error) error {
 		// The sockets end with the namespace, which tells why.
 		<-b.ns.Done()
 		return fmt.Errorf("%w: %w", errNamespace, b.ns.Err())
+	}
+	if errors.Is(err, errUserLink) {
+		return &socs.BoardError{Stage: b.stage, Err: err, Hint: "reset the board and run snag again; try another cable or hub port"}
 	}
 	cause := context.Cause(ctx)
 	switch {

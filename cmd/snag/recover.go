@@ -28,7 +28,8 @@ type recoverFlags struct {
 	usbPath, romUSB, splUSB string
 	uart                    string
 	baud                    int
-	netns, onWait, expect   string
+	net, netns              string
+	onWait, expect          string
 	timeout                 time.Duration
 	outputFlags
 }
@@ -71,13 +72,14 @@ the one board of that SoC; several are an error that lists them.`,
 	fl.StringVar(&f.splUSB, "spl-usb", "", "`VID:PID` of SPL, if not the usual one")
 	fl.StringVar(&f.uart, "uart", "", "recover over this `tty` instead of USB")
 	fl.IntVar(&f.baud, "baudrate", 115200, "line rate of --uart")
+	fl.StringVar(&f.net, "net", "auto", "who drives a board that is a network adapter: \"kernel\", \"user\" (snag itself), or \"auto\"")
 	fl.StringVar(&f.netns, "netns", "", "look for the board's interfaces in this named network namespace (root only)")
 	fl.DurationVar(&f.timeout, "timeout", recovery.DefaultTimeout, "give up after this `time` in all")
 	fl.StringVar(&f.onWait, "on-wait", "", "shell `command` to run when the board is awaited: power relay, boot-mode switch")
 	fl.StringVar(&f.expect, "expect", "none", "wait for this `VID:PID` on the port after the last stage: proof that U-Boot runs")
 	f.outputFlags.add(cmd)
 	// What only a board on a USB port has.
-	for _, flag := range []string{"usb-path", "rom-usb", "spl-usb", "netns", "expect"} {
+	for _, flag := range []string{"usb-path", "rom-usb", "spl-usb", "net", "netns", "expect"} {
 		cmd.MarkFlagsMutuallyExclusive("uart", flag)
 	}
 	return cmd
@@ -116,6 +118,14 @@ func (f *recoverFlags) options() (recovery.Options, error) {
 	}
 	if f.baud <= 0 {
 		return opt, &recovery.UsageError{Err: fmt.Errorf("--baudrate %d: expected more than nothing", f.baud)}
+	}
+	switch opt.Net = recovery.Net(f.net); {
+	case f.net == "auto":
+		opt.Net = recovery.NetAuto
+	case opt.Net != recovery.NetKernel && opt.Net != recovery.NetUser:
+		return opt, &recovery.UsageError{Err: fmt.Errorf("--net %s: expected auto, kernel or user", f.net)}
+	case opt.Net == recovery.NetUser && f.netns != "":
+		return opt, &recovery.UsageError{Err: errors.New("--net user uses no network namespace: leave --netns out")}
 	}
 	if f.netns != "" && os.Geteuid() != 0 {
 		return opt, &netsetup.SetupError{Op: "look into network namespace " + f.netns, Reason: netsetup.ReasonNotPermitted, Err: errors.New("--netns is root's alone"), Hint: "run snag as root, or leave --netns out"}

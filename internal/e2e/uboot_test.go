@@ -28,6 +28,8 @@ import (
 //	VM: snag - NAT - namespace - cdc_ether or rndis_host - xHCI - usb-net
 //	                                                                 | net.sock
 //	second QEMU:                        U-Boot - virtio-net ---------+
+//
+// With --net user snag is on the USB device itself, in the place of the first row up to the driver.
 func TestUBoot(t *testing.T) {
 	t.Parallel()
 	for _, program := range []string{"qemu-system-arm", "qemu-system-x86_64"} {
@@ -118,17 +120,21 @@ func TestWithUBoot(t *testing.T) {
 
 	const address = "0x41000000"
 	for i, test := range []struct {
-		configuration int // bConfigurationValue
-		driver        string
+		net           string
+		configuration int      // bConfigurationValue
+		driver        string   // the kernel's
 		commands      []string // U-Boot's; the last one loads the file
 	}{
-		{1, "cdc_ether", []string{"dhcp " + address}},
-		{1, "cdc_ether", []string{"setenv autoload no", "dhcp", "tftpboot " + address}},
-		{2, "rndis_host", []string{"setenv autoload yes", "dhcp " + address}},
-		{2, "rndis_host", []string{"setenv autoload no", "dhcp", "tftpboot " + address}},
-		{2, "rndis_host", []string{"tftpboot " + address + " another.name"}}, // U-Boot keeps its address
+		{"kernel", 1, "cdc_ether", []string{"dhcp " + address}},
+		{"kernel", 1, "cdc_ether", []string{"setenv autoload no", "dhcp", "tftpboot " + address}},
+		{"user", 1, "cdc_ether", []string{"setenv autoload yes", "dhcp " + address}},
+		{"kernel", 2, "rndis_host", []string{"setenv autoload yes", "dhcp " + address}},
+		{"user", 2, "rndis_host", []string{"dhcp " + address}},
+		{"kernel", 2, "rndis_host", []string{"setenv autoload no", "dhcp", "tftpboot " + address}},
+		{"kernel", 2, "rndis_host", []string{"tftpboot " + address + " another.name"}}, // U-Boot keeps its address
+		{"user", 2, "rndis_host", []string{"tftpboot " + address + " another.name"}},
 	} {
-		ok := t.Run(test.driver+" "+strings.Join(test.commands, "; "), func(t *testing.T) {
+		ok := t.Run(test.net+" "+test.driver+" "+strings.Join(test.commands, "; "), func(t *testing.T) {
 			configure(t, port, test.configuration, test.driver)
 			before := leftovers(t)
 			fw := generate(t, uint64(i))
@@ -138,7 +144,7 @@ func TestWithUBoot(t *testing.T) {
 			}
 
 			begin := time.Now()
-			p := start(t, nil, "recover", "-s", "am335x", "-f", fw.config, "--usb-path", string(port), "--json")
+			p := start(t, nil, "recover", "-s", "am335x", "-f", fw.config, "--usb-path", string(port), "--net", test.net, "--json")
 			printed := ""
 			for _, c := range test.commands {
 				printed += console.run(t, c, time.Minute)

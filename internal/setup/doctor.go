@@ -53,21 +53,40 @@ func Doctor(ctx context.Context, o Options) ([]Check, error) {
 	checks := []Check{
 		d.user(),
 		d.usbDrivers(),
-		d.nat(),
-		d.usb(),
-		d.deviceNodes(),
 		d.namespace(ctx),
 		d.appArmor(),
 		d.noNewPrivs(),
 		d.helperInstalled(),
 		d.furtherIDs(),
+	}
+	checks = append(checks, network(checks),
+		d.nat(),
+		d.usb(),
+		d.deviceNodes(),
 		d.group(),
 		d.udevRules(),
 		d.udevd(),
 		d.keepsOff("NetworkManager"),
 		d.keepsOff("ModemManager"),
-	}
+	)
 	return append(checks, d.boards()...), nil
+}
+
+// network tells which way "snag recover --net auto" takes to a board that is a network adapter. The checks are those of what
+// the kernel's way needs. Where it is barred snag's own is there, so that none of them keeps a recovery from working.
+func network(checks []Check) Check {
+	const name = "network"
+	var barred []string
+	for i, c := range checks {
+		if c.Status == Fail {
+			checks[i].Status = Warn
+			barred = append(barred, c.Name)
+		}
+	}
+	if barred == nil {
+		return Check{name, OK, "the kernel's, in a namespace of each board's own (--net kernel)", ""}
+	}
+	return Check{name, OK, "snag speaks to network adapters of boards itself (--net user): the kernel's way is barred by " + strings.Join(barred, ", "), ""}
 }
 
 // Failed tells whether one of the checks keeps recoveries from working.

@@ -110,7 +110,7 @@ func TestDoctorRoot(t *testing.T) {
 	}
 	write(t, root, "/proc/self/status", "Uid:\t0\t0\t0\t0\nCapEff:\t0000000000000400\n")
 	write(t, root, "/run/systemd/container", "lxc\n")
-	if got := find(t, diagnose(t, o), "user"); got.Status != Fail || !strings.Contains(got.Detail, "cap_net_admin, in a container (lxc)") {
+	if got := find(t, diagnose(t, o), "user"); got.Status != Warn || !strings.Contains(got.Detail, "cap_net_admin, in a container (lxc)") {
 		t.Errorf("root without capability: %+v", got)
 	}
 }
@@ -153,9 +153,9 @@ func TestDoctorFaults(t *testing.T) {
 		also  string
 	}{
 		{"module missing", put("/lib/modules/6.12.1-amd64/modules.dep", "x/cdc_ether.ko:\nx/nft_chain_nat.ko:\nx/nft-nat.ko:\nx/nft_masq.ko:\n"),
-			Check{"usb network drivers", Fail, "usbnet loaded; cdc_ether available; rndis_host missing", "full kernel"}, ""},
+			Check{"usb network drivers", Warn, "usbnet loaded; cdc_ether available; rndis_host missing", "full kernel"}, ""},
 		{"module missing on Ubuntu", both(put("/etc/os-release", "NAME=x\nID=ubuntu\n"), put("/lib/modules/6.12.1-amd64/modules.dep", "x/nft_chain_nat.ko:\nx/nft-nat.ko:\nx/nft_masq.ko:\n")),
-			Check{"usb network drivers", Fail, "cdc_ether, rndis_host missing", "sudo apt install linux-modules-extra-6.12.1-amd64"}, ""},
+			Check{"usb network drivers", Warn, "cdc_ether, rndis_host missing", "sudo apt install linux-modules-extra-6.12.1-amd64"}, ""},
 		{"NAT missing", put("/lib/modules/6.12.1-amd64/modules.builtin", ""),
 			Check{"kernel nat", Warn, "nf_tables missing", ""}, ""},
 		{"no module lists", drop("/lib/modules"),
@@ -168,21 +168,21 @@ func TestDoctorFaults(t *testing.T) {
 		{"no namespaces", func(_ string, o *Options) error {
 			o.Namespace = func(context.Context) (string, error) { return "sudo sysctl x=1", errors.New("refused") }
 			return nil
-		}, Check{"namespaces", Fail, "refused", "sudo sysctl x=1"}, ""},
-		{"no AppArmor profile", drop(apparmorProfile), Check{"apparmor", Fail, "missing", "sudo /home/u/bin/snag setup"}, ""},
+		}, Check{"namespaces", Warn, "refused", "sudo sysctl x=1"}, ""},
+		{"no AppArmor profile", drop(apparmorProfile), Check{"apparmor", Warn, "missing", "sudo /home/u/bin/snag setup"}, ""},
 		{"AppArmor lets all", put(apparmorRestriction, "0\n"), Check{"apparmor", OK, "does not restrict", ""}, ""},
-		{"no_new_privs", status("NoNewPrivs:\t0", "NoNewPrivs:\t1"), Check{"no_new_privs", Fail, "would not count", "systemd"}, ""},
-		{"helper missing", drop(helper), Check{"helper", Fail, "missing", "sudo /home/u/bin/snag setup"}, ""},
+		{"no_new_privs", status("NoNewPrivs:\t0", "NoNewPrivs:\t1"), Check{"no_new_privs", Warn, "would not count", "systemd"}, ""},
+		{"helper missing", drop(helper), Check{"helper", Warn, "missing", "sudo /home/u/bin/snag setup"}, ""},
 		{"helper without capability", func(root string, _ *Options) error { return os.Chown(root+helper, 0, 46) },
-			Check{"helper", Fail, "lacks the capability", "sudo /home/u/bin/snag setup"}, ""},
+			Check{"helper", Warn, "lacks the capability", "sudo /home/u/bin/snag setup"}, ""},
 		{"helper for all", func(root string, _ *Options) error { return os.Chmod(root+helper, 0o755) },
-			Check{"helper", Fail, "mode", "sudo /home/u/bin/snag setup"}, ""},
+			Check{"helper", Warn, "mode", "sudo /home/u/bin/snag setup"}, ""},
 		{"helper on nosuid", func(_ string, o *Options) error { o.host.nosuid = func(string) bool { return true }; return nil },
-			Check{"helper", Fail, "nosuid", "mount"}, ""},
+			Check{"helper", Warn, "nosuid", "mount"}, ""},
 		{"list open to others", func(root string, o *Options) error {
 			return errors.Join(put(netmoveConf, "")(root, o), os.Chmod(root+netmoveConf, 0o666))
-		}, Check{"further ids", Fail, "mode", "sudo /home/u/bin/snag setup"}, ""},
-		{"list faulty", put(netmoveConf, "x\n"), Check{"further ids", Fail, "line 1", "editor"}, ""},
+		}, Check{"further ids", Warn, "mode", "sudo /home/u/bin/snag setup"}, ""},
+		{"list faulty", put(netmoveConf, "x\n"), Check{"further ids", Warn, "line 1", "editor"}, ""},
 		{"not in the group", both(status("46 1000", "1000"), put("/etc/group", "plugdev:x:46:\n")),
 			Check{"group", Fail, "anna is not in the group plugdev", "sudo usermod -aG plugdev anna"}, ""},
 		{"in the group since", status("46 1000", "1000"),

@@ -17,7 +17,7 @@ import (
 
 // How long permission may be missing after a plug.
 const (
-	udevTakes   = 15 * time.Second       // where udevd runs, but does not say that it is done: it hangs
+	udevTakes   = time.Minute            // where udevd runs, but does not say that it is done: it has many boards to see to, or hangs
 	nobodyTakes = time.Second            // where it does not: a script may
 	aclTakes    = 500 * time.Millisecond // from udevd's record of a device to its access list
 	tryInterval = 50 * time.Millisecond  // where no uevent arrives

@@ -56,12 +56,12 @@ func measure(ctx context.Context, w io.Writer, dir string, runs int, window, del
 		return err
 	}
 	config := filepath.Join(dir, "board.yaml")
-	programs := []*program{{name: "snag", prepare: snag(config)}, {name: "Snagboot"}}
+	programs := []*program{{name: "snag", prepare: snag(config, "kernel")}, {name: "snag user", prepare: snag(config, "user")}, {name: "Snagboot"}}
 	if os.Getenv("SNAGBOOT") != "" {
 		if config, err = withoutHeader(dir); err != nil {
 			return err
 		}
-		if programs[1].prepare, err = snagboot(config); err != nil {
+		if programs[2].prepare, err = snagboot(config); err != nil {
 			return err
 		}
 	}
@@ -117,10 +117,15 @@ func print(w io.Writer, programs []*program, runs int, window, delay time.Durati
 		fmt.Fprintf(w, "%-9s %6.2f %6.2f %6.2f %12.3f %12.3f %11d %7d\n", p.name, median(total), total[0], total[len(total)-1],
 			median(p.sorted(func(r run) time.Duration { return r.rom })), median(p.sorted(func(r run) time.Duration { return r.spl })), lost, p.failed)
 	}
-	if a, b := programs[0], programs[1]; len(a.runs) > 0 && len(b.runs) > 0 {
-		whole := func(r run) time.Duration { return r.total }
-		fmt.Fprintf(w, "\nsnag/Snagboot: %.2f\n", median(a.sorted(whole))/median(b.sorted(whole)))
+	whole := func(r run) time.Duration { return r.total }
+	for n, p := range programs {
+		for _, other := range programs[:n] {
+			if len(p.runs) > 0 && len(other.runs) > 0 {
+				fmt.Fprintf(w, "\n%s/%s: %.2f", other.name, p.name, median(other.sorted(whole))/median(p.sorted(whole)))
+			}
+		}
 	}
+	fmt.Fprintln(w)
 }
 
 // sorted returns one value of all runs, in seconds.
@@ -195,10 +200,11 @@ func tail(b *bytes.Buffer) string {
 	return strings.Join(lines[max(len(lines)-4, 0):], "")
 }
 
-func snag(config string) func(context.Context) (*session, error) {
+// snag returns how snag is used, with the kernel's network or its own.
+func snag(config, net string) func(context.Context) (*session, error) {
 	return func(ctx context.Context) (*session, error) {
 		s := &session{output: new(bytes.Buffer)}
-		cmd := exec.CommandContext(ctx, "snag", "recover", "-s", "am3358", "-f", config)
+		cmd := exec.CommandContext(ctx, "snag", "recover", "-s", "am3358", "-f", config, "--net", net)
 		cmd.Stdout, cmd.Stderr = s.output, s.output
 		s.start, s.wait = cmd.Start, cmd.Wait
 		s.end = func() {

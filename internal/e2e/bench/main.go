@@ -3,7 +3,8 @@
 // Bench measures recoveries of virtual boards with snag and, in turns with it, with others: Debian's uuu, imx_usb and dfu-util,
 // and Snagboot where SNAGBOOT names its sources. All run in one VM of package lab.
 //
-// For the AM335x it is how long the board takes from being plugged in until it has the last byte of U-Boot. snag and
+// For the AM335x it is how long the board takes from being plugged in until it has the last byte of U-Boot, by the kernel's
+// network and by snag's own ("snag user"). snag and
 // Snagboot run as root and with udevd, on the same virtual board: a device of the kernel's virtual USB host controller whose
 // ROM asks by BOOTP every second. They take turns; the table has the medians of the board's own clock. Either is started at the moment of the plug, with all in place that it wants beforehand: nothing for snag, and
 // for Snagboot its am335x_usb_setup.sh, which runs as it is and polls for interfaces. Only the shell that the script ends

@@ -1,0 +1,90 @@
+//go:build linux
+
+package usbfs
+
+import (
+	"context"
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"snag/usb"
+)
+
+var _ usb.Receiver = (*handle)(nil)
+
+// arrival is an URB of Receive's with its buffer.
+type arrival struct {
+	*transfer
+	buf []byte
+}
+
+// Receive implements [usb.Receiver]. The buffers are made multiples of the endpoint's packet, so that none of it is too
+// large for what is left of one.
+func (h *handle) Receive(ctx context.Context, ep uint8, size, inFlight int, take func([]byte)) error {
+	return h.failed("receive", int(ep), h.receive(ctx, ep, size, inFlight, take))
+}
+
+func (h *handle) receive(ctx context.Context, ep uint8, size, inFlight int, take func([]byte)) (err error) {
+	if ep&0x80 == 0 {
+		return errors.New("not an endpoint to the host")
+	}
+	unlock, err := h.lock(ctx, ep)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	packet, err := h.packet(ep)
+	if err != nil {
+		return err
+	}
+	size = pieces(size+packet-1, packet)
+	var flights []*arrival // in their order
+	defer func() {
+		for i := len(flights) - 1; i >= 0; i-- { // so that none overtakes one before it
+			h.discard(flights[i].transfer)
+		}
+		for _, f := range flights {
+			<-f.done
+		}
+	}()
+	submit := func(a *arrival) error {
+		for {
+			err := h.submit(a.transfer, urbBulk, ep, 0, a.buf)
+			switch {
+			case err == nil:
+				flights = append(flights, a)
+				return nil
+			case !errors.Is(err, unix.ENOMEM):
+				return cause(err)
+			case len(flights) > 0:
+				return nil // those will have to do
+			}
+			if err := pause(ctx, h.closed); err != nil {
+				return err
+			}
+		}
+	}
+	for range max(inFlight, 1) {
+		if err := submit(&arrival{newTransfer(), make([]byte, size)}); err != nil {
+			return err
+		}
+	}
+	for {
+		first := flights[0]
+		select {
+		case <-first.done:
+		case <-ctx.Done():
+			return why(ctx)
+		}
+		flights = flights[1:]
+		n, err := h.result(first.transfer)
+		if err != nil {
+			return err
+		}
+		take(first.buf[:n])
+		if err := submit(first); err != nil {
+			return err
+		}
+	}
+}
