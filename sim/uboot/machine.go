@@ -2,6 +2,7 @@ package uboot
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -23,6 +24,8 @@ type Machine struct {
 
 	// Commands are those of this board beside the built-in ones, by name. One of a built-in's name hides that.
 	Commands map[string]Command
+	// Registers, if not nil, are what can be read outside memory, a word at a time; ok is false where nothing is.
+	Registers func(addr uint64) (value uint32, ok bool)
 	// Missing are built-in commands that were left out of the build.
 	Missing []string
 	// Takes is how long commands take, by their first words, or fewer of them: "mmc erase", "sf".
@@ -155,8 +158,14 @@ func (m *Machine) Write(addr uint64, p []byte) error {
 	return err
 }
 
-// Read gets bytes from memory, as Write puts them there.
+// Read gets bytes from memory, as Write puts them there, or a word from a register.
 func (m *Machine) Read(addr uint64, p []byte) error {
+	if m.Registers != nil && len(p) == 4 {
+		if v, ok := m.Registers(addr); ok {
+			binary.LittleEndian.PutUint32(p, v)
+			return nil
+		}
+	}
 	if err := m.within(addr, int64(len(p))); err != nil {
 		return err
 	}
