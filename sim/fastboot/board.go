@@ -71,6 +71,11 @@ func (b *Board) Run(ctx context.Context, port usbdev.Port) error {
 
 // boot takes the board from power-on to the end of its last stage. It returns only with an error.
 func (b *Board) boot(ctx context.Context, port usbdev.Port) error {
+	if b.cfg.Before != nil {
+		if err := b.cfg.Before(ctx, port); err != nil {
+			return err
+		}
+	}
 	if b.cfg.KeemBay {
 		if err := b.stage(ctx, port, StageROM, KeemBayROM); !errors.Is(err, errStarted) {
 			return err

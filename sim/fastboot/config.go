@@ -1,6 +1,7 @@
 package fastboot
 
 import (
+	"context"
 	"time"
 
 	"snag/sim/usbdev"
@@ -28,6 +29,9 @@ const (
 // Config is a board and its faults. All may be left out.
 type Config struct {
 	KeemBay bool // the ROM comes first
+	// Before is what comes before U-Boot at each power-on, on the same port: other models' stages, such as those of an i.MX
+	// (imx.Board.Start). Nil: nothing does.
+	Before func(ctx context.Context, port usbdev.Port) error
 
 	ID         usb.ID // of U-Boot's gadget; zero: ID, or KeemBayUBoot
 	Speed      usbdev.Speed
