@@ -114,8 +114,8 @@ func (j *job) look(ctx context.Context) ([]State, error) {
 			reasons = append(reasons, r)
 		}
 	}
-	for i, a := range j.plan.layout.addresses(fuses) {
-		j.emit(event.Note{Text: fmt.Sprintf("the fuses have MAC address %d: %s", i+1, a)})
+	for _, a := range j.plan.layout.addresses(fuses) {
+		j.emit(event.Note{Text: fmt.Sprintf("the fuses have MAC address %s", a)})
 	}
 	if len(reasons) > 0 {
 		return nil, boardError(errors.New(strings.Join(reasons, "; ")), "nothing was burnt; fuses never become 0 again, so this board keeps what it has")

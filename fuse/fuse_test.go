@@ -31,7 +31,7 @@ func TestMAC(t *testing.T) {
 		{"imx8mp", "02:bb:cc:dd:ee:ff " + mac1, "", "locally administered"},
 		{"imx8mp", "00:00:00:00:00:00", "all zero", ""},
 		{"imx8mp", "ff:ff:ff:ff:ff:ff", "broadcast", ""},
-		{"imx8mp", mac0 + " 01:00:5e:00:00:01", "MAC address 1, 01:00:5e:00:00:01: it is a multicast", ""},
+		{"imx8mp", mac0 + " 01:00:5e:00:00:01", "mac1, 01:00:5e:00:00:01: it is a multicast", ""},
 		{"imx8mp", mac0 + " " + mac0, "both MAC addresses are", ""},
 		{"imx8mp", "", "0 MAC addresses", ""},
 		{"imx8mm", mac0 + " " + mac1, "room for 1", ""},

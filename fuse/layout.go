@@ -131,10 +131,10 @@ func MAC(soc string, addresses ...net.HardwareAddr) (*Plan, error) {
 	for i, a := range addresses {
 		warning, err := check(a)
 		if err != nil {
-			return nil, fmt.Errorf("MAC address %d, %s: %w", i, a, err)
+			return nil, fmt.Errorf("mac%d, %s: %w", i, a, err)
 		}
 		if warning != "" {
-			p.Warnings = append(p.Warnings, fmt.Sprintf("MAC address %d, %s: %s", i, a, warning))
+			p.Warnings = append(p.Warnings, fmt.Sprintf("mac%d, %s: %s", i, a, warning))
 		}
 	}
 	word := func(i int) *Word {

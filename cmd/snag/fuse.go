@@ -96,6 +96,9 @@ func (f *fuseFlags) run(cmd *cobra.Command, _ []string) error {
 		emit(event.Event{Time: time.Now(), Body: failed(err)})
 		return &shownError{err}
 	case f.offline:
+		for _, w := range plan.Warnings {
+			emit(event.Event{Time: time.Now(), SoC: plan.SoC, Body: event.Warning{Text: w}})
+		}
 		for _, w := range plan.Words {
 			emit(event.Event{Time: time.Now(), SoC: plan.SoC, Body: event.Fuse{Bank: w.Bank, Word: w.Word, Name: w.Name, Value: w.Value, Mask: w.Mask, State: string(fuse.Unknown)}})
 		}
