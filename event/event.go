@@ -72,6 +72,15 @@ type Note struct{ Text string }
 // Warning is something unexpected that did not stop the recovery.
 type Warning struct{ Text string }
 
+// Fuse is a word of a SoC's fuses: as it was found, or as it was left.
+type Fuse struct {
+	Bank, Word  int    // as U-Boot's fuse command counts them
+	Name        string // in the SoC's reference manual
+	Value, Mask uint32 // the bits that are to be there, and which bits these are about
+	Found       uint32
+	State       string // "there", "to burn", "burnt", "conflict", "partial", "locked"
+}
+
 // Done is the last event of a recovery that succeeded.
 type Done struct {
 	Duration time.Duration
@@ -94,5 +103,6 @@ func (Progress) Kind() string   { return "progress" }
 func (StageDone) Kind() string  { return "stage_done" }
 func (Note) Kind() string       { return "note" }
 func (Warning) Kind() string    { return "warning" }
+func (Fuse) Kind() string       { return "fuse" }
 func (Done) Kind() string       { return "done" }
 func (Failed) Kind() string     { return "failed" }

@@ -1,7 +1,7 @@
 // Command snag brings dead embedded boards back over USB.
 //
 // This package is the command line only: a file per subcommand, flags in, calls out. What the
-// commands do lives in recovery, flash, uuu, firmware/inspect, internal/setup, internal/config and sim.
+// commands do lives in recovery, flash, uuu, fuse, firmware/inspect, internal/setup, internal/config and sim.
 package main
 
 import (
@@ -55,7 +55,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	var shown *shownError
 	if !errors.As(err, &shown) {
-		if (cmd.Name() == "recover" || cmd.Name() == "run") && slices.Contains(args, "--json") {
+		if slices.Contains([]string{"recover", "run", "mac"}, cmd.Name()) && slices.Contains(args, "--json") {
 			ui.NewJSON(stdout).Sink(event.Event{Time: time.Now(), Body: failed(err)})
 		}
 		fmt.Fprintf(stderr, "snag: %v\n", err)
@@ -159,7 +159,7 @@ setup, 5 firmware refused, 6 board or protocol error, 130 interrupted.`,
 	})
 	root.AddCommand(
 		newRecover(), newRun(), newInspect(), newList(), newTemplate(), newSetup(), newDoctor(), newUdev(),
-		newSim(), newBmap(), newVersion(), newMan(),
+		newSim(), newBmap(), newFuse(), newVersion(), newMan(),
 	)
 	return root
 }

@@ -96,6 +96,16 @@ type (
 		jsonHead
 		Text string `json:"text"`
 	}
+	jsonFuse struct {
+		jsonHead
+		Bank  int    `json:"bank"`
+		Word  int    `json:"word"`
+		Name  string `json:"name"`
+		Value uint32 `json:"value"`
+		Mask  uint32 `json:"mask"`
+		Found uint32 `json:"found"`
+		State string `json:"state"`
+	}
 	jsonEnd struct {
 		jsonHead
 		ExitCode int           `json:"exit_code"`
@@ -141,6 +151,8 @@ func object(e event.Event) any {
 		return jsonText{h, b.Text}
 	case event.Warning:
 		return jsonText{h, b.Text}
+	case event.Fuse:
+		return jsonFuse{h, b.Bank, b.Word, b.Name, b.Value, b.Mask, b.Found, b.State}
 	case event.Done:
 		return jsonEnd{h, 0, millis(b.Duration), summaries(b.Stages)}
 	case event.Failed:

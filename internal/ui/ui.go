@@ -82,7 +82,12 @@ func text(body event.Body) string {
 		return "note: " + Printable(b.Text)
 	case event.Warning:
 		return "warning: " + Printable(b.Text)
+	case event.Fuse:
+		return fmt.Sprintf("fuses %-9s bank %d word %d: 0x%08x; 0x%08x of 0x%08x: %s", Printable(b.Name), b.Bank, b.Word, b.Found, b.Value, b.Mask, Printable(b.State))
 	case event.Done:
+		if len(b.Stages) == 0 {
+			return "done in " + seconds(b.Duration)
+		}
 		return fmt.Sprintf("done in %s: %s", seconds(b.Duration), total(b.Stages))
 	}
 	return body.Kind()

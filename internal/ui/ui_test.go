@@ -23,7 +23,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files and the examples of docs/json.md")
 
-// story is a recovery that succeeds, and one that fails, with every kind of event.
+// story is a recovery that succeeds, and one that fails, with every kind of event that recoveries have.
 func story() (good, bad []event.Event) {
 	start := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 	at := func(ms int, port, stage string, b event.Body) event.Event {
@@ -181,7 +181,7 @@ func TestNothingSteersTheTerminal(t *testing.T) {
 	bodies := []event.Body{
 		event.Waiting{For: evil}, event.BoardSeen{ID: evil, Product: evil, Device: evil}, event.StageBegun{File: evil, Bytes: 2},
 		event.Progress{Bytes: 1, Total: 2}, event.StageDone{Summary: event.StageSummary{File: evil}},
-		event.Note{Text: evil}, event.Warning{Text: evil}, event.Failed{Err: errors.New(evil), Hint: evil}, event.Done{},
+		event.Note{Text: evil}, event.Warning{Text: evil}, event.Fuse{Name: evil, State: evil}, event.Failed{Err: errors.New(evil), Hint: evil}, event.Done{},
 	}
 	for _, b := range bodies {
 		var w, p bytes.Buffer
@@ -353,7 +353,8 @@ func TestJSONTables(t *testing.T) {
 		}
 	}
 	good, bad := story()
-	for _, e := range append(good, bad[len(bad)-1]) {
+	burnt := event.Event{Body: event.Fuse{Name: "MAC_ADDR0", Bank: 9, Value: 0xccddeeff, Mask: 0xffffffff, Found: 0xccddeeff, State: "burnt"}}
+	for _, e := range append(good, bad[len(bad)-1], burnt) {
 		line, err := json.Marshal(object(e))
 		if err != nil {
 			t.Fatal(err)

@@ -63,11 +63,16 @@ func rest(ctx context.Context, machine Machine) error {
 
 // power takes the board from power-on to the end of that.
 func (b *Board) power(ctx context.Context, port usbdev.Port) error {
+	return b.powered(ctx, func(machine Machine) error { return b.boot(ctx, port, machine) })
+}
+
+// powered runs what happens between power-on and the end of that.
+func (b *Board) powered(ctx context.Context, boot func(Machine) error) error {
 	machine := b.cfg.Machine
 	if machine == nil {
 		machine = new(Memory)
 	}
-	err := b.boot(ctx, port, machine)
+	err := boot(machine)
 	if m, ok := machine.(Resetter); ok && errors.Is(err, virtual.ErrReset) {
 		if err := m.Reset(ctx); err != nil {
 			return &virtual.CarrierError{Err: err}
@@ -76,8 +81,28 @@ func (b *Board) power(ctx context.Context, port usbdev.Port) error {
 	return err
 }
 
-// boot takes the board from its ROM to U-Boot. It returns only with an error.
-func (b *Board) boot(ctx context.Context, port usbdev.Port, machine Machine) error {
+// Start takes the board from power-on to the start of U-Boot and returns: for boards whose U-Boot is another model, which runs on the same
+// port then. The error is how a stage ended otherwise, as that model's own stages have it: virtual.ErrReset for one that wants
+// another Start.
+func (b *Board) Start(ctx context.Context, port usbdev.Port) error {
+	b.board.Edit(func(r *Report) { r.Outcome = virtual.Running })
+	err := b.powered(ctx, func(machine Machine) error { return b.stages(ctx, port, machine) })
+	if err != nil {
+		b.board.Edit(func(r *Report) {
+			if errors.Is(err, virtual.ErrReset) {
+				r.Resets++
+			} else {
+				r.Outcome, r.Error = virtual.Stuck, err.Error()
+			}
+		})
+		return err
+	}
+	b.board.Edit(func(r *Report) { r.Outcome = virtual.Booted })
+	return virtual.Sleep(ctx, b.cfg.GadgetDelay)
+}
+
+// stages takes the board from its ROM to the start of U-Boot.
+func (b *Board) stages(ctx context.Context, port usbdev.Port, machine Machine) error {
 	run := (*session).sdp
 	switch b.cfg.Model.Protocol {
 	case Bulk:
@@ -88,16 +113,22 @@ func (b *Board) boot(ctx context.Context, port usbdev.Port, machine Machine) err
 	if err := b.stage(ctx, port, StageROM, machine, run); err != nil {
 		return err
 	}
-	if b.cfg.SPL == SDPU || b.cfg.SPL == SDPV {
-		if b.cfg.SPLNever {
-			return errors.New("spl: it never shows on the bus")
-		}
-		if err := virtual.Sleep(ctx, b.cfg.SPLDelay); err != nil {
-			return err
-		}
-		if err := b.stage(ctx, port, StageSPL, machine, (*session).spl); err != nil {
-			return err
-		}
+	if b.cfg.SPL != SDPU && b.cfg.SPL != SDPV {
+		return nil
+	}
+	if b.cfg.SPLNever {
+		return errors.New("spl: it never shows on the bus")
+	}
+	if err := virtual.Sleep(ctx, b.cfg.SPLDelay); err != nil {
+		return err
+	}
+	return b.stage(ctx, port, StageSPL, machine, (*session).spl)
+}
+
+// boot takes the board from its ROM to U-Boot. It returns only with an error.
+func (b *Board) boot(ctx context.Context, port usbdev.Port, machine Machine) error {
+	if err := b.stages(ctx, port, machine); err != nil {
+		return err
 	}
 	b.board.Edit(func(r *Report) { r.Outcome = virtual.Booted })
 	stay := func(ctx context.Context) error {
