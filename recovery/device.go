@@ -20,6 +20,9 @@ func (b *board) openUSB(ctx context.Context) error {
 			return err
 		}
 	}
+	if b.change != nil { // since an earlier leg
+		return nil
+	}
 	var err error
 	b.change, err = b.opt.USB.Watch(ctx)
 	return err
@@ -34,6 +37,9 @@ func (b *board) hold(port usb.Port) error {
 			b.opt.Log.Info("no companion port", "err", err)
 		}
 		b.peer = peer
+	}
+	if b.lock != nil {
+		return nil
 	}
 	name := port
 	if b.peer != "" && b.peer.Compare(port) < 0 {
@@ -56,6 +62,9 @@ func (b *board) nextDevice(ctx context.Context) (*socs.Stage, error) {
 		gone = b.handle.Gone()
 	}
 	var again <-chan time.Time
+	if b.again { // nothing will tell of what is there already
+		again = time.After(0)
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -117,7 +126,7 @@ func (b *board) chooseDevice() (usb.Device, bool, error) {
 	for _, d := range devices {
 		switch {
 		case b.seen:
-			if !b.here(d) || !b.fresh(d) {
+			if !b.here(d) || !b.fresh(d) && !b.again || b.strict && !b.known(d) {
 				continue
 			}
 		case b.port != "" && !b.here(d), b.opt.ID != (usb.ID{}) && d.ID != b.opt.ID:
@@ -139,8 +148,11 @@ func (b *board) chooseDevice() (usb.Device, bool, error) {
 
 // fresh reports whether a device on the board's port is not the stage that was handed out last.
 func (b *board) fresh(d usb.Device) bool {
-	if last := b.handle.Device(); d.Bus != last.Bus || d.Address != last.Address {
+	if d.Bus != b.last.Bus || d.Address != b.last.Address {
 		return true
+	}
+	if b.handle == nil {
+		return false
 	}
 	select {
 	case <-b.handle.Gone():
@@ -174,21 +186,31 @@ func (b *board) take(ctx context.Context, d usb.Device) (*socs.Stage, error) {
 			return nil, err
 		}
 	}
-	handle, err := b.opt.USB.Open(ctx, d)
-	if err != nil {
-		return nil, err
+	stage := &socs.Stage{Port: d.Port, ID: d.ID, Device: d, ROM: b.isROM(d), Since: since}
+	var handle usb.Handle
+	if !b.disk(d) {
+		var err error
+		if handle, err = b.opt.USB.Open(ctx, d); err != nil {
+			return nil, err
+		}
+		stage.USB, stage.Gone = handle, handle.Gone()
 	}
 	b.closeHandle()
-	b.handle = handle
+	b.handle, b.strict = handle, false
 	b.mu.Lock()
 	if b.port == "" {
 		b.port = d.Port
 	}
-	b.address, b.stageDone = d.Address, time.Time{}
+	b.last, b.again, b.stageDone = d, false, time.Time{}
 	b.mu.Unlock()
-	b.opt.Log.Info("device opened", "port", d.Port, "id", d.ID, "release", fmt.Sprintf("%04x", d.Release), "address", d.Address, "took", time.Since(since))
+	b.opt.Log.Info("device taken", "port", d.Port, "id", d.ID, "release", fmt.Sprintf("%04x", d.Release), "address", d.Address, "opened", handle != nil, "took", time.Since(since))
 	b.Emit("", event.BoardSeen{ID: d.ID.String(), Product: d.Product, Device: d.Node})
-	return &socs.Stage{Port: d.Port, ID: d.ID, ROM: b.isROM(d), Since: since, USB: handle, Gone: handle.Gone()}, nil
+	return stage, nil
+}
+
+// disk reports whether a device is a disk that the kernel is to have.
+func (b *board) disk(d usb.Device) bool {
+	return slices.Contains(b.opt.Backend.Family().Carriers, socs.Disk) && socs.MassStorage.Of(d)
 }
 
 func (b *board) closeHandle() {
@@ -198,6 +220,7 @@ func (b *board) closeHandle() {
 	if err := b.handle.Close(); err != nil && !errors.Is(err, usb.ErrGone) {
 		b.opt.Log.Warn("close the USB device", "err", err)
 	}
+	b.handle = nil
 }
 
 // stillThere is what is found on the port of a board that did not go on.
@@ -206,7 +229,9 @@ const stillThere = "the device of the stage before is still there"
 // noNextDevice explains why no next stage came.
 func (b *board) noNextDevice(ctx context.Context) error {
 	found := "nothing enumerated there"
-	if d, ok := b.device(); ok && b.seen && b.fresh(d) {
+	if d, ok := b.device(); ok && b.seen && b.strict && !b.known(d) {
+		found = fmt.Sprintf("%s (%s) is there, which is none of %s", d.ID, d.Product, idList(b.rom, b.later))
+	} else if ok && b.seen && b.fresh(d) {
 		found = fmt.Sprintf("%s is there, and could not be opened in time", d.ID)
 	} else if ok {
 		found = stillThere

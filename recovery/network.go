@@ -15,12 +15,16 @@ import (
 // openNetwork prepares for stages that are network interfaces.
 func (b *board) openNetwork(ctx context.Context) error {
 	var err error
-	if b.port != "" {
+	if b.port != "" && b.lock == nil {
 		if b.lock, err = lockPort(string(b.port)); err != nil {
 			return err
 		}
 	}
 	host := netsetup.Host{NetNS: b.opt.NetNS}
+	if b.ns != nil { // since an earlier leg
+		b.found, err = host.Watch(ctx)
+		return err
+	}
 	if b.ns, err = netsetup.Open(ctx, netsetup.Options{Log: b.opt.Log, Host: host}); err != nil {
 		return err
 	}
@@ -79,7 +83,7 @@ func (b *board) noNextInterface(ctx context.Context) error {
 	found := "nothing enumerated there"
 	if d, ok := b.device(); ok {
 		found = fmt.Sprintf("there is %s (%s) without a network interface that can be used", d.ID, d.Product)
-		if d.Address == b.address {
+		if d.Address == b.last.Address {
 			found = stillThere
 		}
 	}
@@ -137,9 +141,7 @@ func (b *board) adopt(ctx context.Context, i netsetup.Interface) (*socs.Stage, e
 	seen := event.BoardSeen{ID: i.ID.String(), Device: i.Name}
 	if d, ok := b.device(); ok {
 		seen.Product = d.Product
-		b.mu.Lock()
-		b.address = d.Address
-		b.mu.Unlock()
+		b.last = d
 	}
 	b.Emit("", seen)
 	sockets := b.ns.Link()
