@@ -3,9 +3,13 @@ package plan
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"time"
 
 	"snag/event"
 	"snag/flash"
+	"snag/flash/block"
+	"snag/flash/dfu"
 	"snag/flash/image"
 	"snag/recovery"
 )
@@ -18,12 +22,45 @@ func (t Target) stage() string {
 	return string(t.Kind)
 }
 
-// open opens a target.
-func (x *session) open(ctx context.Context, t Target) (flash.Target, error) {
+// How long a disk, and a directory that something has yet to be mounted on, are awaited.
+const (
+	diskTime = 30 * time.Second
+	fileTime = 10 * time.Second
+)
+
+// open opens a target; done gives back what it took.
+func (x *session) open(ctx context.Context, t Target) (to flash.Target, done func(), err error) {
+	done = func() {}
 	if x.opt.open != nil {
-		return x.opt.open(ctx, x, t)
+		to, err = x.opt.open(ctx, x, t)
+		return to, done, err
 	}
-	return nil, &recovery.UsageError{Err: fmt.Errorf("%s: not built yet", t)}
+	switch t.Kind {
+	case ToDFU:
+		return &dfu.Target{Host: x.opt.USB, Port: x.stage.Port, Alt: t.Name}, done, nil
+	case ToFile:
+		return &block.File{Name: t.Name, Wait: fileTime}, done, nil
+	case ToDisk:
+		if t.File != "" {
+			return &block.Mounted{Options: x.disk(t), Name: t.File}, done, nil
+		}
+		d, err := block.Open(ctx, x.disk(t))
+		if err != nil {
+			return nil, nil, err
+		}
+		return d, func() { d.Close() }, nil
+	}
+	return nil, nil, &recovery.UsageError{Err: fmt.Errorf("%s: not built yet", t)}
+}
+
+// disk says which disk is meant. One that is named by its path must be the board's, too, if a port was named.
+func (x *session) disk(t Target) block.Options {
+	o := block.Options{Path: t.Name, Port: x.opt.Port, Force: t.Force, Wait: diskTime}
+	if t.Device >= 0 {
+		o.Path, o.Port, o.LUN = "", x.stage.Port, t.Device
+	}
+	o.Partition, _ = strconv.Atoi(t.Partition)
+	return o
 }
 
 // image opens the image, and tells what there is to know of it.
@@ -47,12 +84,17 @@ func (a *Flash) run(ctx context.Context, x *session) error {
 	if err != nil {
 		return err
 	}
-	t, err := x.open(ctx, a.To)
+	t, done, err := x.open(ctx, a.To)
 	if err != nil {
 		im.Close()
 		return err
 	}
-	m := newMeter(x.board.Emit, a.To.stage(), a.Image, im.Mapped(), flash.Writing)
+	defer done()
+	total := im.Mapped()
+	if a.To.Kind == ToDFU { // which knows no offsets: all of it is sent
+		total = im.Size
+	}
+	m := newMeter(x.board.Emit, a.To.stage(), a.Image, total, flash.Writing)
 	err = t.Write(ctx, im, flash.Options{Verify: a.Verify, Progress: m.add})
 	m.end(err)
 	return err
@@ -63,11 +105,12 @@ func (a *Verify) run(ctx context.Context, x *session) error {
 	if err != nil {
 		return err
 	}
-	t, err := x.open(ctx, a.On)
+	t, done, err := x.open(ctx, a.On)
 	if err != nil {
 		im.Close()
 		return err
 	}
+	defer done()
 	v, ok := t.(flash.Verifier)
 	if !ok {
 		im.Close()

@@ -283,6 +283,10 @@ func (p *parser) target(m *mapping, what string) Target {
 		if !m.has(string(k)) {
 			continue
 		}
+		if k == ToFile && t.Kind == ToDisk { // a file on it
+			t.File = m.text(string(k))
+			continue
+		}
 		if t.Kind != "" {
 			p.fail(m.at(string(k)), "%s: %s and %s: one target", what, t.Kind, k)
 			continue

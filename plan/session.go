@@ -12,12 +12,12 @@ import (
 
 	"snag/event"
 	"snag/flash"
+	"snag/flash/block"
+	"snag/flash/dfu"
 	"snag/flash/fastboot"
-	"snag/flash/image"
 	"snag/recovery"
 	"snag/socs"
 	"snag/usb"
-	"snag/usb/dfu"
 )
 
 const (
@@ -64,20 +64,18 @@ func (x *session) emit(body event.Body) { x.board.Emit("", body) }
 func (x *session) steps(ctx context.Context) error {
 	for i, s := range x.leg.steps {
 		x.at = x.first + i
-		where := x.plan.where(x.at)
 		if _, note := s.Action.(*Note); !note {
-			x.emit(event.Note{Text: where})
+			x.emit(event.Note{Text: x.plan.where(x.at)})
 		}
 		var err error
-		if r, ok := s.Action.(*Reset); !ok || r.How != "" || !x.shows(DFU) { // which a reset can do with, too
+		if r, ok := s.Action.(*Reset); !ok || !r.able(x) {
 			err = x.need(ctx, s.Action.gadget())
 		}
 		if err == nil {
 			err = s.Action.run(ctx, x)
 		}
 		if err != nil {
-			_, broken := errors.AsType[*image.RangeError](err)
-			return recovery.StepError(ctx, x.stageName(), where, err, broken, hint(err))
+			return x.failed(ctx, err)
 		}
 	}
 	return nil
@@ -94,22 +92,6 @@ func (x *session) stageName() string {
 	}
 	if x.client != nil {
 		return Fastboot.String()
-	}
-	return ""
-}
-
-// hint is what may have made a step fail.
-func hint(err error) string {
-	refused, ok := errors.AsType[*fastboot.FailError](err)
-	switch {
-	case ok && refused.Text == "":
-		return "U-Boot gives no reason over fastboot: its serial console does"
-	case ok:
-		return ""
-	case errors.Is(err, context.DeadlineExceeded):
-		return "what its serial console says may tell why; a step that needs longer has a timeout"
-	case errors.Is(err, usb.ErrGone), errors.Is(err, usb.ErrProtocol):
-		return "the board left in the middle: check cable and power, and what its serial console says"
 	}
 	return ""
 }
@@ -301,21 +283,36 @@ func (x *session) leave(ctx context.Context) error {
 	return nil
 }
 
+// able reports whether what the board shows can be told to.
+func (a *Reset) able(x *session) bool {
+	switch a.How {
+	case "":
+		return x.shows(DFU) || x.shows(Fastboot)
+	case Detach:
+		return x.shows(DFU) || x.shows(Disk)
+	}
+	return x.shows(Fastboot)
+}
+
 func (a *Reset) run(ctx context.Context, x *session) error {
-	if x.shows(DFU) {
-		d, err := dfu.Open(ctx, x.stage.USB)
+	switch {
+	case x.shows(DFU):
+		t := &dfu.Target{Host: x.opt.USB, Port: x.stage.Port, Alt: "0"}
+		if err := t.Detach(ctx, a.How != Detach); err != nil {
+			return err
+		}
+		return x.leave(ctx)
+	case x.shows(Disk):
+		d, err := block.Open(ctx, block.Options{Port: x.stage.Port, Wait: diskTime})
 		if err != nil {
 			return err
 		}
-		if err := d.Detach(ctx); err != nil {
+		defer d.Close()
+		if err := d.Eject(); err != nil {
 			return err
 		}
-		if a.How != Detach {
-			if err := d.Reset(ctx); err != nil && !errors.Is(err, usb.ErrGone) {
-				return err
-			}
-		}
-		return x.leave(ctx)
+		x.left()
+		return nil
 	}
 	c, err := x.fastboot(ctx)
 	if err != nil {

@@ -145,7 +145,7 @@ type Reset struct {
 // What a Reset may be instead of one.
 const (
 	Continue = "continue" // fastboot ends, and U-Boot goes on
-	Detach   = "detach"   // DFU ends, and U-Boot goes on
+	Detach   = "detach"   // DFU or mass storage ends, and U-Boot goes on
 )
 
 func (a *Reset) String() string {

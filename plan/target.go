@@ -22,7 +22,7 @@ const (
 	ToMMC      Kind = "mmc"      // over U-Boot's fastboot: DEVICE[.HARDWARE-PARTITION][:PARTITION]
 	ToMTD      Kind = "mtd"      // over U-Boot's fastboot: an MTD device or partition
 	ToDFU      Kind = "dfu"      // an alternate setting, by its name or number
-	ToDisk     Kind = "disk"     // the number of a disk (LUN) of the board's mass storage, or a block device's path
+	ToDisk     Kind = "disk"     // LUN[:PARTITION] of the board's mass storage, or a block device's path
 	ToFile     Kind = "file"     // a file, on a disk that is mounted, say
 )
 
@@ -37,7 +37,9 @@ type Target struct {
 	// What Name says, by Kind.
 	Device    int    // mmc: the device; disk: the LUN, -1 for a path
 	Hardware  int    // mmc: the hardware partition: 0 is the user area, 1 and 2 are boot0 and boot1
-	Partition string // mmc: the partition's name or number; empty: the whole device
+	Partition string // mmc: the partition's name or number; disk: its number; empty: the whole device
+
+	File string // disk: the file to write in the file system that is on it, from its root on; empty: the disk itself
 
 	Offset int64 // bytes, from its begin
 	// EraseBlock is the size of an MTD device's erase blocks; 0: U-Boot is asked.
@@ -50,6 +52,7 @@ type Target struct {
 }
 
 var (
+	lunName = regexp.MustCompile(`^(\d{1,2})(?::([1-9]\d{0,2}))?$`)
 	mmcName = regexp.MustCompile(`^(\d{1,3})(?:\.(\d{1,2}|boot0|boot1))?(?::(.+))?$`)
 	// uName is what may stand in a command of U-Boot's shell without meaning more there.
 	uName = regexp.MustCompile(`^[\w.+-]{1,64}$`)
@@ -88,10 +91,11 @@ func ParseTarget(kind Kind, name string) (Target, error) {
 		}
 	case ToDisk:
 		t.Device = -1
-		if n, err := strconv.Atoi(name); err == nil && n >= 0 && n < 256 {
-			t.Device = n
+		if m := lunName.FindStringSubmatch(name); m != nil {
+			t.Device, _ = strconv.Atoi(m[1])
+			t.Partition = m[2]
 		} else if !filepath.IsAbs(name) {
-			return t, fmt.Errorf("disk %q: expected a block device (/dev/sdX), or the number of a disk of the board's mass storage, usually 0", name)
+			return t, fmt.Errorf("disk %q: expected a block device (/dev/sdX), or LUN[:PARTITION], the number of a disk of the board's mass storage, usually 0", name)
 		}
 	case ToFile:
 		if name == "" {
@@ -117,7 +121,7 @@ func (t Target) Check() error {
 	switch {
 	case t.Offset < 0:
 		return fmt.Errorf("offset %d: expected 0 or more", t.Offset)
-	case t.Offset > 0 && !uboot && t.Kind != ToDisk:
+	case t.Offset > 0 && !uboot:
 		return fmt.Errorf("offset: %s targets have none", t.Kind)
 	case t.Offset%512 != 0:
 		return fmt.Errorf("offset %#x: expected whole blocks of 512 bytes", t.Offset)
@@ -157,6 +161,9 @@ func (t Target) String() string {
 	if t.Kind == ToDisk && t.Device < 0 || t.Kind == ToFile {
 		s = t.Name
 	}
+	if t.File != "" {
+		s += ", " + t.File
+	}
 	if t.Offset > 0 {
 		s += fmt.Sprintf(" from %#x on", t.Offset)
 	}
@@ -167,7 +174,9 @@ func (t Target) String() string {
 func identities(steps []Step) []socs.Identity {
 	var all []socs.Identity
 	for _, g := range needed(steps) {
-		all = append(all, socs.Identity{Class: gadgets[g].class})
+		for _, c := range gadgets[g].classes {
+			all = append(all, socs.Identity{Class: c})
+		}
 	}
 	for _, s := range steps {
 		if w, ok := s.Action.(*Wait); ok && w.ID != (usb.ID{}) {

@@ -2,10 +2,14 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
 )
+
+// ErrWriting says that it was the destination that failed.
+var ErrWriting = errors.New("writing")
 
 // CopyOptions is how an image is copied.
 type CopyOptions struct {
@@ -46,7 +50,7 @@ func Copy(ctx context.Context, dst io.WriterAt, im *Image, o CopyOptions) error 
 			for p := range pieces {
 				if ctx.Err() == nil {
 					if err := o.write(dst, p); err != nil {
-						cancel(&RangeError{Name: im.Name, Off: p.Off, End: p.Off + p.N, Err: fmt.Errorf("writing: %w", err)})
+						cancel(&RangeError{Name: im.Name, Off: p.Off, End: p.Off + p.N, Err: fmt.Errorf("%w: %w", ErrWriting, err)})
 					} else if o.Progress != nil {
 						o.Progress(p.N)
 					}
