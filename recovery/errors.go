@@ -51,7 +51,10 @@ type NoBoardError struct {
 }
 
 func (e *NoBoardError) Error() string {
-	s := fmt.Sprintf("no board within %s: waited for %s", e.After.Round(time.Second), e.For)
+	s := "no board within " + e.After.Round(time.Second).String() + ": waited for " + e.For
+	if e.After == 0 {
+		s = "there is no " + e.For
+	}
 	if e.Found != "" {
 		s += "; " + e.Found
 	}
