@@ -210,6 +210,8 @@ func (t Target) does() []string {
 			out = append(out, "the place of partition "+t.Partition+" is looked up")
 		}
 		return append(out, "for each piece that U-Boot's buffer takes: download:, UCmd:mmc write")
+	case ToSF:
+		return []string{"UCmd:sf probe " + t.Name, "for each piece that U-Boot's buffer takes: download:, UCmd:sf erase, sf write"}
 	case ToMTD:
 		return []string{"UCmd:mtd erase " + t.Name, "for each piece that U-Boot's buffer takes: download:, UCmd:mtd write " + t.Name}
 	case ToDFU:

@@ -10,6 +10,7 @@ import (
 	"snag/flash"
 	"snag/flash/block"
 	"snag/flash/dfu"
+	"snag/flash/fastboot"
 	"snag/flash/image"
 	"snag/recovery"
 )
@@ -50,7 +51,20 @@ func (x *session) open(ctx context.Context, t Target) (to flash.Target, done fun
 		}
 		return d, func() { d.Close() }, nil
 	}
-	return nil, nil, &recovery.UsageError{Err: fmt.Errorf("%s: not built yet", t)}
+	c, err := x.fastboot(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	c.Most = t.BufferSize
+	switch t.Kind {
+	case ToMMC:
+		to = fastboot.MMC{Client: c, Device: t.Device, HWPart: t.Hardware, Partition: t.Partition, Offset: t.Offset, Buffer: t.Buffer}
+	case ToMTD, ToSF:
+		to = fastboot.MTD{Client: c, Name: t.Name, SF: t.Kind == ToSF, NOR: t.NOR, Block: t.EraseBlock, Offset: t.Offset, Buffer: t.Buffer}
+	default:
+		to = fastboot.Partition{Client: c, Name: t.Name, Patience: x.opt.Patience}
+	}
+	return to, func() { c.Most = 0 }, nil
 }
 
 // disk says which disk is meant. One that is named by its path must be the board's, too, if a port was named.
@@ -130,5 +144,5 @@ func (a *GPT) run(ctx context.Context, x *session) error {
 	if err != nil {
 		return err
 	}
-	return c.Run(ctx, fmt.Sprintf("gpt write mmc %x '%s'", a.On.Device, a.uboot()), x.patience(0, commandTime))
+	return c.WriteGPT(ctx, a.On.Device, a.uboot())
 }

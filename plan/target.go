@@ -20,14 +20,15 @@ type Kind string
 const (
 	ToFastboot Kind = "fastboot" // a partition, as the device knows it
 	ToMMC      Kind = "mmc"      // over U-Boot's fastboot: DEVICE[.HARDWARE-PARTITION][:PARTITION]
-	ToMTD      Kind = "mtd"      // over U-Boot's fastboot: an MTD device or partition
+	ToMTD      Kind = "mtd"      // over U-Boot's fastboot: an MTD device or partition, by the command mtd
+	ToSF       Kind = "sf"       // over U-Boot's fastboot: SPI NOR flash BUS:CS, by the command sf
 	ToDFU      Kind = "dfu"      // an alternate setting, by its name or number
 	ToDisk     Kind = "disk"     // LUN[:PARTITION] of the board's mass storage, or a block device's path
 	ToFile     Kind = "file"     // a file, on a disk that is mounted, say
 )
 
 // Kinds are all.
-var Kinds = []Kind{ToFastboot, ToMMC, ToMTD, ToDFU, ToDisk, ToFile}
+var Kinds = []Kind{ToFastboot, ToMMC, ToMTD, ToSF, ToDFU, ToDisk, ToFile}
 
 // Target is where an image goes to.
 type Target struct {
@@ -44,7 +45,8 @@ type Target struct {
 	Offset int64 // bytes, from its begin
 	// EraseBlock is the size of an MTD device's erase blocks; 0: U-Boot is asked.
 	EraseBlock int64
-	// Buffer is where U-Boot's fastboot buffer is, for mmc and mtd; 0: U-Boot is asked.
+	NOR        bool // mtd: it has no bad blocks, and only what is written is erased
+	// Buffer is where U-Boot's fastboot buffer is, for mmc, mtd and sf; 0: U-Boot is asked.
 	Buffer uint64
 	// BufferSize is how much of the buffer is used at most; 0: all of it.
 	BufferSize int64
@@ -52,6 +54,7 @@ type Target struct {
 }
 
 var (
+	sfName  = regexp.MustCompile(`^\d{1,3}(:\d{1,3})?$`)
 	lunName = regexp.MustCompile(`^(\d{1,2})(?::([1-9]\d{0,2}))?$`)
 	mmcName = regexp.MustCompile(`^(\d{1,3})(?:\.(\d{1,2}|boot0|boot1))?(?::(.+))?$`)
 	// uName is what may stand in a command of U-Boot's shell without meaning more there.
@@ -85,6 +88,10 @@ func ParseTarget(kind Kind, name string) (Target, error) {
 		if !uName.MatchString(name) {
 			return t, fmt.Errorf("mtd %q: a name of letters, digits and _.+- is expected (U-Boot's \"mtd list\" has them): U-Boot's shell is told it", name)
 		}
+	case ToSF:
+		if !sfName.MatchString(name) {
+			return t, fmt.Errorf("sf %q: expected BUS:CS as in U-Boot's \"sf probe\", usually 0", name)
+		}
 	case ToFastboot, ToDFU:
 		if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 			return t, fmt.Errorf("%s %q: expected a name", kind, name)
@@ -117,7 +124,7 @@ func kindNames() string {
 
 // Check finds what does not go together. The errors begin with the key at fault.
 func (t Target) Check() error {
-	uboot := t.Kind == ToMMC || t.Kind == ToMTD
+	uboot := t.Kind == ToMMC || t.Kind == ToMTD || t.Kind == ToSF
 	switch {
 	case t.Offset < 0:
 		return fmt.Errorf("offset %d: expected 0 or more", t.Offset)
@@ -125,14 +132,14 @@ func (t Target) Check() error {
 		return fmt.Errorf("offset: %s targets have none", t.Kind)
 	case t.Offset%512 != 0:
 		return fmt.Errorf("offset %#x: expected whole blocks of 512 bytes", t.Offset)
-	case t.EraseBlock != 0 && t.Kind != ToMTD:
-		return fmt.Errorf("erase-block: only mtd targets have it")
+	case (t.EraseBlock != 0 || t.NOR) && t.Kind != ToMTD:
+		return fmt.Errorf("erase-block, nor: only mtd targets have them")
 	case t.EraseBlock < 0 || t.EraseBlock&(t.EraseBlock-1) != 0:
 		return fmt.Errorf("erase-block %#x: expected a power of two", t.EraseBlock)
 	case t.EraseBlock > 0 && t.Offset%t.EraseBlock != 0:
 		return fmt.Errorf("offset %#x: expected whole erase blocks of %#x bytes", t.Offset, t.EraseBlock)
 	case (t.Buffer != 0 || t.BufferSize != 0) && !uboot:
-		return fmt.Errorf("buffer: only mmc and mtd targets have it")
+		return fmt.Errorf("buffer: only mmc, mtd and sf targets have it")
 	case t.BufferSize < 0:
 		return fmt.Errorf("buffer-size %d: expected more than nothing", t.BufferSize)
 	case t.Force && t.Kind != ToDisk:
@@ -144,7 +151,7 @@ func (t Target) Check() error {
 // gadget is what the board must show.
 func (t Target) gadget() Gadget {
 	switch t.Kind {
-	case ToFastboot, ToMMC, ToMTD:
+	case ToFastboot, ToMMC, ToMTD, ToSF:
 		return Fastboot
 	case ToDFU:
 		return DFU

@@ -70,9 +70,10 @@ snag flash -f PLAN.yaml does several steps, from the boot ROM to the last reset
 		{plan.ToFastboot, "write the `partition` that the board's fastboot knows by this name"},
 		{plan.ToMMC, "write `DEV[.HW][:PART]` of U-Boot's mmc: a device, its boot0 or boot1, a GPT partition"},
 		{plan.ToMTD, "erase and write U-Boot's MTD `device` or partition"},
+		{plan.ToSF, "erase and write U-Boot's SPI flash `BUS:CS` (usually 0), where it has no mtd command"},
 		{plan.ToDFU, "write the DFU `alternate` setting of this name or number"},
-		{plan.ToDisk, "write disk number `N` of the board's mass storage (usually 0), or a block device (/dev/sdX)"},
-		{plan.ToFile, "write a `file`, on a mounted disk for instance"},
+		{plan.ToDisk, "write disk `LUN[:PART]` of the board's mass storage (usually 0), or a block device (/dev/sdX)"},
+		{plan.ToFile, "write a `file`, on a mounted disk for instance; with --disk, in the file system on that"},
 	} {
 		f.to[k.kind] = fl.String(string(k.kind), "", k.help)
 	}
@@ -92,6 +93,7 @@ snag flash -f PLAN.yaml does several steps, from the boot ROM to the last reset
 	fl.BoolVar(&o.AsIs, "as-is", false, "write the file's own bytes, whatever its format")
 	fl.BoolVar(&f.flash.Verify, "verify", false, "read back and compare what was written")
 	fl.BoolVar(&f.flash.To.Force, "force", false, "write a disk that is mounted, in use, not removable, or not the board's")
+	fl.BoolVar(&f.flash.To.NOR, "nor", false, "the MTD device is NOR: erase only what is written")
 	fl.BoolVar(&f.reset, "reset", false, "reset the board afterwards")
 
 	fl.StringArrayVarP(&f.files, "plan", "f", nil, "a plan, a YAML `file`; with -P fastboot: one of snagflash's commands")
@@ -207,7 +209,7 @@ func (f *flashFlags) plan(cmd *cobra.Command, args []string) (*plan.Plan, plan.O
 func (f *flashFlags) steps(cmd *cobra.Command, args []string) (*plan.Plan, error) {
 	fl := cmd.Flags()
 	own := false // a flag of one-off work
-	for _, name := range []string{"offset", "erase-block", "buffer", "buffer-size", "bmap", "no-bmap", "keyring", "bmap-signature", "as-is", "reset"} {
+	for _, name := range []string{"offset", "erase-block", "nor", "buffer", "buffer-size", "bmap", "no-bmap", "keyring", "bmap-signature", "as-is", "reset"} {
 		own = own || fl.Changed(name)
 	}
 	var to []plan.Kind
@@ -241,18 +243,22 @@ func (f *flashFlags) steps(cmd *cobra.Command, args []string) (*plan.Plan, error
 	case len(args) == 0:
 		return nil, errors.New("what is to be flashed? expected IMAGE, or -f PLAN.yaml")
 	case len(to) == 0:
-		return nil, errors.New("where to? expected one of --fastboot, --mmc, --mtd, --dfu, --disk and --file")
+		return nil, errors.New("where to? expected one of --fastboot, --mmc, --mtd, --sf, --dfu, --disk and --file")
+	case len(to) == 2 && to[0] == plan.ToDisk && to[1] == plan.ToFile: // a file on it
 	case len(to) > 1:
 		return nil, fmt.Errorf("--%s and --%s: one target", to[0], to[1])
 	}
 	a := f.flash
 	a.Image = args[0]
-	force := a.To.Force
+	force, nor := a.To.Force, a.To.NOR
 	var err error
 	if a.To, err = plan.ParseTarget(to[0], *f.to[to[0]]); err != nil {
 		return nil, fmt.Errorf("--%w", err)
 	}
-	a.To.Force = force
+	a.To.Force, a.To.NOR = force, nor
+	if len(to) == 2 {
+		a.To.File = *f.to[plan.ToFile]
+	}
 	buffer := int64(0)
 	for name, value := range map[string]*int64{"offset": &a.To.Offset, "erase-block": &a.To.EraseBlock, "buffer": &buffer, "buffer-size": &a.To.BufferSize} {
 		if s := *f.sizes[name]; s != "" {

@@ -52,6 +52,8 @@ const piece = 256 << 10
 type Client struct {
 	// Info is told of the texts that the device sends before a command ends, without control characters. May be nil.
 	Info func(string)
+	// Most, if it is not zero, is the largest download that is wanted, though the device may take larger ones.
+	Most int64
 	// Limit is the largest download that the device takes, if it is known; Download refuses larger ones. MaxDownload sets it.
 	Limit int64
 
@@ -196,9 +198,12 @@ func (c *Client) MaxDownload(ctx context.Context) (int64, error) {
 			return 0, fmt.Errorf("variable %s: %w", name, err)
 		}
 		c.Limit = n
-		return n, nil
+		break
 	}
-	return 0, nil
+	if c.Most > 0 && (c.Limit == 0 || c.Limit > c.Most) {
+		c.Limit = c.Most
+	}
+	return c.Limit, nil
 }
 
 // Download sends size bytes to the device's buffer; progress, which may be nil, is told how many are on their way, and of all of

@@ -350,6 +350,7 @@ func (s *Session) target(words []string) (plan.Target, error) {
 		if v, ok := s.vars["eraseblk-size"]; ok && err == nil {
 			t.EraseBlock, err = number("eraseblk-size", v)
 		}
+		t.NOR = strings.HasPrefix(s.vars["target"], "nor") || strings.HasPrefix(s.vars["target"], "spi-nor")
 		return t, err
 	}
 	device := m[1]
