@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 
 	"snag/flash/image"
@@ -135,7 +136,11 @@ func (p *Plan) DryRun(w io.Writer) error {
 		fmt.Fprintf(w, "the board that shows %s\n", p.ID)
 	}
 	for _, s := range p.Steps {
-		if _, err := fmt.Fprintf(w, "%4d  %s\n", s.Line, s.Action); err != nil {
+		line := ""
+		if s.Line > 0 {
+			line = strconv.Itoa(s.Line)
+		}
+		if _, err := fmt.Fprintf(w, "%4s  %s\n", line, s.Action); err != nil {
 			return err
 		}
 		for _, line := range s.Action.does() {

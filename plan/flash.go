@@ -23,11 +23,8 @@ func (t Target) stage() string {
 	return string(t.Kind)
 }
 
-// How long a disk, and a directory that something has yet to be mounted on, are awaited.
-const (
-	diskTime = 30 * time.Second
-	fileTime = 10 * time.Second
-)
+// diskTime is how long a disk, or a directory that something has yet to be mounted on, is awaited.
+const diskTime = 30 * time.Second
 
 // open opens a target; done gives back what it took.
 func (x *session) open(ctx context.Context, t Target) (to flash.Target, done func(), err error) {
@@ -40,7 +37,7 @@ func (x *session) open(ctx context.Context, t Target) (to flash.Target, done fun
 	case ToDFU:
 		return &dfu.Target{Host: x.opt.USB, Port: x.stage.Port, Alt: t.Name}, done, nil
 	case ToFile:
-		return &block.File{Name: t.Name, Wait: fileTime}, done, nil
+		return &block.File{Name: t.Name, Wait: x.opt.disk}, done, nil
 	case ToDisk:
 		if t.File != "" {
 			return &block.Mounted{Options: x.disk(t), Name: t.File}, done, nil
@@ -69,7 +66,7 @@ func (x *session) open(ctx context.Context, t Target) (to flash.Target, done fun
 
 // disk says which disk is meant. One that is named by its path must be the board's, too, if a port was named.
 func (x *session) disk(t Target) block.Options {
-	o := block.Options{Path: t.Name, Port: x.opt.Port, Force: t.Force, Wait: diskTime}
+	o := block.Options{Path: t.Name, Port: x.opt.Port, Force: t.Force, Wait: x.opt.disk}
 	if t.Device >= 0 {
 		o.Path, o.Port, o.LUN = "", x.stage.Port, t.Device
 	}
@@ -134,15 +131,4 @@ func (a *Verify) run(ctx context.Context, x *session) error {
 	err = v.Verify(ctx, im, flash.Options{Progress: m.add})
 	m.end(err)
 	return err
-}
-
-func (a *GPT) run(ctx context.Context, x *session) error {
-	if a.On.Kind != ToMMC {
-		return &recovery.UsageError{Err: fmt.Errorf("gpt on %s: not built yet", a.On)}
-	}
-	c, err := x.fastboot(ctx)
-	if err != nil {
-		return err
-	}
-	return c.WriteGPT(ctx, a.On.Device, a.uboot())
 }

@@ -1,13 +1,21 @@
 package plan
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"snag/flash"
+	"snag/flash/block"
+	"snag/flash/gpt"
+	"snag/flash/image"
+	"snag/recovery"
 )
 
 // GPT writes a partition table.
@@ -34,6 +42,57 @@ func (a *GPT) String() string {
 	return fmt.Sprintf("gpt on %s: %s", a.On, strings.Join(names, ", "))
 }
 
+func (a *GPT) run(ctx context.Context, x *session) error {
+	if a.On.Kind == ToDisk {
+		return a.toDisk(ctx, x)
+	}
+	c, err := x.fastboot(ctx)
+	if err != nil {
+		return err
+	}
+	return c.WriteGPT(ctx, a.On.Device, a.uboot())
+}
+
+// toDisk lays the table out for the disk as large as it is, and writes it.
+func (a *GPT) toDisk(ctx context.Context, x *session) error {
+	d, err := block.Open(ctx, x.disk(a.On))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	var parts []gpt.Partition
+	for _, p := range a.Partitions {
+		parts = append(parts, gpt.Partition{Name: p.Name, Start: p.Start, Size: p.Size, Type: p.guid(), UUID: parseGUID(p.UUID), Bootable: p.Bootable})
+	}
+	table, err := gpt.New(d.Size, d.Block(), parts, rand.Reader)
+	if err != nil {
+		return &recovery.UsageError{Err: fmt.Errorf("%s: %w", d, err)}
+	}
+	b, err := table.Sparse()
+	if err != nil {
+		return err
+	}
+	im, err := image.New(ctx, "the partition table", bytes.NewReader(b), image.Options{})
+	if err != nil {
+		return err
+	}
+	return d.Write(ctx, im, flash.Options{})
+}
+
+// guid is the partition's type; zero: none was named.
+func (p *Partition) guid() gpt.GUID {
+	if g, ok := gpt.Types[p.Type]; ok {
+		return g
+	}
+	return parseGUID(p.Type)
+}
+
+// parseGUID is a GUID whose form was looked at before; zero if there is none.
+func parseGUID(s string) gpt.GUID {
+	g, _ := gpt.ParseGUID(s)
+	return g
+}
+
 func (a *GPT) gadget() Gadget              { return a.On.gadget() }
 func (a *GPT) check(context.Context) error { return nil }
 
@@ -49,7 +108,7 @@ func (p *parser) gpt(n *yaml.Node) Action {
 	m := p.mapping(n, "gpt", string(ToMMC), string(ToDisk), "partitions", "force")
 	a := &GPT{On: p.target(m, "gpt")}
 	if a.On.Partition != "" || a.On.Hardware != 0 {
-		p.fail(m.at(string(ToMMC)), "gpt: %s: a table is of a whole device", a.On)
+		p.fail(m.at(string(a.On.Kind)), "gpt: %s: a table is of a whole device", a.On)
 	}
 	list := m.values["partitions"]
 	switch {
@@ -87,6 +146,9 @@ func (p *parser) gpt(n *yaml.Node) Action {
 		}
 		if part.Type != "" && !guid.MatchString(part.Type) && !typeWord.MatchString(part.Type) {
 			p.fail(e.values["type"], "type %q: expected a GUID, or a word that U-Boot knows, such as linux", part.Type)
+		}
+		if _, known := gpt.Types[part.Type]; a.On.Kind == ToDisk && part.Type != "" && !known && !guid.MatchString(part.Type) {
+			p.fail(e.values["type"], "type %q: expected a GUID, linux, efi, swap or data", part.Type)
 		}
 		if part.Start%512 != 0 || part.Size > 0 && part.Size%512 != 0 {
 			p.fail(entry, "partition %s: start and size are whole blocks of 512 bytes", part.Name)

@@ -28,13 +28,15 @@ type Options struct {
 	Net string
 
 	Timeout  time.Duration // for all of it; DefaultTimeout if zero
-	Wait     time.Duration // until the board appears; recovery.DefaultTimeout if zero
+	Wait     time.Duration // until the board appears, or a disk; if zero, recovery.DefaultTimeout, 30 s
 	Patience time.Duration // the least that U-Boot may be silent over a command
 	OnWait   string        // as in recovery.Options
 
 	USB  usb.Host
 	Emit event.Sink
 	Log  *slog.Logger
+
+	disk time.Duration // until a disk or directory is there: Wait, if it was given
 
 	// open replaces what opens targets, for tests.
 	open func(context.Context, *session, Target) (flash.Target, error)
@@ -49,7 +51,9 @@ func (p *Plan) Run(ctx context.Context, opt Options) error {
 	if opt.Timeout == 0 {
 		opt.Timeout = DefaultTimeout
 	}
+	opt.disk = opt.Wait
 	if opt.Wait == 0 {
+		opt.disk = diskTime
 		opt.Wait = recovery.DefaultTimeout
 		if w, ok := p.Steps[0].Action.(*Wait); ok {
 			opt.Wait = w.Timeout

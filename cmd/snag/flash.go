@@ -101,7 +101,7 @@ snag flash -f PLAN.yaml does several steps, from the boot ROM to the last reset
 	fl.StringVar(&f.network, "net", "", "fastboot on a network: `udp:HOST[:PORT]` or tcp:HOST[:PORT]")
 	f.timeout.all = plan.DefaultTimeout
 	fl.Var(&f.timeout, "timeout", "give up after this `time` in all")
-	fl.DurationVar(&f.wait, "wait", 0, "give up if no board appears within this `time` (default 5m)")
+	fl.DurationVar(&f.wait, "wait", 0, "give up if no board appears within this `time` (default 5m; a disk 30s)")
 	fl.StringVar(&f.onWait, "on-wait", "", "shell `command` to run when the board is awaited: power relay, boot-mode switch")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "check everything, print what would be done, and touch no board")
 	f.outputFlags.add(cmd)
