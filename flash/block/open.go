@@ -111,6 +111,7 @@ func (o *Options) await(ctx context.Context, use func(*part) error) error {
 	var seen string
 	var since time.Time // when it was first seen
 	for begun := time.Now(); ; {
+		o.System.looks()
 		p, err := o.find()
 		if err == nil {
 			if id := p.number + " " + p.seq; id != seen {
