@@ -205,6 +205,10 @@ func (x *exchange) status(ctx context.Context) error {
 // send sends data to the host, of which there may be less than it asked for.
 func (x *exchange) send(ctx context.Context, b []byte) error {
 	b = b[:min(int64(len(b)), x.length-x.done)]
+	if len(b) > 0 && !x.in {
+		x.fault = Phase // BOT 1.0, section 6.7: the host is to send, the device too
+		return nil
+	}
 	if len(b) > 0 {
 		if _, err := x.InPipe(epIn).Write(ctx, b); err != nil {
 			return err

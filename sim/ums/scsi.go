@@ -306,6 +306,9 @@ func (x *exchange) extent(in bool) (off, n int64) {
 	if n != x.length || n > 0 && in != x.in {
 		x.b.board.Violation("a command of %d bytes, in a wrapper of %d", n, x.length)
 		n = min(n, x.length)
+		if in != x.in {
+			x.fault, n = Phase, 0
+		}
 	}
 	return off, n
 }
