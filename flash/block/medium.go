@@ -36,7 +36,7 @@ type direct struct {
 }
 
 // openDirect opens a block device so that nobody else can mount it, make a volume of it or write to it with the same care. disk is
-// the whole one's node. If somebody has it, the error is unix.EBUSY.
+// the whole one's node. If somebody has it, the error is unix.EBUSY, if somebody has locked it, unix.EWOULDBLOCK.
 func openDirect(node, disk string) (medium, error) {
 	flags := os.O_RDWR | unix.O_EXCL
 	f, err := os.OpenFile(node, flags|unix.O_DIRECT, 0)
@@ -69,9 +69,6 @@ func (d *direct) prepare(disk string) error {
 		return err
 	}
 	if err := unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = unix.EBUSY
-		}
 		return &os.PathError{Op: "lock", Path: disk, Err: err}
 	}
 	return nil
@@ -116,10 +113,25 @@ func (d *direct) Reread() {
 	_ = unix.IoctlSetInt(int(d.Fd()), unix.BLKRRPART, 0) // a partition has none, and udevd does it as well
 }
 
-// cdromEject is an ioctl of all SCSI disks: START STOP UNIT with LOEJ (Linux, include/uapi/linux/cdrom.h; drivers/scsi/scsi_ioctl.c).
-const cdromEject = 0x5309
+// What all SCSI disks know (Linux, drivers/scsi/scsi_ioctl.c): PREVENT ALLOW MEDIUM REMOVAL, which the kernel has made that of an opened
+// disk, and START STOP UNIT with LOEJ.
+const (
+	scsiDoorUnlock = 0x5381 // SCSI_IOCTL_DOORUNLOCK (include/scsi/scsi_ioctl.h)
+	cdromEject     = 0x5309 // CDROMEJECT (include/uapi/linux/cdrom.h)
+)
 
-func (d *direct) Eject() error { return unix.IoctlSetInt(int(d.Fd()), cdromEject, 0) }
+func (d *direct) Eject() error {
+	for _, request := range []uintptr{scsiDoorUnlock, cdromEject} {
+		result, _, errno := unix.Syscall(unix.SYS_IOCTL, d.lock.Fd(), request, 0)
+		if errno != 0 {
+			return errno
+		}
+		if result != 0 {
+			return fmt.Errorf("the device refuses it (SCSI result %#x)", result)
+		}
+	}
+	return nil
+}
 
 // aligned returns n bytes whose address is a multiple of the block size.
 func aligned(n int, block int64) []byte {

@@ -65,9 +65,6 @@ func (m *Mounted) Write(ctx context.Context, im *image.Image, o flash.Options) e
 		return err
 	}
 	err = writeBelow(ctx, root, m.Name, im, o)
-	if err == nil {
-		err = unix.Syncfs(root)
-	}
 	if err := errors.Join(err, unix.Close(root)); err != nil {
 		return fmt.Errorf("%s: %w", node, err)
 	}
@@ -138,5 +135,5 @@ func writeBelow(ctx context.Context, root int, name string, im *image.Image, o f
 		return err
 	}
 	defer dir.Close()
-	return dir.Sync()
+	return errors.Join(dir.Sync(), unix.Syncfs(int(dir.Fd())))
 }

@@ -74,7 +74,8 @@ func (e *AccessError) Hint() string {
 const (
 	lookInterval = 250 * time.Millisecond // beneath the uevents: a card reader tells of a card only when it is asked
 	settleTime   = 300 * time.Millisecond // a device has all its disks so long after the first, and udevd its permissions set
-	busyTime     = 3 * time.Second        // as long udevd may look into a new disk, and keep others from it
+	busyTime     = 3 * time.Second        // so long the kernel may look for partitions, and keep others from the disk
+	lockTime     = 15 * time.Second       // and so long udevd into what it holds
 )
 
 // Open finds a device, awaits it, and opens it so that nobody else can: whatever Options say, never one that is in use. The errors are an
@@ -109,8 +110,9 @@ func (o *Options) await(ctx context.Context, use func(*part) error) error {
 	ticker := time.NewTicker(lookInterval)
 	defer ticker.Stop()
 	var seen string
-	var since time.Time // when it was first seen
+	var since, taken time.Time // when it was first seen, and when it was first seen that somebody has it
 	for begun := time.Now(); ; {
+		o.System.looks()
 		p, err := o.find()
 		if err == nil {
 			if id := p.number + " " + p.seq; id != seen {
@@ -125,6 +127,12 @@ func (o *Options) await(ctx context.Context, use func(*part) error) error {
 		var absent *AbsentError
 		var access *AccessError
 		there := time.Since(since)
+		busy := func() time.Duration {
+			if taken.IsZero() {
+				taken = time.Now()
+			}
+			return time.Since(taken)
+		}
 		switch {
 		case err == nil:
 			return nil
@@ -133,8 +141,9 @@ func (o *Options) await(ctx context.Context, use func(*part) error) error {
 				absent.After = o.Wait
 				return err
 			}
-		case errors.Is(err, errSettling), errors.As(err, &access) && there < settleTime, errors.Is(err, unix.EBUSY) && there < busyTime:
-		case errors.Is(err, unix.EBUSY):
+		case errors.Is(err, errSettling), errors.As(err, &access) && there < settleTime, errors.Is(err, unix.EBUSY) && busy() < busyTime,
+			errors.Is(err, unix.EWOULDBLOCK) && busy() < lockTime:
+		case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EWOULDBLOCK):
 			return &RefusedError{Device: o.System.describe(p), Why: "another program has it open for itself", Hint: "find it: fuser -v " + o.System.node(p)}
 		default:
 			return err
@@ -237,7 +246,7 @@ func (o *Options) partition(p *part) (*part, error) {
 	return nil, &AbsentError{For: fmt.Sprintf("partition %d on %s", o.Partition, o.System.describe(p)), Hint: "\"lsblk\" shows which there are"}
 }
 
-// open opens what was found. The error is unix.EBUSY if it is not known who has it.
+// open opens what was found. The error is unix.EBUSY or unix.EWOULDBLOCK if it is not known who has it.
 func (o *Options) open(p *part) (*Device, error) {
 	s := &o.System
 	if err := o.refuse(p); err != nil {
@@ -254,7 +263,7 @@ func (o *Options) open(p *part) (*Device, error) {
 		if why := o.refuse(p); why != nil { // it was being taken while it was looked at
 			return nil, why
 		}
-		return nil, fmt.Errorf("open %s: %w", node, unix.EBUSY)
+		return nil, err
 	case errors.Is(err, fs.ErrPermission):
 		return nil, &AccessError{Node: node, Err: err}
 	case errors.Is(err, unix.EROFS):
@@ -300,23 +309,33 @@ func (o *Options) inserted(p *part) (*part, error) {
 	return o.partition(now)
 }
 
+// leaveTime is how long the kernel may take to remove a device whose transfers fail already.
+const leaveTime = time.Second
+
 // lost says of an error of the medium what has become of the device, if that explains it.
 func (d *Device) lost(err error) error {
-	if err == nil {
-		return nil
+	here := func() bool {
+		now, err := d.system.part(d.part.dir)
+		return err == nil && now.seq == d.part.seq && now.number == d.part.number
 	}
-	now, gone := d.system.part(d.part.dir)
-	if gone == nil && now.seq == d.part.seq && now.number == d.part.number {
+	switch {
+	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
+	case errors.Is(err, unix.EIO):
+		for end := time.Now().Add(leaveTime); here(); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				return err
+			}
+		}
+	default:
 		return err
 	}
 	why := "the device has left the bus (unplugged, or its gadget was stopped)"
 	if d.part.port != "" {
-		if again, _ := d.system.disks(func(p *part) bool { return p.port == d.part.port && p.lun == d.part.lun }); len(again) > 0 {
+		if again, _ := d.system.disks(func(p *part) bool { return p.port == d.part.port && p.lun == d.part.lun && p.disk != d.part.disk }); len(again) > 0 {
 			why = fmt.Sprintf("the device left the bus and came back as %s, which holds a part of the image only", d.system.node(again[0]))
 		}
 	}
-	var at *image.RangeError
-	if errors.As(err, &at) {
+	if at, ok := errors.AsType[*image.RangeError](err); ok {
 		return &image.RangeError{Name: at.Name, Off: at.Off, End: at.End, Block: at.Block, Err: fmt.Errorf("%s: %w", why, at.Err)}
 	}
 	return fmt.Errorf("%s: %w", why, err)

@@ -26,6 +26,7 @@ type System struct {
 
 	number func(name string) (string, error)       // of a node; nil: [nodeNumber]
 	open   func(node, disk string) (medium, error) // nil: [openDirect]
+	looks  func()                                  // is called before each look; nil: nothing is
 }
 
 func (s *System) defaults() {
@@ -42,6 +43,9 @@ func (s *System) defaults() {
 	}
 	if s.open == nil {
 		s.open = openDirect
+	}
+	if s.looks == nil {
+		s.looks = func() {}
 	}
 }
 

@@ -3,6 +3,7 @@
 package block
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -67,7 +68,7 @@ func (r *records) append(rec record) error {
 		os.Remove(f.Name())
 		r.spill = f
 	}
-	if err := binary.Write(r.spill, binary.NativeEndian, encodeRecords(r.tail)); err != nil {
+	if _, err := r.spill.Write(encodeRecords(r.tail)); err != nil {
 		return fmt.Errorf("noting what is to be read back: %w", err)
 	}
 	r.tail = r.tail[:0]
@@ -75,16 +76,18 @@ func (r *records) append(rec record) error {
 }
 
 // encodeRecords makes three words of each: offset, length, negative for zeros, and sum.
-func encodeRecords(list []record) []uint64 {
-	words := make([]uint64, 0, 3*len(list))
+func encodeRecords(list []record) []byte {
+	b := make([]byte, 0, 24*len(list))
 	for _, rec := range list {
 		n := rec.n
 		if rec.zeros {
 			n = -n
 		}
-		words = append(words, uint64(rec.off), uint64(n), rec.sum)
+		for _, word := range []uint64{uint64(rec.off), uint64(n), rec.sum} {
+			b = binary.NativeEndian.AppendUint64(b, word)
+		}
 	}
-	return words
+	return b
 }
 
 // all calls f for every record, until it returns false.
@@ -93,19 +96,18 @@ func (r *records) all(f func(record) bool) error {
 		if _, err := r.spill.Seek(0, io.SeekStart); err != nil {
 			return err
 		}
-		words := make([]uint64, 3<<12)
-		for left := true; left; {
-			err := binary.Read(r.spill, binary.NativeEndian, words)
-			if err == io.EOF {
+		in := bufio.NewReader(r.spill)
+		for {
+			var b [24]byte
+			if _, err := io.ReadFull(in, b[:]); err == io.EOF {
 				break
 			} else if err != nil {
-				return err
+				return fmt.Errorf("what is to be read back: %w", err)
 			}
-			for i := 0; i < len(words); i += 3 {
-				n := int64(words[i+1])
-				if left = f(record{off: int64(words[i]), n: max(n, -n), sum: words[i+2], zeros: n < 0}); !left {
-					return nil
-				}
+			n := int64(binary.NativeEndian.Uint64(b[8:]))
+			rec := record{off: int64(binary.NativeEndian.Uint64(b[:])), n: max(n, -n), sum: binary.NativeEndian.Uint64(b[16:]), zeros: n < 0}
+			if !f(rec) {
+				return nil
 			}
 		}
 	}
