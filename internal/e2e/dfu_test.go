@@ -19,7 +19,6 @@ import (
 
 	"snag/internal/lab"
 	"snag/sim/dfu"
-	"snag/sim/vhci"
 	"snag/sim/virtual"
 	"snag/socs"
 	"snag/usb"
@@ -343,44 +342,18 @@ func (c *dfuCase) power(t *testing.T, board string) *dfuBoard {
 // powerDFU plugs a board in.
 func powerDFU(t *testing.T, cfg dfu.Config, images map[string][]byte) *dfuBoard {
 	t.Helper()
-	imxAtATime <- struct{}{}
-	t.Cleanup(func() { <-imxAtATime })
 	b := &dfuBoard{dir: t.TempDir(), id: cfg.Model.ID, images: images}
 	for name, data := range b.images {
 		if err := os.WriteFile(filepath.Join(b.dir, name), data, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	imxPorts.Lock()
-	port, err := vhci.Open("", imxTaken...)
-	if err != nil {
-		imxPorts.Unlock()
-		t.Fatal(err)
-	}
-	imxTaken = append(imxTaken, port)
-	imxPorts.Unlock()
-	b.port = string(port.Name())
-	soon(t, 30*time.Second, func() error {
-		if _, err := os.Stat("/sys/bus/usb/devices/" + b.port); err == nil {
-			return fmt.Errorf("the board before is still on port %s", b.port)
-		}
-		return nil
-	})
+	var err error
 	if b.Board, err = dfu.New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- b.Run(ctx, port) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("board on %s: %v", port.Name(), err)
-		}
-		imxPorts.Lock()
-		imxTaken = slices.DeleteFunc(imxTaken, func(p *vhci.Port) bool { return p == port })
-		imxPorts.Unlock()
-	})
+	port, _ := power(t, b.Run)
+	b.port = string(port)
 	return b
 }
 
