@@ -69,25 +69,28 @@ func TestWithDFUGadget(t *testing.T) {
 			}
 			data := make([]byte, c.size)
 			rand.NewChaCha8([32]byte{}).Read(data)
-			by := func(write func(*testing.T, *dfuBoard, string) []byte) []byte {
-				b := powerDFU(t, c.config, map[string][]byte{"image": data})
-				file := filepath.Join(b.dir, "image")
-				if c.suffix {
-					must(t, "dfu-suffix", "-v", fmt.Sprintf("%04x", model.ID.Vendor), "-p", fmt.Sprintf("%04x", model.ID.Product), "-a", file)
-				}
-				first := dfu.StageGadget
-				if c.config.RunTime != "" {
-					first = dfu.StageApp
-				}
-				b.stage(t, first)
-				return write(t, b, file)
+			by := func(who string, write func(*testing.T, *dfuBoard, string) []byte) (stored []byte) {
+				t.Run(who, func(t *testing.T) { // each has a board only as long as it needs it
+					b := powerDFU(t, c.config, map[string][]byte{"image": data})
+					file := filepath.Join(b.dir, "image")
+					if c.suffix {
+						must(t, "dfu-suffix", "-v", fmt.Sprintf("%04x", model.ID.Vendor), "-p", fmt.Sprintf("%04x", model.ID.Product), "-a", file)
+					}
+					first := dfu.StageGadget
+					if c.config.RunTime != "" {
+						first = dfu.StageApp
+					}
+					b.stage(t, first)
+					stored = write(t, b, file)
+				})
+				return stored
 			}
-			ours := by(c.snag)
-			if c.want != "" {
+			ours := by("snag", c.snag)
+			if c.want != "" || t.Failed() {
 				return
 			}
-			if theirs := by(c.dfuUtil); !bytes.Equal(ours, theirs) {
-				t.Errorf("snag has stored something else than dfu-util: %d and %d bytes", len(ours), len(theirs))
+			if theirs := by("dfu-util", c.dfuUtil); t.Failed() || !bytes.Equal(ours, theirs) {
+				t.Fatalf("snag has stored something else than dfu-util: %d and %d bytes", len(ours), len(theirs))
 			}
 			if !bytes.Equal(ours[:c.size], data) {
 				t.Error("what is stored is not the image")

@@ -352,7 +352,7 @@ func powerDFU(t *testing.T, cfg dfu.Config, images map[string][]byte) *dfuBoard 
 	if b.Board, err = dfu.New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	port, _ := power(t, b.Run)
+	port, _ := plugIn(t, b.Run)
 	b.port = string(port)
 	return b
 }

@@ -71,7 +71,7 @@ var errPeerTimeout = errors.New("the peer timed out")
 func powerIMX(t *testing.T, cfg imx.Config, images imx.Images) *peerBoard {
 	t.Helper()
 	b := newIMX(t, cfg, images)
-	b.port, b.unplug = power(t, b.Run)
+	b.port, b.unplug = plugIn(t, b.Run)
 	return b
 }
 
