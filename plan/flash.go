@@ -35,7 +35,7 @@ func (x *session) open(ctx context.Context, t Target) (to flash.Target, done fun
 	}
 	switch t.Kind {
 	case ToDFU:
-		return &dfu.Target{Host: x.opt.USB, Port: x.stage.Port, Alt: t.Name}, done, nil
+		return &dfu.Target{Host: x.opt.USB, Port: x.stage.Port, Alt: t.Name, Address: uint32(t.Address)}, done, nil
 	case ToFile:
 		return &block.File{Name: t.Name, Wait: x.opt.disk}, done, nil
 	case ToDisk:

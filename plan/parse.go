@@ -252,7 +252,7 @@ var (
 	imageKeys  = []string{"image", "bmap", "no-bmap", "bmap-signature", "keyring", "as-is"}
 	targetKeys = []string{
 		string(ToFastboot), string(ToMMC), string(ToMTD), string(ToSF), string(ToDFU), string(ToDisk), string(ToFile),
-		"offset", "erase-block", "nor", "buffer", "buffer-size", "force",
+		"offset", "address", "erase-block", "nor", "buffer", "buffer-size", "force",
 	}
 )
 
@@ -308,6 +308,7 @@ func (p *parser) target(m *mapping, what string) Target {
 		return t
 	}
 	t.Offset, t.EraseBlock, t.BufferSize, t.Force = m.size("offset"), m.size("erase-block"), m.size("buffer-size"), m.bool("force")
+	t.Address = m.size("address")
 	t.Buffer, t.NOR = uint64(m.size("buffer")), m.bool("nor")
 	if err := t.Check(); err != nil {
 		p.fail(m.node, "%s: %v", what, err)

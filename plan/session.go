@@ -265,8 +265,29 @@ func (a *UBoot) run(ctx context.Context, x *session) error {
 	return x.leave(ctx)
 }
 
+// silent waits until a board on a network answers no more, that what is said next is not said to one that is just leaving. One that is
+// back already will do.
+func (x *session) silent(ctx context.Context) error {
+	x.left()
+	network, address, err := ParseNet(x.opt.Net)
+	if err != nil {
+		return err
+	}
+	over := time.Now().Add(leaveTime)
+	for err == nil && time.Now().Before(over) {
+		short, cancel := context.WithTimeout(ctx, dialAgain)
+		_, err = x.call(short, network, address)
+		cancel()
+		x.close()
+	}
+	return context.Cause(ctx)
+}
+
 // leave waits until the board has left its port.
 func (x *session) leave(ctx context.Context) error {
+	if x.opt.Net != "" {
+		return x.silent(ctx)
+	}
 	if x.stage != nil && x.stage.Gone != nil {
 		t := time.NewTimer(leaveTime)
 		defer t.Stop()

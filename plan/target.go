@@ -3,6 +3,7 @@ package plan
 import (
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -43,6 +44,8 @@ type Target struct {
 	File string // disk: the file to write in the file system that is on it, from its root on; empty: the disk itself
 
 	Offset int64 // bytes, from its begin
+	// Address is where the image goes to on a DFU device with DfuSe; 0: to the beginning of the setting.
+	Address int64
 	// EraseBlock is the size of an MTD device's erase blocks; 0: U-Boot is asked.
 	EraseBlock int64
 	NOR        bool // mtd: it has no bad blocks, and only what is written is erased
@@ -132,6 +135,8 @@ func (t Target) Check() error {
 		return fmt.Errorf("offset: %s targets have none", t.Kind)
 	case t.Offset%512 != 0:
 		return fmt.Errorf("offset %#x: expected whole blocks of 512 bytes", t.Offset)
+	case t.Address != 0 && t.Kind != ToDFU, t.Address < 0 || t.Address > math.MaxUint32:
+		return fmt.Errorf("address %#x: only dfu targets have one, of 32 bits", t.Address)
 	case (t.EraseBlock != 0 || t.NOR) && t.Kind != ToMTD:
 		return fmt.Errorf("erase-block, nor: only mtd targets have them")
 	case t.EraseBlock < 0 || t.EraseBlock&(t.EraseBlock-1) != 0:
@@ -173,6 +178,9 @@ func (t Target) String() string {
 	}
 	if t.Offset > 0 {
 		s += fmt.Sprintf(" from %#x on", t.Offset)
+	}
+	if t.Address > 0 {
+		s += fmt.Sprintf(" at %#x", t.Address)
 	}
 	return s
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"snag/sim/fastboot"
 	"snag/sim/uboot"
@@ -110,6 +111,9 @@ type ubootBoard struct {
 
 func (b *ubootBoard) Report() virtual.Report[*fastboot.Stage] { return b.Board.Report().Report }
 
+// resetTime is how long a board on a network takes from a reset to its U-Boot.
+const resetTime = time.Second
+
 // Run powers the board: on a port, or on the network. There, it comes back after every reset.
 func (b *ubootBoard) Run(ctx context.Context, port usbdev.Port) error {
 	for conn := b.conn; conn != nil; {
@@ -117,6 +121,9 @@ func (b *ubootBoard) Run(ctx context.Context, port usbdev.Port) error {
 		address := conn.LocalAddr().String()
 		if err := b.ServeUDP(ctx, conn); err != nil || ctx.Err() != nil {
 			return err
+		}
+		if err := virtual.Sleep(ctx, resetTime); err != nil {
+			return nil
 		}
 		var err error
 		if conn, err = net.ListenPacket("udp", address); err != nil {

@@ -14,6 +14,7 @@ import (
 	"snag/internal/ui"
 	"snag/plan"
 	"snag/plan/snagflash"
+	"snag/recovery"
 	"snag/usb/usbfs"
 )
 
@@ -79,6 +80,7 @@ snag flash -f PLAN.yaml does several steps, from the boot ROM to the last reset
 	}
 	for _, s := range []struct{ name, help string }{
 		{"offset", "begin behind so many `bytes` of the target (64k, 1M)"},
+		{"address", "`address` on a DFU device with ST's DfuSe (default: where the setting begins)"},
 		{"erase-block", "size of the MTD device's erase blocks, in `bytes` (default: U-Boot is asked)"},
 		{"buffer", "`address` of U-Boot's fastboot buffer (default: U-Boot is asked)"},
 		{"buffer-size", "use so many `bytes` of it at most"},
@@ -200,16 +202,16 @@ func (f *flashFlags) plan(cmd *cobra.Command, args []string) (*plan.Plan, plan.O
 			err = errors.New("--net and --usb-path: the board is on one of them")
 		}
 	}
-	if err != nil {
-		return nil, opt, usage(cmd, err)
+	if _, file := errors.AsType[*plan.Error](err); file {
+		return nil, opt, &recovery.UsageError{Err: err}
 	}
-	return p, opt, nil
+	return p, opt, usage(cmd, err)
 }
 
 func (f *flashFlags) steps(cmd *cobra.Command, args []string) (*plan.Plan, error) {
 	fl := cmd.Flags()
 	own := false // a flag of one-off work
-	for _, name := range []string{"offset", "erase-block", "nor", "buffer", "buffer-size", "bmap", "no-bmap", "keyring", "bmap-signature", "as-is", "reset"} {
+	for _, name := range []string{"offset", "address", "erase-block", "nor", "buffer", "buffer-size", "bmap", "no-bmap", "keyring", "bmap-signature", "as-is", "reset"} {
 		own = own || fl.Changed(name)
 	}
 	var to []plan.Kind
@@ -260,7 +262,7 @@ func (f *flashFlags) steps(cmd *cobra.Command, args []string) (*plan.Plan, error
 		a.To.File = *f.to[plan.ToFile]
 	}
 	buffer := int64(0)
-	for name, value := range map[string]*int64{"offset": &a.To.Offset, "erase-block": &a.To.EraseBlock, "buffer": &buffer, "buffer-size": &a.To.BufferSize} {
+	for name, value := range map[string]*int64{"offset": &a.To.Offset, "address": &a.To.Address, "erase-block": &a.To.EraseBlock, "buffer": &buffer, "buffer-size": &a.To.BufferSize} {
 		if s := *f.sizes[name]; s != "" {
 			if *value, err = plan.ParseSize(s); err != nil {
 				return nil, fmt.Errorf("--%s: %w", name, err)

@@ -80,7 +80,7 @@ func (t *Target) writeMemory(ctx context.Context, w *writing, r io.Reader, size 
 			return t.verifyMemory(ctx, w, m)
 		}
 		switch {
-		case err != nil && err != io.ErrUnexpectedEOF: // which the last piece ends in
+		case n == 0, err != nil && err != io.ErrUnexpectedEOF: // which the last piece ends in
 			return err
 		case !ok:
 			return full()

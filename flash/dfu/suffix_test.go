@@ -2,9 +2,7 @@ package dfu
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
-	"hash/crc32"
 	"io"
 	"testing"
 	"testing/iotest"
@@ -12,24 +10,27 @@ import (
 	"snag/usb"
 )
 
-// TestParseSuffix has the suffix that dfu-suffix of dfu-util 0.11 appends to "hello, world\n" with -v 0525 -p a4a5 -d 0100.
+// suffixed is what dfu-suffix of dfu-util 0.11 makes of "hello, world\n" with -v 0525 -p a4a5 -d 0100 -a.
+var suffixed = []byte("hello, world\n\x00\x01\xa5\xa4\x25\x05\x00\x01UFD\x10\x36\x92\x87\xe4")
+
 func TestParseSuffix(t *testing.T) {
-	file := append([]byte("hello, world\n"), 0x00, 0x01, 0xa5, 0xa4, 0x25, 0x05, 0x00, 0x01, 'U', 'F', 'D', 16)
-	file = binary.LittleEndian.AppendUint32(file, ^crc32.ChecksumIEEE(file))
-	s, ok := parseSuffix(file)
-	if want := (suffix{id: usb.ID{Vendor: 0x0525, Product: 0xa4a5}, version: 0x0100, size: 16, crc: s.crc}); !ok || s != want {
+	s, ok := parseSuffix(suffixed)
+	if want := (suffix{id: usb.ID{Vendor: 0x0525, Product: 0xa4a5}, version: 0x0100, size: 16, crc: 0xe4879236}); !ok || s != want {
 		t.Errorf("%+v, %t", s, ok)
 	}
-	if _, ok := parseSuffix(file[:len(file)-1]); ok {
+	if _, ok := parseSuffix(suffixed[:len(suffixed)-1]); ok {
 		t.Error("cut")
+	}
+	got, err := io.ReadAll(newUnsuffixed(bytes.NewReader(suffixed), []usb.ID{{Vendor: 0x0525, Product: 0xa4a5}}))
+	if err != nil || string(got) != "hello, world\n" {
+		t.Errorf("%q, %v", got, err)
 	}
 }
 
 // FuzzUnsuffixed reads any file, in any pieces: what comes out is the file without its last bytes, if these are a suffix.
 func FuzzUnsuffixed(f *testing.F) {
-	file := append([]byte("hello, world\n"), 0x00, 0x01, 0xa5, 0xa4, 0x25, 0x05, 0x00, 0x01, 'U', 'F', 'D', 16)
-	f.Add(binary.LittleEndian.AppendUint32(file, ^crc32.ChecksumIEEE(file)), uint16(7))
-	f.Add(file, uint16(0))
+	f.Add(suffixed, uint16(7))
+	f.Add(suffixed[:len(suffixed)-4], uint16(0))
 	f.Add(bytes.Repeat([]byte("UFD\xff"), 200), uint16(4096))
 	f.Fuzz(func(t *testing.T, file []byte, piece uint16) {
 		u := newUnsuffixed(iotest.HalfReader(bytes.NewReader(file)), []usb.ID{{Vendor: 0x0525, Product: 0xa4a5}})

@@ -21,7 +21,7 @@ type Alt struct {
 
 // defaultAlts are those of a gadget that is not given others.
 var defaultAlts = []Alt{
-	{Name: "boot", Size: 4 << 20}, {Name: "rootfs", Size: 64 << 20}, {Name: "uImage", Size: 8 << 20, File: true},
+	{Name: "boot", Size: 4 << 20}, {Name: "rootfs", Size: 16 << 20}, {Name: "uImage", Size: 8 << 20, File: true},
 }
 
 // RunTime is what a gadget does before it is in DFU mode.

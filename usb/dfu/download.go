@@ -78,25 +78,35 @@ func (d *Device) blocks(ctx context.Context, r io.Reader, send func(at int64, b 
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("DFU download, after %d bytes: %w", at, context.Cause(ctx))
 		}
-		n, err := io.ReadFull(r, buf)
-		if n > 0 && (err == nil || err == io.ErrUnexpectedEOF) {
-			if err := send(at, buf[:n]); err != nil {
-				return err
-			}
-			if at += int64(n); progress != nil {
-				progress(at)
-			}
-		}
+		n, err := fill(buf, r)
 		switch {
-		case err == nil:
-		case err != io.EOF && err != io.ErrUnexpectedEOF:
+		case err != nil:
 			return err
-		case at == 0:
+		case n == 0 && at == 0:
 			return errors.New("DFU download of an empty file")
-		default:
+		case n == 0:
 			return nil
 		}
+		if err := send(at, buf[:n]); err != nil {
+			return err
+		}
+		if at += int64(n); progress != nil {
+			progress(at)
+		}
 	}
+}
+
+// fill reads until b is full or the file ends. To [io.ReadFull] a reader's own io.ErrUnexpectedEOF looks like an end.
+func fill(b []byte, r io.Reader) (n int, err error) {
+	for n < len(b) && err == nil {
+		var m int
+		m, err = r.Read(b[n:])
+		n += m
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return n, err
 }
 
 // idle brings the device to dfuIDLE (DFU 1.1, section A.1). CLRSTATUS is sent in dfuERROR only: TF-A enters that
