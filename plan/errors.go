@@ -39,6 +39,8 @@ func hint(err error) string {
 		return "U-Boot gives no reason over fastboot: its serial console does"
 	case ok:
 		return ""
+	case errors.Is(err, fastboot.ErrBuffer):
+		return "--buffer ADDRESS, in a plan buffer: ADDRESS; or --fastboot, for a partition that U-Boot's fastboot knows"
 	case errors.Is(err, context.DeadlineExceeded):
 		return "what its serial console says may tell why; a step that needs longer has a timeout"
 	case errors.Is(err, usb.ErrGone), errors.Is(err, usb.ErrProtocol):

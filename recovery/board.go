@@ -49,8 +49,9 @@ type board struct {
 	handle usb.Handle // of the stage that was handed out last, if it was opened
 	change <-chan struct{}
 
-	strict bool // the next stage must be a known one: it is the leg's first
-	again  bool // the leg may be handed what the leg before was, and had no use for
+	strict  bool // the next stage must be a known one: it is the leg's first
+	unready bool // a device on the board's port cannot be judged yet
+	again   bool // the leg may be handed what the leg before was, and had no use for
 
 	// The goroutine of Recover writes port, last and seen, and may read them freely. It and others,
 	// in Emit, write the rest; all of them are joined when Recover returns.

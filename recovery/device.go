@@ -84,6 +84,9 @@ func (b *board) nextDevice(ctx context.Context) (*socs.Stage, error) {
 			return nil, err
 		}
 		if !ok {
+			if b.unready {
+				again = time.After(tryAgain)
+			}
 			continue
 		}
 		stage, err := b.take(ctx, d)
@@ -123,8 +126,12 @@ func (b *board) chooseDevice() (usb.Device, bool, error) {
 	}
 	var candidates []candidate
 	var matching []usb.Device
+	b.unready = false
 	for _, d := range devices {
 		switch {
+		case b.byClass() && len(d.Interfaces) == 0: // not configured yet
+			b.unready = b.unready || b.here(d)
+			continue
 		case b.seen:
 			if !b.here(d) || !b.fresh(d) && !b.again || b.strict && !b.known(d) {
 				continue
@@ -144,6 +151,11 @@ func (b *board) chooseDevice() (usb.Device, bool, error) {
 		return usb.Device{}, false, err
 	}
 	return matching[n], true, nil
+}
+
+// byClass reports whether the leg's stages are told by the classes of their interfaces.
+func (b *board) byClass() bool {
+	return slices.ContainsFunc(b.later, func(i socs.Identity) bool { return i.Class != socs.Class{} })
 }
 
 // fresh reports whether a device on the board's port is not the stage that was handed out last.

@@ -48,6 +48,7 @@ storage. The two commands that most people need:
   snag flash --mmc 0 disk.img.zst        U-Boot: fastboot usb 0
   snag flash --disk 0 disk.img.zst       U-Boot: ums 0 mmc 0
 
+(The first wants --buffer ADDRESS, unless it is NXP's U-Boot, which tells it.)
 IMAGE is a file, - or a URL; raw, Android sparse, compressed, with a block map
 beside it (disk.img.zst.bmap, disk.img.bmap, disk.bmap) or named. The board is the
 one that shows what is needed, or that of --usb-path.

@@ -70,6 +70,9 @@ func (c *Client) variable(ctx context.Context, expression string) (string, error
 	return strings.TrimSpace(v), err
 }
 
+// ErrBuffer says that the address of U-Boot's buffer is not known, which [MMC] and [MTD] need.
+var ErrBuffer = errors.New("U-Boot does not tell where its fastboot buffer is (only NXP's has ${fastboot_buffer}): give its address, CONFIG_FASTBOOT_BUF_ADDR of its configuration")
+
 func (c *Client) bufferAddress(ctx context.Context) (uint64, error) {
 	text, err := c.variable(ctx, "${fastboot_buffer}")
 	if err != nil {
@@ -77,7 +80,7 @@ func (c *Client) bufferAddress(ctx context.Context) (uint64, error) {
 	}
 	n, err := strconv.ParseUint(strings.TrimPrefix(strings.ToLower(text), "0x"), 16, 64)
 	if err != nil || n == 0 {
-		return 0, errors.New("U-Boot does not tell where its fastboot buffer is (only NXP's has ${fastboot_buffer}): give its address, CONFIG_FASTBOOT_BUF_ADDR of its configuration")
+		return 0, ErrBuffer
 	}
 	return n, nil
 }

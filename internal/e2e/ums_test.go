@@ -28,7 +28,7 @@ import (
 func TestMassStorage(t *testing.T) {
 	t.Parallel()
 	lab.GoTest(t, ".", "^TestWithUMS", lab.Job{
-		Script: "modprobe -a vhci-hcd sd_mod ext4\nmodprobe usb-storage delay_use=0", Packages: []string{"bmap-tools", "e2fsprogs", "fdisk"}, Udev: true, Timeout: 3 * time.Minute,
+		Script: "modprobe -a vhci-hcd sd_mod ext4\nmodprobe usb-storage delay_use=0", Packages: []string{"bmap-tools", "e2fsprogs", "fdisk"}, Files: programs(t), Udev: true, Timeout: 3 * time.Minute,
 	})
 }
 
