@@ -70,7 +70,7 @@ bench:
 	@echo
 	@$(GO) run ./internal/e2e/bench
 	@echo
-	@SNAG_BENCH=$${TMPDIR:-/tmp} $(GO) test -count=1 -timeout 30m -run TestSpeed ./flash/image
+	@SNAG_BENCH=$${TMPDIR:-/tmp} $(GO) test -count=1 -timeout 30m -run TestSpeed ./flash/block
 
 man: build
 	bin/snag man --dir bin/man

@@ -35,3 +35,8 @@ const (
 	Writing   Step = "writing"
 	Verifying Step = "verifying"
 )
+
+// Verifier is a Target that can compare what is there with an image, without writing. It closes the image.
+type Verifier interface {
+	Verify(ctx context.Context, im *image.Image, o Options) error
+}

@@ -36,6 +36,7 @@ type board struct {
 	rom      []socs.Identity // of the model
 	later    []socs.Identity
 	patience time.Duration // for a re-enumeration after a stage is done
+	comeBack time.Duration // and in the middle of one
 
 	lock   *portLock
 	fail   context.CancelCauseFunc
@@ -45,20 +46,24 @@ type board struct {
 	serial serial.Port
 	ns     *netsetup.Namespace
 	found  <-chan []netsetup.Interface
-	handle usb.Handle // the stage that was handed out last
+	handle usb.Handle // of the stage that was handed out last, if it was opened
 	change <-chan struct{}
 
 	user     bool      // network stages are driven here, not by the kernel
 	link     *userLink // then: of the handle
 	noStages []place   // then: devices that have no network adapter
 
-	// The goroutine of Recover writes port, address and seen, and may read them freely. It and others,
+	strict  bool // the next stage must be a known one: it is the leg's first
+	unready bool // a device on the board's port cannot be judged yet
+	again   bool // the leg may be handed what the leg before was, and had no use for
+
+	// The goroutine of Recover writes port, last and seen, and may read them freely. It and others,
 	// in Emit, write the rest; all of them are joined when Recover returns.
 	mu        sync.Mutex
-	port      usb.Port // the chosen board's; as named by the user until then
-	peer      usb.Port // the port's name on the controller's other bus, if it has one
-	address   int      // the device number of the last enumeration
-	seen      bool     // a board was chosen, or asked on the serial line
+	port      usb.Port   // the chosen board's; as named by the user until then
+	peer      usb.Port   // the port's name on the controller's other bus, if it has one
+	last      usb.Device // what was handed out last
+	seen      bool       // a board was chosen, or asked on the serial line
 	stage     string
 	waiting   string // what is awaited just now, in words; empty while a stage is there
 	stageDone time.Time
@@ -66,8 +71,30 @@ type board struct {
 }
 
 func newBoard(opt Options) *board {
-	f := opt.Backend.Family()
-	b := &board{opt: opt, patience: f.Reenumerate, port: opt.Port}
+	b := &board{opt: opt, port: opt.Port}
+	b.identify()
+	return b
+}
+
+// begin begins another leg of the run.
+func (b *board) begin(leg Leg) {
+	b.mu.Lock()
+	b.opt.Backend, b.opt.Model = leg.Backend, leg.Model
+	b.opt.ROM, b.opt.SPL, b.opt.ID = usb.ID{}, usb.ID{}, usb.ID{} // the first leg's
+	b.again = b.stageDone.IsZero()
+	b.mu.Unlock()
+	b.user, b.noStages = false, nil
+	b.identify()
+	b.strict = len(b.rom) > 0
+}
+
+// identify finds out what the leg's stages look like.
+func (b *board) identify() {
+	opt, f := &b.opt, b.opt.Backend.Family()
+	b.patience, b.comeBack = f.Reenumerate, comeBack
+	if f.ComeBack > 0 {
+		b.comeBack = f.ComeBack
+	}
 	of := func(all []socs.Identity, named usb.ID) []socs.Identity {
 		if named != (usb.ID{}) {
 			return []socs.Identity{{ID: named}}
@@ -78,7 +105,6 @@ func newBoard(opt Options) *board {
 	if opt.ID != (usb.ID{}) && !slices.ContainsFunc(slices.Concat(b.rom, b.later), func(i socs.Identity) bool { return i.ID == opt.ID }) {
 		b.rom = append(b.rom, socs.Identity{ID: opt.ID})
 	}
-	return b
 }
 
 // network reports whether the board's stages are network adapters, else they are plain USB devices. On a UART it
@@ -143,6 +169,9 @@ func (b *board) open(ctx context.Context) error {
 	}
 	if err := open(ctx); err != nil {
 		return err
+	}
+	if b.seen { // in an earlier leg
+		return nil
 	}
 	b.Emit("", event.Waiting{For: b.awaited(), Deadline: b.boardPatience()})
 	if b.opt.OnWait != "" {
@@ -221,7 +250,7 @@ func idList(lists ...[]socs.Identity) string {
 	const most = 10
 	var s []string
 	for _, i := range slices.Concat(lists...) {
-		if id := i.ID.String(); !slices.Contains(s, id) {
+		if id := i.String(); !slices.Contains(s, id) {
 			s = append(s, id)
 		}
 	}
@@ -266,7 +295,7 @@ func (b *board) nextPatience() time.Duration {
 	case !b.stageDone.IsZero():
 		return b.patience
 	}
-	return comeBack
+	return b.comeBack
 }
 
 // boardPatience is how long the board may take to appear.
@@ -287,7 +316,7 @@ func (b *board) awayError(ctx context.Context, found, hint string) error {
 		return b.noBoard(nil)
 	}
 	if b.stageDone.IsZero() {
-		return &socs.BoardError{Stage: b.stage, Err: fmt.Errorf("the board left port %s and did not come back within %s", b.port, comeBack),
+		return &socs.BoardError{Stage: b.stage, Err: fmt.Errorf("the board left port %s and did not come back within %s", b.port, b.comeBack),
 			Hint: "check cable and power, then run snag again"}
 	}
 	return &socs.BoardError{Stage: b.stage, Err: fmt.Errorf("the next stage did not appear on port %s within %s: %s", b.port, b.patience, found), Hint: hint}

@@ -21,6 +21,9 @@ func (b *board) openUSB(ctx context.Context) error {
 			return err
 		}
 	}
+	if b.change != nil { // since an earlier leg
+		return nil
+	}
 	var err error
 	b.change, err = b.opt.USB.Watch(ctx)
 	return err
@@ -35,6 +38,9 @@ func (b *board) hold(port usb.Port) error {
 			b.opt.Log.Info("no companion port", "err", err)
 		}
 		b.peer = peer
+	}
+	if b.lock != nil {
+		return nil
 	}
 	name := port
 	if b.peer != "" && b.peer.Compare(port) < 0 {
@@ -57,7 +63,7 @@ func (b *board) nextDevice(ctx context.Context) (*socs.Stage, error) {
 		gone = b.handle.Gone()
 	}
 	var again <-chan time.Time
-	if b.user && b.link == nil { // nobody need tell of a change: the device may be there since long
+	if b.again || b.user && b.link == nil { // nobody need tell of a change: the device may be there since long
 		again = time.After(0)
 	}
 	for {
@@ -79,6 +85,9 @@ func (b *board) nextDevice(ctx context.Context) (*socs.Stage, error) {
 			return nil, err
 		}
 		if !ok {
+			if b.unready {
+				again = time.After(tryAgain)
+			}
 			continue
 		}
 		stage, err := b.take(ctx, d)
@@ -123,10 +132,14 @@ func (b *board) chooseDevice() (usb.Device, bool, error) {
 	}
 	var candidates []candidate
 	var matching []usb.Device
+	b.unready = false
 	for _, d := range devices {
 		switch {
+		case b.byClass() && len(d.Interfaces) == 0: // not configured yet
+			b.unready = b.unready || b.here(d)
+			continue
 		case b.seen:
-			if !b.here(d) || !b.fresh(d) || slices.Contains(b.noStages, place{d.Bus, d.Address}) {
+			if !b.here(d) || !b.fresh(d) && !b.again || b.strict && !b.known(d) || slices.Contains(b.noStages, place{d.Bus, d.Address}) {
 				continue
 			}
 		case b.user:
@@ -150,13 +163,18 @@ func (b *board) chooseDevice() (usb.Device, bool, error) {
 	return matching[n], true, nil
 }
 
+// byClass reports whether the leg's stages are told by the classes of their interfaces.
+func (b *board) byClass() bool {
+	return slices.ContainsFunc(b.later, func(i socs.Identity) bool { return i.Class != socs.Class{} })
+}
+
 // fresh reports whether a device on the board's port is not the stage that was handed out last.
 func (b *board) fresh(d usb.Device) bool {
-	if b.handle == nil {
-		return d.Address != b.address
-	}
-	if last := b.handle.Device(); d.Bus != last.Bus || d.Address != last.Address {
+	if d.Bus != b.last.Bus || d.Address != b.last.Address {
 		return true
+	}
+	if b.handle == nil {
+		return false
 	}
 	select {
 	case <-b.handle.Gone():
@@ -190,34 +208,42 @@ func (b *board) take(ctx context.Context, d usb.Device) (*socs.Stage, error) {
 			return nil, err
 		}
 	}
-	handle, err := b.opt.USB.Open(ctx, d)
-	if err != nil {
-		return nil, err
-	}
-	stage := &socs.Stage{Port: d.Port, ID: d.ID, ROM: b.isROM(d), Since: since, Gone: handle.Gone()}
-	if b.user {
-		link, err := b.openLink(ctx, handle)
-		if err != nil {
+	stage := &socs.Stage{Port: d.Port, ID: d.ID, Device: d, ROM: b.isROM(d), Since: since}
+	var handle usb.Handle
+	if !b.disk(d) {
+		var err error
+		if handle, err = b.opt.USB.Open(ctx, d); err != nil {
 			return nil, err
 		}
-		b.closeHandle()
-		b.link = link
+		stage.Gone = handle.Gone()
+	}
+	var link *userLink
+	if b.user {
+		var err error
+		if link, err = b.openLink(ctx, handle); err != nil {
+			return nil, err
+		}
 		sockets := link.host.Link()
 		stage.Link = &sockets
 	} else {
-		b.closeHandle()
 		stage.USB = handle
 	}
-	b.handle = handle
+	b.closeHandle()
+	b.handle, b.link, b.strict = handle, link, false
 	b.mu.Lock()
 	if b.port == "" {
 		b.port = d.Port
 	}
-	b.address, b.stageDone = d.Address, time.Time{}
+	b.last, b.again, b.stageDone = d, false, time.Time{}
 	b.mu.Unlock()
-	b.opt.Log.Info("device opened", "port", d.Port, "id", d.ID, "release", fmt.Sprintf("%04x", d.Release), "address", d.Address, "took", time.Since(since))
+	b.opt.Log.Info("device taken", "port", d.Port, "id", d.ID, "release", fmt.Sprintf("%04x", d.Release), "address", d.Address, "opened", handle != nil, "took", time.Since(since))
 	b.Emit("", event.BoardSeen{ID: d.ID.String(), Product: d.Product, Device: d.Node})
 	return stage, nil
+}
+
+// disk reports whether a device is a disk that the kernel is to have.
+func (b *board) disk(d usb.Device) bool {
+	return slices.Contains(b.opt.Backend.Family().Carriers, socs.Disk) && socs.MassStorage.Of(d)
 }
 
 func (b *board) closeHandle() {
@@ -230,6 +256,7 @@ func (b *board) closeHandle() {
 	if err := b.handle.Close(); err != nil && !errors.Is(err, usb.ErrGone) {
 		b.opt.Log.Warn("close the USB device", "err", err)
 	}
+	b.handle, b.link = nil, nil
 }
 
 // stillThere is what is found on the port of a board that did not go on.
@@ -238,7 +265,9 @@ const stillThere = "the device of the stage before is still there"
 // noNextDevice explains why no next stage came.
 func (b *board) noNextDevice(ctx context.Context) error {
 	found := "nothing enumerated there"
-	if d, ok := b.device(); ok && b.seen && b.fresh(d) {
+	if d, ok := b.device(); ok && b.seen && b.strict && !b.known(d) {
+		found = fmt.Sprintf("%s (%s) is there, which is none of %s", d.ID, d.Product, idList(b.rom, b.later))
+	} else if ok && b.seen && b.fresh(d) {
 		found = fmt.Sprintf("%s is there, and could not be opened in time", d.ID)
 	} else if ok {
 		found = stillThere

@@ -33,6 +33,15 @@ type UsageError struct {
 func (e *UsageError) Error() string { return e.Err.Error() }
 func (e *UsageError) Unwrap() error { return e.Err }
 
+// PermissionError says that the caller may not do what is asked for, and how that is mended.
+type PermissionError struct {
+	Err  error
+	Hint string
+}
+
+func (e *PermissionError) Error() string { return e.Err.Error() }
+func (e *PermissionError) Unwrap() error { return e.Err }
+
 // NoBoardError says that no board came in time.
 type NoBoardError struct {
 	For   string // what was awaited
@@ -42,7 +51,10 @@ type NoBoardError struct {
 }
 
 func (e *NoBoardError) Error() string {
-	s := fmt.Sprintf("no board within %s: waited for %s", e.After.Round(time.Second), e.For)
+	s := "no board within " + e.After.Round(time.Second).String() + ": waited for " + e.For
+	if e.After == 0 {
+		s = "there is no " + e.For
+	}
 	if e.Found != "" {
 		s += "; " + e.Found
 	}
@@ -75,14 +87,15 @@ func (e *Error) Unwrap() error { return e.Err }
 // ExitCode is the code that a program which ends with err should exit with.
 func ExitCode(err error) int {
 	var (
-		usage    *UsageError
-		unknown  *socs.UnknownModelError
-		noBoard  *NoBoardError
-		access   *usb.AccessError
-		tty      *TTYError
-		setup    *netsetup.SetupError
-		firmware *socs.FirmwareError
-		board    *socs.BoardError
+		usage      *UsageError
+		unknown    *socs.UnknownModelError
+		noBoard    *NoBoardError
+		access     *usb.AccessError
+		tty        *TTYError
+		setup      *netsetup.SetupError
+		permission *PermissionError
+		firmware   *socs.FirmwareError
+		board      *socs.BoardError
 	)
 	switch {
 	case err == nil:
@@ -93,7 +106,7 @@ func ExitCode(err error) int {
 		return ExitUsage
 	case errors.As(err, &noBoard):
 		return ExitNoBoard
-	case errors.As(err, &access), errors.As(err, &tty), errors.As(err, &setup):
+	case errors.As(err, &access), errors.As(err, &tty), errors.As(err, &setup), errors.As(err, &permission):
 		return ExitPermission
 	case errors.As(err, &firmware):
 		return ExitFirmware
@@ -106,14 +119,15 @@ func ExitCode(err error) int {
 // Hint is what the user can do about err; empty if nothing is known.
 func Hint(err error) string {
 	var (
-		usage    *UsageError
-		noBoard  *NoBoardError
-		access   *usb.AccessError
-		tty      *TTYError
-		setup    *netsetup.SetupError
-		firmware *socs.FirmwareError
-		board    *socs.BoardError
-		locked   *LockedError
+		usage      *UsageError
+		noBoard    *NoBoardError
+		access     *usb.AccessError
+		tty        *TTYError
+		setup      *netsetup.SetupError
+		permission *PermissionError
+		firmware   *socs.FirmwareError
+		board      *socs.BoardError
+		locked     *LockedError
 	)
 	switch {
 	case errors.As(err, &usage):
@@ -126,6 +140,8 @@ func Hint(err error) string {
 		return tty.Hint
 	case errors.As(err, &setup):
 		return setup.Hint
+	case errors.As(err, &permission):
+		return permission.Hint
 	case errors.As(err, &firmware):
 		return firmware.Hint
 	case errors.As(err, &board):

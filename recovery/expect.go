@@ -43,7 +43,7 @@ func (b *board) expect(ctx context.Context) error {
 		switch {
 		case !ok:
 			found = "nothing is there"
-		case b.handle != nil && !b.stageDone.IsZero() && !b.fresh(d), b.handle == nil && d.Address == b.address:
+		case (b.handle == nil || !b.stageDone.IsZero()) && !b.fresh(d):
 			found = "the stage before is still there"
 		case d.ID != b.opt.Expect:
 			found = fmt.Sprintf("%s is there", d.ID)

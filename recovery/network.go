@@ -31,7 +31,9 @@ func (b *board) openNetwork(ctx context.Context) error {
 		err = b.openKernel(ctx)
 	}
 	if err == nil {
-		b.change, err = b.opt.USB.Watch(ctx)
+		if b.change == nil { // since an earlier leg
+			b.change, err = b.opt.USB.Watch(ctx)
+		}
 		return err
 	}
 	if _, ok := errors.AsType[*netsetup.SetupError](err); !ok || b.opt.NetNS != "" {
@@ -50,12 +52,16 @@ func (b *board) goUser(why string) {
 // openKernel prepares for stages that are network interfaces of the kernel's.
 func (b *board) openKernel(ctx context.Context) error {
 	var err error
-	if b.port != "" {
+	if b.port != "" && b.lock == nil {
 		if err = b.hold(b.port); err != nil {
 			return err
 		}
 	}
 	host := netsetup.Host{NetNS: b.opt.NetNS}
+	if b.ns != nil { // since an earlier leg
+		b.found, err = host.Watch(ctx)
+		return err
+	}
 	if b.ns, err = netsetup.Open(ctx, netsetup.Options{Log: b.opt.Log, Host: host}); err != nil {
 		return err
 	}
@@ -144,7 +150,7 @@ func (b *board) leftAlone() bool {
 	devices, _ := b.opt.USB.Devices()
 	return slices.ContainsFunc(devices, func(d usb.Device) bool {
 		taken := func(i usb.Interface) bool { return i.Driver != "" || i.Net != "" }
-		return b.matches(d.Port, d.ID) && !(b.seen && d.Address == b.address) && !slices.ContainsFunc(d.Interfaces, taken) && d.Access() == nil
+		return b.matches(d.Port, d.ID) && !(b.seen && d.Address == b.last.Address) && !slices.ContainsFunc(d.Interfaces, taken) && d.Access() == nil
 	})
 }
 
@@ -159,7 +165,7 @@ func (b *board) noNextInterface(ctx context.Context) error {
 	found := "nothing enumerated there"
 	if d, ok := b.device(); ok {
 		found = fmt.Sprintf("there is %s (%s) without a network interface that can be used", d.ID, d.Product)
-		if d.Address == b.address {
+		if d.Address == b.last.Address {
 			found = stillThere
 		}
 	}
@@ -215,9 +221,7 @@ func (b *board) adopt(ctx context.Context, i netsetup.Interface) (*socs.Stage, e
 	seen := event.BoardSeen{ID: i.ID.String(), Device: i.Name}
 	if d, ok := b.device(); ok {
 		seen.Product = d.Product
-		b.mu.Lock()
-		b.address = d.Address
-		b.mu.Unlock()
+		b.last = d
 	}
 	b.Emit("", seen)
 	sockets := b.ns.Link()

@@ -29,6 +29,7 @@ type Options struct {
 	Backend  socs.Backend
 	Model    socs.Model
 	Firmware socs.Firmware // as read; it is checked before anything else is done
+	Then     []Leg         // what follows with the same board, on its port
 
 	// Which board: its port, or the USB ID that it shows, or neither: the one board of the family.
 	Port usb.Port
@@ -51,6 +52,13 @@ type Options struct {
 	Log  *slog.Logger
 }
 
+// Leg is the part of a run that one backend does.
+type Leg struct {
+	Backend  socs.Backend
+	Model    socs.Model
+	Firmware socs.Firmware // as read; it is checked before anything is done
+}
+
 // Run recovers one board. Whatever happens, the last event is a Done or a Failed, and the error is
 // nil or an *Error.
 func Run(ctx context.Context, opt Options) error {
@@ -71,7 +79,7 @@ func Run(ctx context.Context, opt Options) error {
 		b.Emit("", event.Done{Duration: time.Since(start), Stages: b.done})
 		return nil
 	}
-	failure := &Error{Port: b.name(), SoC: opt.Model.Name, Stage: b.stage, Err: err}
+	failure := &Error{Port: b.name(), SoC: b.opt.Model.Name, Stage: b.stage, Err: err}
 	if stuck, ok := errors.AsType[*socs.BoardError](err); ok && stuck.Stage != "" {
 		failure.Stage = stuck.Stage // of which there may have been no event yet
 	}
@@ -84,16 +92,11 @@ var errTimeout = errors.New("overall timeout")
 
 func (b *board) recover(ctx context.Context) error {
 	opt := &b.opt
-	firmware, findings, err := opt.Backend.Check(opt.Model, opt.Firmware)
-	for _, f := range findings {
-		if f.Warning {
-			b.Emit("", event.Warning{Text: f.Text})
-		} else {
-			b.Emit("", event.Note{Text: f.Text})
+	legs := append([]Leg{{opt.Backend, opt.Model, opt.Firmware}}, opt.Then...)
+	for i := range legs {
+		if err := b.check(&legs[i]); err != nil {
+			return err
 		}
-	}
-	if err != nil {
-		return err
 	}
 
 	ctx, cancelTimeout := context.WithTimeoutCause(ctx, opt.Timeout, errTimeout)
@@ -101,14 +104,36 @@ func (b *board) recover(ctx context.Context) error {
 	ctx, b.fail = context.WithCancelCause(ctx)
 	defer b.fail(nil)
 
-	if err := b.open(ctx); err != nil {
-		return b.explain(ctx, err)
+	for i, leg := range legs {
+		if i > 0 {
+			b.begin(leg)
+		}
+		err := b.open(ctx)
+		if err == nil {
+			err = leg.Backend.Recover(ctx, socs.Job{Model: leg.Model, Firmware: leg.Firmware, Board: b})
+		}
+		if err != nil {
+			return b.explain(ctx, err)
+		}
 	}
-	err = opt.Backend.Recover(ctx, socs.Job{Model: opt.Model, Firmware: firmware, Board: b})
-	if err == nil && opt.Expect != (usb.ID{}) {
-		err = b.expect(ctx)
+	if opt.Expect != (usb.ID{}) {
+		return b.explain(ctx, b.expect(ctx))
 	}
-	return b.explain(ctx, err)
+	return nil
+}
+
+// check has a leg's backend check its firmware, and replaces that by what is to be sent.
+func (b *board) check(leg *Leg) error {
+	firmware, findings, err := leg.Backend.Check(leg.Model, leg.Firmware)
+	for _, f := range findings {
+		if f.Warning {
+			b.Emit("", event.Warning{Text: f.Text})
+		} else {
+			b.Emit("", event.Note{Text: f.Text})
+		}
+	}
+	leg.Firmware = firmware
+	return err
 }
 
 // errNamespace is the end of the board's network namespace while it was needed.

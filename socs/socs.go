@@ -47,6 +47,8 @@ type Family struct {
 
 	// Reenumerate is how long the next stage may take to appear on the port after a stage is done.
 	Reenumerate time.Duration
+	// ComeBack is how long a board that left in the middle of a stage may stay away; zero: 15 s.
+	ComeBack time.Duration
 
 	BootMode string // how a board of the family comes into its ROM's USB mode, for people: a general hint
 
@@ -68,17 +70,40 @@ func (f Family) IDs() []usb.ID {
 	return ids
 }
 
-// Identity is what a boot stage shows on the bus.
+// Identity is what a boot stage shows on the bus: its ID, or the class of an interface that it has.
 type Identity struct {
 	ID usb.ID
 	// First and Last bound bcdDevice; if both are zero it does not matter.
 	First, Last uint16
 	Models      []string // whose it is; nil: of all models of the family
+	Class       Class    // if ID is zero
+}
+
+// Class is that of an interface.
+type Class struct{ Class, SubClass, Protocol uint8 }
+
+func (c Class) String() string {
+	return fmt.Sprintf("class %02x/%02x/%02x", c.Class, c.SubClass, c.Protocol)
+}
+
+// Of reports whether a device has an interface of the class.
+func (c Class) Of(d usb.Device) bool {
+	return slices.ContainsFunc(d.Interfaces, func(i usb.Interface) bool { return c == Class{i.Class, i.SubClass, i.Protocol} })
 }
 
 // Is reports whether a device shows this identity.
 func (i Identity) Is(d usb.Device) bool {
+	if i.ID == (usb.ID{}) && i.Class != (Class{}) {
+		return i.Class.Of(d)
+	}
 	return i.ID == d.ID && (i.First == 0 && i.Last == 0 || i.First <= d.Release && d.Release <= i.Last)
+}
+
+func (i Identity) String() string {
+	if i.ID == (usb.ID{}) && i.Class != (Class{}) {
+		return i.Class.String()
+	}
+	return i.ID.String()
 }
 
 // Of reports whether the identity is one of the model's.
@@ -99,10 +124,11 @@ const (
 	Network Carrier = iota // a network interface that the board's USB function makes on the host
 	USB                    // a USB device that the backend talks to itself
 	Serial                 // a UART
+	Disk                   // a disk that the kernel makes of a USB device, which the engine then does not open
 )
 
 func (c Carrier) String() string {
-	return map[Carrier]string{Network: "usb network", USB: "usb", Serial: "uart"}[c]
+	return map[Carrier]string{Network: "usb network", USB: "usb", Serial: "uart", Disk: "usb disk"}[c]
 }
 
 // Model is one row of the model table.
@@ -137,6 +163,9 @@ type FirmwareError struct {
 }
 
 func (e *FirmwareError) Error() string {
+	if e.Slot == "" { // an image to flash, whose error has its name
+		return e.Err.Error()
+	}
 	if e.Path == "" {
 		return fmt.Sprintf("firmware %q: %v", e.Slot, e.Err)
 	}
@@ -173,7 +202,10 @@ type Board interface {
 	Emit(stage string, body event.Body)
 }
 
-// Stage is what a board offers at one point of its way up. Exactly one carrier is set.
+// MassStorage is the class of what Linux makes disks of (USB Mass Storage Class, Bulk-Only Transport 1.0, section 4.3).
+var MassStorage = Class{0x08, 0x06, 0x50}
+
+// Stage is what a board offers at one point of its way up. Exactly one carrier is set, none for a Disk.
 type Stage struct {
 	Port usb.Port // empty on a serial line
 	ID   usb.ID   // zero on a serial line
@@ -181,11 +213,13 @@ type Stage struct {
 
 	Since time.Time // when it was seen first
 
+	Device usb.Device // what sysfs says of it; zero on a serial line
+
 	Link   *netboot.Link // Network
 	USB    usb.Handle    // USB; the engine closes it when the next stage is asked for, and at the end
 	Serial SerialPort    // Serial
 
-	// Gone is closed when the stage left its port. Nil where that cannot be seen (Serial).
+	// Gone is closed when the stage left its port. Nil where that cannot be seen (Serial, Disk).
 	Gone <-chan struct{}
 }
 

@@ -15,7 +15,7 @@ const (
 	groupUdev   = 2 // from udevd, when the node's permissions are set
 )
 
-// Hotplug calls f for every USB and network uevent until ctx ends. It listens to udevd where one
+// Hotplug calls f for every uevent of USB, the network and block devices until ctx ends. It listens to udevd where one
 // runs, because only then a device node has its permissions, else to the kernel. Inside a user
 // namespace no uevent arrives, which cannot be told from silence: callers poll underneath.
 //
@@ -75,7 +75,11 @@ func readUevents(file *os.File, group uint32, f func(Uevent)) {
 			continue
 		}
 		u, err := ParseUevent(buf[:n])
-		if err == nil && (u.Subsystem == "usb" || u.Subsystem == "net") {
+		if err != nil {
+			continue
+		}
+		switch u.Subsystem {
+		case "usb", "net", "block":
 			f(u)
 		}
 	}

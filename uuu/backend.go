@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -214,22 +213,9 @@ func (x *session) serve(ctx context.Context) (over bool, err error) {
 
 // failed says which line failed.
 func (x *session) failed(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
-	}
 	where := fmt.Sprintf("%s:%d: %s", x.script.Name, x.line.N, x.line.Text)
-	e := fmt.Errorf("%s: %w", where, err)
-	if recovery.ExitCode(err) != recovery.ExitFailed {
-		if stuck, ok := errors.AsType[*socs.BoardError](err); ok {
-			return &socs.BoardError{Stage: x.device.proto.stage(), Err: e, Hint: stuck.Hint}
-		}
-		return e
-	}
 	_, broken := errors.AsType[*image.RangeError](err)
-	if _, file := errors.AsType[*fs.PathError](err); file || broken {
-		return e // no fault of the board's
-	}
-	return &socs.BoardError{Stage: x.device.proto.stage(), Err: e, Hint: x.hint(err)}
+	return recovery.StepError(ctx, x.device.proto.stage(), where, err, broken, x.hint(err))
 }
 
 // hint is what may have made a line fail.

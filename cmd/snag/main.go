@@ -55,7 +55,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	var shown *shownError
 	if !errors.As(err, &shown) {
-		if slices.Contains([]string{"recover", "run", "mac"}, cmd.Name()) && slices.Contains(args, "--json") {
+		if slices.Contains([]string{"recover", "run", "flash", "mac"}, cmd.Name()) && slices.Contains(args, "--json") {
 			ui.NewJSON(stdout).Sink(event.Event{Time: time.Now(), Body: failed(err)})
 		}
 		fmt.Fprintf(stderr, "snag: %v\n", err)
@@ -158,7 +158,7 @@ setup, 5 firmware refused, 6 board or protocol error, 130 interrupted.`,
 		return &recovery.UsageError{Err: err, Hint: "see " + cmd.CommandPath() + " --help"}
 	})
 	root.AddCommand(
-		newRecover(), newRun(), newInspect(), newList(), newTemplate(), newSetup(), newDoctor(), newUdev(),
+		newRecover(), newRun(), newFlash(), newInspect(), newList(), newTemplate(), newSetup(), newDoctor(), newUdev(),
 		newSim(), newBmap(), newFuse(), newVersion(), newMan(),
 	)
 	return root

@@ -70,6 +70,9 @@ func (c *Client) variable(ctx context.Context, expression string) (string, error
 	return strings.TrimSpace(v), err
 }
 
+// ErrBuffer says that the address of U-Boot's buffer is not known, which [MMC] and [MTD] need.
+var ErrBuffer = errors.New("U-Boot does not tell where its fastboot buffer is (only NXP's has ${fastboot_buffer}): give its address, CONFIG_FASTBOOT_BUF_ADDR of its configuration")
+
 func (c *Client) bufferAddress(ctx context.Context) (uint64, error) {
 	text, err := c.variable(ctx, "${fastboot_buffer}")
 	if err != nil {
@@ -77,7 +80,7 @@ func (c *Client) bufferAddress(ctx context.Context) (uint64, error) {
 	}
 	n, err := strconv.ParseUint(strings.TrimPrefix(strings.ToLower(text), "0x"), 16, 64)
 	if err != nil || n == 0 {
-		return 0, errors.New("U-Boot does not tell where its fastboot buffer is (only NXP's has ${fastboot_buffer}): give its address, CONFIG_FASTBOOT_BUF_ADDR of its configuration")
+		return 0, ErrBuffer
 	}
 	return n, nil
 }
@@ -86,7 +89,7 @@ func (c *Client) bufferAddress(ctx context.Context) (uint64, error) {
 func (m *memory) try(ctx context.Context) error {
 	var b [8]byte
 	rand.Read(b[:])
-	if err := m.c.Download(ctx, bytes.NewReader(b[:]), int64(len(b)), nil); err != nil {
+	if err := m.c.downloadBytes(ctx, b[:]); err != nil {
 		return err
 	}
 	for i := 0; i < len(b); i += 4 {
@@ -119,7 +122,7 @@ func (m *memory) fill(ctx context.Context, pattern [4]byte, n int64) error {
 
 func (m *memory) load(ctx context.Context, b []byte) error {
 	m.filled = 0
-	return m.c.Download(ctx, bytes.NewReader(b), int64(len(b)), nil)
+	return m.c.downloadBytes(ctx, b)
 }
 
 // compare has U-Boot compare n bytes, a multiple of 4, from the begin of the buffer with those at an offset.

@@ -2,10 +2,14 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
 )
+
+// ErrWriting says that it was the destination that failed.
+var ErrWriting = errors.New("writing")
 
 // CopyOptions is how an image is copied.
 type CopyOptions struct {
@@ -18,6 +22,15 @@ type CopyOptions struct {
 	// at a time.
 	Progress func(n int64)
 }
+
+// ZeroWriter is a destination that has a better way to write zeros than to be given them.
+type ZeroWriter interface {
+	WriteZeros(off, n int64) error
+}
+
+// fillStep is how much of a hole or of a repeated pattern is one write: a long one is not to keep a cancelled copy from its end, nor
+// the other writers from work.
+const fillStep = 16 << 20
 
 // Copy writes an image to where its bytes belong in dst, in no certain order. It does not sync dst. Only if it returns nil, all was
 // written and found right. It closes the image.
@@ -37,7 +50,7 @@ func Copy(ctx context.Context, dst io.WriterAt, im *Image, o CopyOptions) error 
 			for p := range pieces {
 				if ctx.Err() == nil {
 					if err := o.write(dst, p); err != nil {
-						cancel(&RangeError{Name: im.Name, Off: p.Off, End: p.Off + p.N, Err: fmt.Errorf("writing: %w", err)})
+						cancel(&RangeError{Name: im.Name, Off: p.Off, End: p.Off + p.N, Err: fmt.Errorf("%w: %w", ErrWriting, err)})
 					} else if o.Progress != nil {
 						o.Progress(p.N)
 					}
@@ -51,6 +64,12 @@ func Copy(ctx context.Context, dst io.WriterAt, im *Image, o CopyOptions) error 
 		var p Piece
 		if p, err = im.Next(); err != nil {
 			break
+		}
+		for p.Kind != Data && p.N > fillStep {
+			part := p
+			part.N = fillStep
+			pieces <- part
+			p.Off, p.N = p.Off+fillStep, p.N-fillStep
 		}
 		pieces <- p
 	}
@@ -78,6 +97,9 @@ func (o *CopyOptions) write(dst io.WriterAt, p Piece) error {
 	}
 	if p.Zero() && o.Zeroed {
 		return nil
+	}
+	if z, ok := dst.(ZeroWriter); ok && p.Zero() {
+		return z.WriteZeros(p.Off, p.N)
 	}
 	block := zeros[:]
 	if !p.Zero() {

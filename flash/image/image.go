@@ -189,6 +189,16 @@ func (im *Image) Next() (Piece, error) {
 	return Piece{}, context.Cause(im.ctx)
 }
 
+// Tail fills b with the image's last bytes, ahead of their turn; false if that cannot be done, or the image is shorter.
+func (im *Image) Tail(b []byte) bool {
+	src, ok := im.src.(*fileSource)
+	if !ok || src.size < int64(len(b)) {
+		return false
+	}
+	_, err := src.f.ReadAt(b, src.size-int64(len(b)))
+	return err == nil
+}
+
 // Close ends the reading. Pieces that were not released stay valid.
 func (im *Image) Close() error {
 	im.cancel(errors.New(im.Name + ": closed"))

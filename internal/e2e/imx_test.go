@@ -8,16 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"snag/internal/lab"
 	"snag/sim/imx"
-	"snag/sim/usbdev"
-	"snag/sim/vhci"
 	"snag/sim/virtual"
 	"snag/usb"
 )
@@ -71,25 +67,23 @@ type peerBoard struct {
 // errPeerTimeout says that a peer gave up waiting.
 var errPeerTimeout = errors.New("the peer timed out")
 
-var (
-	imxPorts   sync.Mutex
-	imxTaken   []*vhci.Port
-	imxAtATime = make(chan struct{}, 3) // boards; more would keep the peers waiting for longer than they do
-)
-
 // powerIMX plugs a board in, when the peers have time for it.
 func powerIMX(t *testing.T, cfg imx.Config, images imx.Images) *peerBoard {
 	t.Helper()
-	imxAtATime <- struct{}{}
-	b := plugIMX(t, cfg, images)
-	unplug := b.unplug
-	b.unplug = sync.OnceFunc(func() { unplug(); <-imxAtATime })
-	t.Cleanup(b.unplug)
+	b := newIMX(t, cfg, images)
+	b.port, b.unplug = plugIn(t, b.Run)
 	return b
 }
 
 // plugIMX plugs a board in.
 func plugIMX(t *testing.T, cfg imx.Config, images imx.Images) *peerBoard {
+	t.Helper()
+	b := newIMX(t, cfg, images)
+	b.port, b.unplug = plugAlone(t, b.Run)
+	return b
+}
+
+func newIMX(t *testing.T, cfg imx.Config, images imx.Images) *peerBoard {
 	t.Helper()
 	b := &peerBoard{dir: t.TempDir(), id: cfg.Model.ID, images: images}
 	for name, data := range map[string][]byte{"first.bin": images.First, "second.bin": images.Second} {
@@ -101,41 +95,7 @@ func plugIMX(t *testing.T, cfg imx.Config, images imx.Images) *peerBoard {
 	if b.Board, err = imx.New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	b.plug(t, b.Run)
 	return b
-}
-
-// plug gives the board a port that no other one has, and powers it there.
-func (b *peerBoard) plug(t *testing.T, run func(context.Context, usbdev.Port) error) {
-	t.Helper()
-	imxPorts.Lock()
-	port, err := vhci.Open("", imxTaken...)
-	if err != nil {
-		imxPorts.Unlock()
-		t.Fatal(err)
-	}
-	imxTaken = append(imxTaken, port)
-	imxPorts.Unlock()
-	b.port = port.Name()
-	soon(t, 30*time.Second, func() error {
-		if _, err := os.Stat("/sys/bus/usb/devices/" + string(b.port)); err == nil {
-			return fmt.Errorf("the board before is still on port %s", b.port)
-		}
-		return nil
-	})
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, port) }()
-	b.unplug = sync.OnceFunc(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("board on %s: %v", port.Name(), err)
-		}
-		imxPorts.Lock()
-		imxTaken = slices.DeleteFunc(imxTaken, func(p *vhci.Port) bool { return p == port })
-		imxPorts.Unlock()
-	})
-	t.Cleanup(b.unplug)
 }
 
 // attribute is a file of the board's directory in sysfs, once the device there has the ID.

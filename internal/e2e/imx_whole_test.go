@@ -79,7 +79,7 @@ func TestWithIMXWhole(t *testing.T) {
 			}
 			write("flash.bin", images.First)
 			write("script.uuu", []byte(strings.Join(s.lines, "\n")+"\n"))
-			write("image.wic", diskImage())
+			write("image.wic", wholeDisk())
 			im, err := image.Open(t.Context(), filepath.Join(dir, "image.wic"), image.Options{NoBmap: true})
 			if err != nil {
 				t.Fatal(err)
@@ -182,8 +182,8 @@ func TestWithIMXFuses(t *testing.T) {
 	}
 }
 
-// diskImage is one of 8 MiB with holes, whose size is a multiple of no block map's blocks.
-func diskImage() []byte {
+// wholeDisk is one of 8 MiB with holes, whose size is a multiple of no block map's blocks.
+func wholeDisk() []byte {
 	b := make([]byte, 8<<20+3*512)
 	r := rand.New(rand.NewSource(1))
 	for _, at := range []int{0, 1 << 20, 3<<20 + 4096, 8 << 20} {
@@ -200,6 +200,6 @@ func powerWhole(t *testing.T, dir string) (*evk.Board, *peerBoard) {
 		t.Fatal(err)
 	}
 	p := &peerBoard{Board: board.ROM, dir: dir}
-	p.plug(t, board.Run)
+	p.port, p.unplug = plugIn(t, board.Run)
 	return board, p
 }

@@ -29,11 +29,15 @@ func (p *Plain) Sink(e event.Event) {
 	switch b := e.Body.(type) {
 	case event.Progress:
 		// the beginning and the end have lines of their own
-		if p.pace.stage == e.Stage && b.Bytes < b.Total && p.pace.due(e, b) {
+		if p.pace.stage == e.Stage && (b.Bytes < b.Total || b.Total < 0) && p.pace.due(e, b) {
 			p.line(e)
 		}
 	case event.StageBegun:
 		p.pace.stage, p.pace.last = e.Stage, e.Time
+		if e.Stage == verifying {
+			p.write(e, begun("reading back", b))
+			return
+		}
 		p.line(e)
 	case event.Failed:
 		p.out.write(strings.Join(failure(e, b), "\n") + "\n")
@@ -42,12 +46,14 @@ func (p *Plain) Sink(e event.Event) {
 	}
 }
 
-func (p *Plain) line(e event.Event) {
+func (p *Plain) line(e event.Event) { p.write(e, text(e.Body)) }
+
+func (p *Plain) write(e event.Event, text string) {
 	w := where(e)
 	if w != "" {
 		w += ": "
 	}
-	p.out.write(w + text(e.Body) + "\n")
+	p.out.write(w + text + "\n")
 }
 
 // Write writes whole lines of something else, a log for instance, between the events.

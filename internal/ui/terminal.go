@@ -61,7 +61,7 @@ func (t *Terminal) Sink(e event.Event) {
 			t.draw(t.bar(e.Stage, b))
 		}
 	case event.StageDone:
-		t.keep(green, fmt.Sprintf("%-5s sent %s", Printable(e.Stage), summary(b.Summary)), "")
+		t.keep(green, fmt.Sprintf("%-5s %s %s", Printable(e.Stage), sent(e.Stage), summary(b.Summary)), "")
 	case event.Warning:
 		t.keep(yellow, text(b), t.live)
 	case event.Done:
@@ -145,7 +145,11 @@ func (t *Terminal) bar(stage string, p event.Progress) string {
 		part = min(1, max(0, float64(p.Bytes)/float64(p.Total)))
 	}
 	head := fmt.Sprintf("%-5s ", Printable(stage))
-	tail := fmt.Sprintf("%3d%% %10s %10s/s %6s", int(part*100), size(p.Bytes), size(int64(finite(p.Rate))), left(p))
+	percent := fmt.Sprintf("%3d%%", int(part*100))
+	if p.Total < 0 { // only the end will tell
+		percent = "    "
+	}
+	tail := fmt.Sprintf("%s %10s %10s/s %6s", percent, size(p.Bytes), size(int64(finite(p.Rate))), left(p))
 	room := t.width() - utf8.RuneCountInString(head) - utf8.RuneCountInString(tail)
 	name := Printable(t.file[strings.LastIndexByte(t.file, '/')+1:]) + "  "
 	if n := utf8.RuneCountInString(name); n <= room {

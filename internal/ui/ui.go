@@ -73,11 +73,14 @@ func text(body event.Body) string {
 		}
 		return strings.TrimSpace("board seen " + s)
 	case event.StageBegun:
-		return fmt.Sprintf("sending %s, %s", Printable(b.File), size(b.Bytes))
+		return begun("sending", b)
 	case event.Progress:
+		if b.Total < 0 {
+			return fmt.Sprintf("%s, %s/s", size(b.Bytes), size(int64(finite(b.Rate))))
+		}
 		return fmt.Sprintf("%s of %s, %s/s, %s left", size(b.Bytes), size(b.Total), size(int64(finite(b.Rate))), left(b))
 	case event.StageDone:
-		return "sent " + summary(b.Summary)
+		return sent(b.Summary.Stage) + " " + summary(b.Summary)
 	case event.Note:
 		return "note: " + Printable(b.Text)
 	case event.Warning:
@@ -91,6 +94,26 @@ func text(body event.Body) string {
 		return fmt.Sprintf("done in %s: %s", seconds(b.Duration), total(b.Stages))
 	}
 	return body.Kind()
+}
+
+// verifying is the stage in which nothing is sent: what a board has is read back.
+const verifying = "verify"
+
+// sent is what was done with a stage's file.
+func sent(stage string) string {
+	if stage == verifying {
+		return "read back"
+	}
+	return "sent"
+}
+
+// begun is what is being done with a file, whose length may not be known.
+func begun(doing string, b event.StageBegun) string {
+	s := doing + " " + Printable(b.File)
+	if b.Bytes >= 0 {
+		s += ", " + size(b.Bytes)
+	}
+	return s
 }
 
 // summary is "u-boot.img, 1.2 MiB in 3.4 s, 2 retries".
@@ -214,7 +237,7 @@ type pace struct {
 }
 
 func (p *pace) due(e event.Event, b event.Progress) bool {
-	if e.Stage == p.stage && b.Bytes < b.Total && e.Time.Sub(p.last) < p.period && !e.Time.Before(p.last) {
+	if e.Stage == p.stage && (b.Bytes < b.Total || b.Total < 0) && e.Time.Sub(p.last) < p.period && !e.Time.Before(p.last) {
 		return false
 	}
 	p.stage, p.last = e.Stage, e.Time

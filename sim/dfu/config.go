@@ -45,6 +45,16 @@ type Config struct {
 	// Missing are the names of alternate settings that stages do not have.
 	Missing []string
 
+	// Of a gadget: its settings (nil: boot, rootfs and a file, uImage), what is before DFU mode (empty: nothing), whether it has
+	// DfuSe, gives no uploads, or is not manifestation tolerant and waits for a reset at the end.
+	Alts                        []Alt
+	RunTime                     RunTime
+	DfuSe, NoUpload, Intolerant bool
+	// Buffer is how many bytes U-Boot collects before it writes them (CONFIG_SYS_DFU_DATA_BUF_SIZE), a multiple of 4096. Zero: 8 MiB.
+	// Drain is how long it takes to write them, and to erase a page of DfuSe.
+	Buffer int
+	Drain  time.Duration
+
 	Faults []Fault
 }
 
@@ -65,9 +75,11 @@ type (
 
 // The kinds of faults.
 const (
-	Fail   FaultKind = "error"  // dfuERROR with Fault.Status; 0: errUNKNOWN
+	// dfuERROR with Fault.Status; 0: errUNKNOWN, but a gadget vanishes at the end of a file, as U-Boot's does
+	Fail   FaultKind = "error"
 	Busy   FaultKind = "busy"   // dfuDNBUSY, or dfuMANIFEST, for Fault.For
 	Lie    FaultKind = "lie"    // bwPollTimeout of 0xffffff
+	Flip   FaultKind = "flip"   // the medium of a gadget keeps a bit of the block wrong
 	Stall  FaultKind = "stall"  // the request is refused; nothing else changes
 	Refuse FaultKind = "refuse" // the same, and TF-A says so in its phase
 	NAK              = virtual.NAK
@@ -80,7 +92,7 @@ const (
 const Manifest = "manifest"
 
 var faults = virtual.Faults{
-	Kinds:    []FaultKind{Fail, Busy, Lie, Stall, NAK, Hang, Refuse, Unplug, Reset},
+	Kinds:    []FaultKind{Fail, Busy, Lie, Flip, Stall, NAK, Hang, Refuse, Unplug, Reset},
 	Stages:   stageNames,
 	Commands: []string{Manifest},
 	Telling:  Fail,
@@ -108,6 +120,23 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if !slices.Contains([]SPLKind{SPLCombined, SPLOld, SPLNext}, c.SPL) {
 		return c, fmt.Errorf("SPL kind %q: expected combined, old or next", c.SPL)
+	}
+	if c.Alts == nil {
+		c.Alts = defaultAlts
+	}
+	if c.Buffer == 0 {
+		c.Buffer = 8 << 20
+	}
+	if c.Buffer%4096 != 0 {
+		return c, fmt.Errorf("buffer of %d bytes: expected a multiple of 4096", c.Buffer)
+	}
+	if !slices.Contains([]RunTime{"", Detaches, DetachesQ, WantsBus}, c.RunTime) {
+		return c, fmt.Errorf("run-time mode %q: expected one of %q", c.RunTime, []RunTime{Detaches, DetachesQ, WantsBus})
+	}
+	for _, a := range c.Alts {
+		if a.Size < 1 || len(a.Data) > a.Size || a.File && a.Size > c.Buffer || c.DfuSe != (a.Page > 0) {
+			return c, fmt.Errorf("alternate setting %q: it needs a size, no more data than that, as a file none larger than the buffer, and with DfuSe pages", a.Name)
+		}
 	}
 	if c.Never != "" && !slices.Contains(stageNames, c.Never) {
 		return c, fmt.Errorf("stage %q, which never shows up: expected one of %v", c.Never, stageNames)

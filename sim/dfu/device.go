@@ -1,6 +1,7 @@
 package dfu
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"sync/atomic"
@@ -43,6 +44,11 @@ type device struct {
 	until   time.Time     // it is busy; zero: not begun
 	pending byte          // the status that the block or the file ends in
 
+	entities []entity // of the settings with media
+	pointer  uint32   // DfuSe
+	gone     bool     // the flush is to fail by request
+	flip     bool     // the block is to be kept wrong by request
+
 	selects int  // FSBL: its counter
 	upset   bool // FSBL: by a request that it does not know
 	idles   int  // FSBL of 2017: GETSTATUS while idle
@@ -65,6 +71,10 @@ func (d *device) enter(index int) {
 	d.file, d.blocks, d.total, d.got = nil, 0, 0, map[string]bool{}
 	d.wants, d.waits, d.failed = st.phases, false, ""
 	d.selects, d.upset, d.idles = 1, false, 0
+	d.entities, d.pointer = make([]entity, len(st.alts)), 0
+	if st.runTime {
+		d.state = dfuAppIdle
+	}
 }
 
 // String descriptors of a stage's settings begin here.
@@ -79,6 +89,9 @@ func (b *Board) descriptors(st *stage) *usbdev.Descriptors {
 	c := usbdev.Config{Value: 1, Attributes: 0x40, MaxPower: 50}
 	for i, a := range st.alts {
 		setting := usbdev.Interface{Alt: uint8(i), Class: 0xfe, SubClass: 1, Protocol: 2}
+		if st.runTime {
+			setting.Protocol = 1
+		}
 		name := a.name
 		if st.label != "" {
 			name = st.label
@@ -101,7 +114,8 @@ func (b *Board) descriptors(st *stage) *usbdev.Descriptors {
 
 // functional is the functional descriptor.
 func (st *stage) functional() []byte {
-	return []byte{9, 0x21, st.attributes, byte(st.detach), byte(st.detach >> 8), byte(st.transfer), byte(st.transfer >> 8), 0x10, 0x01}
+	version := cmp.Or(st.version, 0x0110)
+	return []byte{9, 0x21, st.attributes, byte(st.detach), byte(st.detach >> 8), byte(st.transfer), byte(st.transfer >> 8), byte(version), byte(version >> 8)}
 }
 
 // Descriptors implements [usbdev.Device].
@@ -191,6 +205,13 @@ func (f *function) Configured(value uint8) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	switch {
+	case d.state == dfuAppDetach, d.state == dfuManifestWaitReset: // it was reset
+		d.leave(nil)
+		return
+	case d.st.runTime:
+		return
+	}
 	d.alt, d.state, d.status, d.file, d.blocks, d.pending = 0, dfuIdle, 0, nil, 0, 0
 }
 
@@ -252,6 +273,9 @@ func (f *function) Control(ctx context.Context, s usbdev.Setup, data []byte) (in
 	if d.st.kind == kindFSBL {
 		return d.fsbl(ctx, s, data)
 	}
+	if d.st.kind == kindApp {
+		return d.app(s, data)
+	}
 	if d.st.kind == kindUBoot && d.state == dfuDownloadSync && s.Request != reqGetStatus && s.Request != reqGetState {
 		d.violation("%s before the status of a block was asked for", requestNames[s.Request])
 		return 0, d.fail(errUnknown)
@@ -264,7 +288,7 @@ func (f *function) Control(ctx context.Context, s usbdev.Setup, data []byte) (in
 	case reqGetState:
 		return copy(data, []byte{d.state}), nil
 	case reqUpload:
-		return d.upload(data)
+		return d.upload(s.Value, data)
 	case reqClearStatus:
 		if d.state != dfuError {
 			d.violation("CLRSTATUS in %s", stateName(d.state))

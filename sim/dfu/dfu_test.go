@@ -59,6 +59,8 @@ func way(c dfu.Config) []step {
 			return append(all, step{alt: "tispl.bin", file: "tispl", same: true}, step{alt: "u-boot.img", file: "u-boot", detach: true})
 		}
 		return append(all, step{alt: "tispl.bin", file: "tispl", detach: true}, step{alt: "u-boot.img", file: "u-boot", detach: true})
+	case dfu.Gadget:
+		return []step{{alt: "boot", file: "image", detach: true}}
 	case dfu.RZN1:
 		return []step{{alt: "#0", file: "u-boot"}}
 	}
@@ -202,6 +204,9 @@ func TestModels(t *testing.T) {
 				files := dfu.Generate(c.Model, 20_000, 1)
 				if err := s.recover(t.Context(), way(c), files); err != nil {
 					t.Fatal(err, s.board.Report())
+				}
+				if c.Model.Family == dfu.Gadget { // settled before
+					time.Sleep(time.Second)
 				}
 				r := s.settle()
 				if r.Outcome != virtual.Booted || len(r.Violations) > 0 {

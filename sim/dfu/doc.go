@@ -7,6 +7,9 @@
 //	ZynqMP    ROM --> FSBL --> U-Boot
 //	RZ/N1     ROM --> U-Boot
 //
+// It is also a DFU gadget with storage behind it, as U-Boot's dfu command or another product's has it (gadget.go), perhaps with a
+// run-time mode before it, or with DfuSe.
+//
 // A board is one of [Models] with a [Config]. What its stages are is in models.go. device.go is their USB function,
 // states.go the state machine of DFU 1.1 (section A.2) with what ROM, TF-A and U-Boot make of it; the FSBL has one of its
 // own (fsbl.go). check.go looks at the files as far as the stages do, and generate.go makes files that pass. None of it shares code with snag's own,

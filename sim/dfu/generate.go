@@ -7,7 +7,7 @@ import (
 )
 
 // Generate makes the files that a board starts with, by the names that snag has for them ("tf-a", "fip-ddr", "fip",
-// "tiboot3", "sysfw", "tispl", "u-boot", "boot", "fsbl"), each with some size bytes of noise. They are as much as the
+// "tiboot3", "sysfw", "tispl", "u-boot", "boot", "fsbl"; "image" for a gadget), each with some size bytes of noise. They are as much as the
 // stages and those who check such files look at, and start nothing.
 func Generate(m Model, size int, seed uint64) map[string][]byte {
 	r := rand.New(rand.NewPCG(seed, 0))
@@ -31,6 +31,9 @@ func Generate(m Model, size int, seed uint64) map[string][]byte {
 		return generateK3(m, noise)
 	case RZN1:
 		return map[string][]byte{"u-boot": spkg(noise())}
+	}
+	if m.Family == Gadget {
+		return map[string][]byte{"image": noise()}
 	}
 	fsbl, rest := noise(), noise()
 	return map[string][]byte{"fsbl": zynqmp(fsbl[:min(len(fsbl), 128<<10)], nil), "boot": zynqmp(fsbl[:min(len(fsbl), 128<<10)], rest)}

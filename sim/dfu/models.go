@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"snag/sim/virtual"
 	"snag/usb"
 )
 
@@ -17,6 +18,7 @@ const (
 	STM32MP2 Family = "stm32mp2"
 	K3       Family = "k3"
 	ZynqMP   Family = "zynqmp"
+	Gadget   Family = "gadget" // no chip: U-Boot's dfu command, or what is like it, with storage behind it
 	RZN1     Family = "rzn1"
 )
 
@@ -56,6 +58,7 @@ var models = []Model{
 	{Name: "j784s4", Family: K3, ID: usb.ID{Vendor: 0x0451, Product: 0x6168}, ProvenBy: dfuUtil + " (am62x)"},
 	{Name: "rzn1", Family: RZN1, ID: usb.ID{Vendor: 0x045b, Product: 0x0239}, ProvenBy: dfuUtil},
 	{Name: "zynqmp", Family: ZynqMP, ID: usb.ID{Vendor: 0x03fd, Product: 0x0050}, ProvenBy: dfuUtil},
+	{Name: "dfu", Family: Gadget, ID: usb.ID{Vendor: 0x0525, Product: 0xa4a5}, ProvenBy: dfuUtil},
 }
 
 // Models lists all chips.
@@ -101,9 +104,11 @@ const (
 	StageSPLR5  = "spl-r5"  // K3
 	StageSPLA53 = "spl-a53" // K3
 	StageFSBL   = "fsbl"    // ZynqMP
+	StageApp    = "app"     // gadget in run-time mode
+	StageGadget = virtual.StageGadget
 )
 
-var stageNames = []string{StageROM, StageROM2, StageTFA, StageUBoot, StageSPL, StageSysfw, StageSPLR5, StageSPLA53, StageFSBL}
+var stageNames = []string{StageROM, StageROM2, StageTFA, StageUBoot, StageSPL, StageSysfw, StageSPLR5, StageSPLA53, StageFSBL, StageApp, StageGadget}
 
 // kind is whose state machine a stage has.
 type kind int
@@ -113,6 +118,8 @@ const (
 	kindTFA
 	kindUBoot
 	kindFSBL
+	kindApp
+	kindDfuSe
 )
 
 // alt is an alternate setting of a stage.
@@ -122,6 +129,7 @@ type alt struct {
 	limit  int // bytes of a file; 0: none
 	check  func([]byte) error
 	vendor bool // it is not DFU's
+	medium *medium
 }
 
 // stage is what a stage shows and how it ends.
@@ -135,6 +143,7 @@ type stage struct {
 	attributes     byte
 	detach         uint16
 	transfer       uint16
+	version        uint16 // bcdDFUVersion; zero: 1.1
 
 	phases  []int // STM32MP: files that are wanted, one after the other
 	needs   []string
@@ -142,6 +151,8 @@ type stage struct {
 	keeps   bool // the next stage goes on with its USB session
 	last    bool // U-Boot is what comes after it
 	stays   bool // nothing comes after it
+	media   bool // its settings have media
+	runTime bool
 }
 
 // phaseVirtual is STM32MP's command partition.
@@ -156,6 +167,8 @@ func (c *Config) stages() []stage {
 		return c.k3()
 	case ZynqMP:
 		return c.zynqmp()
+	case Gadget:
+		return c.gadget()
 	}
 	return []stage{{
 		name: StageROM, release: 0x0100, maker: "Renesas", product: "RZ/N1 USB DFU",
@@ -170,11 +183,11 @@ func (c *Config) stm32() []stage {
 		device += "0x505"
 	}
 	product := "DFU " + device + ", @Revision ID /0x0000, @Name /STM32MP,"
-	virtual := alt{name: "@virtual /0xF1/1*512Ba", phase: phaseVirtual}
+	commands := alt{name: "@virtual /0xF1/1*512Ba", phase: phaseVirtual}
 	rom := stage{
 		name: StageROM, release: 0x0200, maker: "STMicroelectronics", product: product,
 		attributes: 0x0f, detach: 255, transfer: 1024, phases: []int{1}, detachs: true, keeps: true,
-		alts: []alt{{name: "@FSBL /0x01/1*1Me", phase: 1, limit: 1 << 20, check: checkSTM32}, virtual},
+		alts: []alt{{name: "@FSBL /0x01/1*1Me", phase: 1, limit: 1 << 20, check: checkSTM32}, commands},
 	}
 	tfa := rom
 	tfa.name, tfa.kind, tfa.phases, tfa.keeps, tfa.last = StageTFA, kindTFA, []int{3}, false, true
@@ -198,10 +211,10 @@ func (c *Config) stm32() []stage {
 	case "stm32mp13":
 		rom.keeps = false
 		fip.name = "@SSBL /0x03/1*16Me"
-		tfa.alts = []alt{fip, virtual}
+		tfa.alts = []alt{fip, commands}
 	default:
 		tfa.phases = []int{2, 3}
-		tfa.alts = []alt{{name: "@DDR FIP /0x02/1*32Ke", phase: 2, limit: 0xa000, check: checkFIP}, fip, virtual}
+		tfa.alts = []alt{{name: "@DDR FIP /0x02/1*32Ke", phase: 2, limit: 0xa000, check: checkFIP}, fip, commands}
 	}
 	if c.STM32SPL {
 		rom.detachs, rom.keeps = false, false

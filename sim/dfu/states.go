@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"time"
 
 	"snag/sim/usbdev"
@@ -12,15 +13,17 @@ import (
 
 // States and statuses (DFU 1.1, section 6.1.2).
 const (
-	dfuAppIdle      = 0
-	dfuIdle         = 2
-	dfuDownloadSync = 3
-	dfuDownloadBusy = 4
-	dfuDownloadIdle = 5
-	dfuManifestSync = 6
-	dfuManifest     = 7
-	dfuUploadIdle   = 9
-	dfuError        = 10
+	dfuAppIdle           = 0
+	dfuAppDetach         = 1
+	dfuIdle              = 2
+	dfuDownloadSync      = 3
+	dfuDownloadBusy      = 4
+	dfuDownloadIdle      = 5
+	dfuManifestSync      = 6
+	dfuManifest          = 7
+	dfuManifestWaitReset = 8
+	dfuUploadIdle        = 9
+	dfuError             = 10
 
 	errFile       = 2
 	errAddress    = 8
@@ -75,8 +78,18 @@ func (d *device) download(ctx context.Context, number uint16, data []byte) (int,
 		}
 		d.next++
 	}
+	if d.flip && len(data) > 0 {
+		data, d.flip = slices.Clone(data), false
+		data[0] ^= 1
+	}
+	if d.st.media && d.st.kind == kindUBoot {
+		d.store(a.medium, number, data)
+	}
 	if len(data) == 0 {
 		return 0, d.finish(a)
+	}
+	if d.st.kind == kindDfuSe {
+		d.program(a.medium, number, data)
 	}
 	d.take(data)
 	if a.limit > 0 && len(d.file) > a.limit {
@@ -162,6 +175,13 @@ func (d *device) getStatus(data []byte) (int, error) {
 	case dfuManifestSync, dfuManifest:
 		if d.state == dfuManifestSync && d.pending == 0 && d.st.kind != kindROM {
 			d.state = dfuManifest // the answer is that once at least
+			switch {
+			case d.st.kind == kindDfuSe:
+				d.leave(nil)
+				d.hung = true
+			case d.st.media:
+				d.flush(&d.st.alts[d.alt])
+			}
 			if d.st.kind == kindTFA {
 				poll = time.Millisecond
 			}
@@ -224,6 +244,8 @@ func (d *device) work(usual time.Duration, during, after byte) time.Duration {
 func (d *device) manifested() {
 	d.file = nil
 	switch {
+	case d.st.media && d.b.cfg.Intolerant:
+		d.state = dfuManifestWaitReset
 	case d.st.phases != nil:
 		old := d.wants[0]
 		d.wants = d.wants[1:]
@@ -262,7 +284,9 @@ func (d *device) detach() (int, error) {
 		default:
 			d.leave(nil)
 		}
-	case d.st.stays:
+	case d.st.media && d.state == dfuIdle: // the dfu command ends
+		d.leave(nil)
+	case d.st.stays && !d.st.media:
 		d.violation("DETACH to U-Boot proper, which is reset by it")
 		d.leave(virtual.ErrReset)
 	case d.st.kind == kindUBoot && d.state != dfuIdle:
@@ -288,11 +312,14 @@ func (d *device) faulty() (why string) {
 }
 
 // upload answers with the phase of STM32MP, or with what else there is to read.
-func (d *device) upload(data []byte) (int, error) {
+func (d *device) upload(number uint16, data []byte) (int, error) {
 	a := &d.st.alts[d.alt]
 	if d.state != dfuIdle && d.state != dfuUploadIdle {
 		d.violation("UPLOAD in %s", stateName(d.state))
 		return 0, d.fail(errStalledPkt)
+	}
+	if d.st.media {
+		return d.uploadMedium(a.medium, number, data)
 	}
 	var b []byte
 	switch {
@@ -349,9 +376,14 @@ func (d *device) fault(ctx context.Context, n int) error {
 		f, err := d.b.board.Due(ctx, at, d.total+n)
 		switch f.Kind {
 		case Fail:
+			if d.gone = d.st.media && at == Manifest && f.Status == 0; d.gone {
+				continue
+			}
 			if d.pending = f.Status; f.Status == 0 {
 				d.pending = errUnknown
 			}
+		case Flip:
+			d.flip = true
 		case Busy:
 			d.busy = f.For
 		case Lie:

@@ -2,7 +2,6 @@ package fastboot
 
 import (
 	"context"
-	"sync"
 
 	"snag/sim/usbdev"
 	"snag/usb"
@@ -22,15 +21,11 @@ type gadget struct {
 	*usbdev.Gadget
 	violation func(format string, args ...any)
 	packet    int
-
-	mu      sync.Mutex
-	config  int           // how often the host selected a configuration
-	changed chan struct{} // closed when it does so again
-	seen    int           // the configuration that the stage knows of
+	seen      int // how often the host had selected a configuration when the stage looked
 }
 
 func newGadget(b *Board, name string, id usb.ID) *gadget {
-	g := &gadget{violation: b.board.Violation, packet: 512, changed: make(chan struct{})}
+	g := &gadget{violation: b.board.Violation, packet: 512}
 	switch b.cfg.Speed {
 	case usbdev.FullSpeed:
 		g.packet = 64
@@ -57,16 +52,7 @@ func newGadget(b *Board, name string, id usb.ID) *gadget {
 // function is the class's side of a gadget, which has no requests.
 type function gadget
 
-func (f *function) Configured(value uint8) {
-	if value == 0 {
-		return
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.config++
-	close(f.changed)
-	f.changed = make(chan struct{})
-}
+func (*function) Configured(uint8) {}
 
 func (*function) Selected(uint8, uint8) {}
 
@@ -76,29 +62,18 @@ func (*function) Control(context.Context, usbdev.Setup, []byte) (int, error) {
 
 // transfer makes one of a stage's. It ends by errBegun when the host configures the device anew: what was going on is over then.
 func (g *gadget) transfer(ctx context.Context, f func(context.Context) (int, error)) (int, error) {
-	g.mu.Lock()
-	config, changed := g.config, g.changed
-	g.mu.Unlock()
-	if config != g.seen {
+	if config, _ := g.Configured(); config != g.seen {
 		first := g.seen == 0
 		g.seen = config
 		if !first {
 			return 0, errBegun
 		}
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	done := make(chan struct{})
-	defer close(done)
-	go func() {
-		select {
-		case <-changed:
-			if config > 0 {
-				cancel(errBegun)
-			}
-		case <-done:
-		}
-	}()
+	if g.seen > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = g.While(ctx, g.seen, errBegun)
+		defer cancel()
+	}
 	n, err := f(ctx)
 	if err != nil && context.Cause(ctx) != nil {
 		err = context.Cause(ctx)
@@ -115,13 +90,17 @@ func (g *gadget) command(ctx context.Context) ([]byte, error) {
 	return buf[:n], err
 }
 
-// data receives as U-Boot does: 4096 bytes at once, at the end what is left, rounded up to whole packets.
+// data receives whole packets, so that what is too much shows. U-Boot's requests are of 4096 bytes, which no host can tell from
+// others.
 func (g *gadget) data(ctx context.Context, buf []byte, rest int) (int, error) {
-	most := (rest + g.packet - 1) / g.packet * g.packet
-	if len(buf) < rest { // a fault is due there
-		most = len(buf)
+	if len(buf) < rest { // whole packets, unless a fault is due there
+		n, err := g.transfer(ctx, func(ctx context.Context) (int, error) { return g.OutPipe(epOut).Read(ctx, buf) })
+		if err == nil && n == 0 {
+			g.violation("an empty packet among the data")
+		}
+		return n, err
 	}
-	b := make([]byte, min(request, most))
+	b := make([]byte, (rest+g.packet-1)/g.packet*g.packet)
 	n, err := g.transfer(ctx, func(ctx context.Context) (int, error) { return g.OutPipe(epOut).Read(ctx, b) })
 	if err == nil && n == 0 {
 		g.violation("an empty packet among the data")

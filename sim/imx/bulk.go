@@ -24,7 +24,7 @@ const fileApplication = 0xaa
 func (s *session) bulk(ctx context.Context) error {
 	r := rom{session: s, last: okStatus}
 	file := false // a file was written since the last ERROR_STATUS
-	if config, changed := s.dev.configuration(); config == 0 {
+	if config, changed := s.dev.Configured(); config == 0 {
 		select {
 		case <-changed:
 		case <-ctx.Done():

@@ -81,9 +81,7 @@ type device struct {
 
 	mu         sync.Mutex
 	hasFetched bool
-	stalled    int           // SET_REPORTs still to be refused
-	config     int           // how often the host selected a configuration
-	changed    chan struct{} // closed when it does so again
+	stalled    int // SET_REPORTs still to be refused
 }
 
 // newDevice makes a device. For HID out tells whether there is an interrupt OUT endpoint, and data the size
@@ -91,7 +89,7 @@ type device struct {
 func newDevice(d usbdev.Descriptors, hid, out bool, inPacket, data int, violation func(string, ...any)) *device {
 	v := &device{
 		hid: hid, max: 1 + data, violation: violation,
-		reports: make(chan report), changed: make(chan struct{}), fetched: make(chan struct{}), resume: make(chan struct{}, 1),
+		reports: make(chan report), fetched: make(chan struct{}), resume: make(chan struct{}, 1),
 	}
 	iface := usbdev.Interface{Class: 0xff}
 	if hid {
@@ -116,43 +114,19 @@ func newDevice(d usbdev.Descriptors, hid, out bool, inPacket, data int, violatio
 // function is the class's side of a device.
 type function device
 
-func (f *function) Configured(value uint8) {
-	if value == 0 {
-		return
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.config++
-	close(f.changed)
-	f.changed = make(chan struct{})
-}
-
-// configuration returns how often the host selected one, and what is closed when it does so again.
-func (v *device) configuration() (int, <-chan struct{}) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.config, v.changed
-}
-
 // watch ends ctx by errConfigured when the host configures the device anew. stop is to be called.
 func (v *device) watch(ctx context.Context) (watched context.Context, stop func(), err error) {
-	config, changed := v.configuration()
-	if config != v.seen {
+	if config, _ := v.Configured(); config != v.seen {
 		v.seen = config
 		return nil, nil, errConfigured
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	go func() {
-		select {
-		case <-changed:
-			cancel(errConfigured)
-		case <-ctx.Done():
-		}
-	}()
-	return ctx, func() { cancel(nil) }, nil
+	watched, stop = v.While(ctx, v.seen, errConfigured)
+	return watched, stop, nil
 }
 
-func (f *function) Selected(uint8, uint8) {}
+func (*function) Configured(uint8) {}
+
+func (*function) Selected(uint8, uint8) {}
 
 func (f *function) Control(ctx context.Context, s usbdev.Setup, data []byte) (int, error) {
 	switch {
@@ -176,11 +150,12 @@ func (f *function) Control(ctx context.Context, s usbdev.Setup, data []byte) (in
 
 func (f *function) setReport(ctx context.Context, id byte, data []byte) (int, error) {
 	f.mu.Lock()
-	refuse, config := f.stalled > 0, f.config
+	refuse := f.stalled > 0
 	if refuse {
 		f.stalled--
 	}
 	f.mu.Unlock()
+	config, _ := f.Gadget.Configured()
 	if refuse {
 		return 0, usbdev.ErrStall
 	}
@@ -221,7 +196,7 @@ func (v *device) pump(ctx context.Context, served func() bool) {
 		if n == 0 {
 			continue
 		}
-		config, _ := v.configuration()
+		config, _ := v.Configured()
 		select {
 		case v.reports <- report{buf[0], buf[1:n], false, config}:
 		case <-ctx.Done():

@@ -42,6 +42,8 @@ type Gadget struct {
 	closed bool
 	config uint8
 	alt    map[uint8]uint8
+	times  int           // that a configuration was selected
+	again  chan struct{} // closed when one is
 }
 
 // NewGadget makes a gadget that is not configured yet. d is not to be changed afterwards.
@@ -54,6 +56,8 @@ func NewGadget(d *Descriptors, fn Function) *Gadget {
 		out:  make(map[uint8]*OutPipe),
 		gone: make(chan struct{}),
 		alt:  make(map[uint8]uint8),
+
+		again: make(chan struct{}),
 	}
 	for _, c := range d.Configs {
 		for _, i := range c.Interfaces {
@@ -89,6 +93,30 @@ func (g *Gadget) Close() {
 
 // Gone is closed when the gadget is.
 func (g *Gadget) Gone() <-chan struct{} { return g.gone }
+
+// Configured returns how often the host has selected a configuration (0 does not count), and what is closed when it does so again.
+func (g *Gadget) Configured() (times int, again <-chan struct{}) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.times, g.again
+}
+
+// While returns a context for what ends, by the cause, when the host selects a configuration again after so many times.
+func (g *Gadget) While(ctx context.Context, times int, cause error) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	now, again := g.Configured()
+	if now != times {
+		cancel(cause)
+	}
+	go func() {
+		select {
+		case <-again:
+			cancel(cause)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}
 
 // Halt stalls the host's transfers on an endpoint, pending and to come, until the host clears the halt or selects a
 // configuration or a setting of the endpoint's interface (USB 2.0, section 9.4.5). What the model's end of the pipe
@@ -221,6 +249,13 @@ func (g *Gadget) standard(ctx context.Context, s Setup, data []byte) (int, error
 		clear(g.alt)
 		g.mu.Unlock()
 		g.resume(-1)
+		if value != 0 {
+			g.mu.Lock()
+			g.times++
+			close(g.again)
+			g.again = make(chan struct{})
+			g.mu.Unlock()
+		}
 		g.fn.Configured(value)
 		return 0, nil
 	case reqGetInterface:

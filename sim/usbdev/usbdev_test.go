@@ -347,3 +347,33 @@ func TestCancelledTransfer(t *testing.T) {
 		})
 	}
 }
+
+// TestWhile ends what goes on when the host begins anew.
+func TestWhile(t *testing.T) {
+	g := NewGadget(&Descriptors{Configs: []Config{{Value: 1}}}, Inert{})
+	configure := func(value uint16) {
+		t.Helper()
+		if _, err := g.Control(t.Context(), Setup{Request: reqSetConfig, Value: value}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begun := errors.New("begun")
+	configure(1)
+	times, again := g.Configured()
+	ctx, stop := g.While(t.Context(), times, begun)
+	defer stop()
+	configure(0)
+	if times != 1 || closed(again) || ctx.Err() != nil {
+		t.Fatal(times, ctx.Err())
+	}
+	configure(1)
+	<-ctx.Done()
+	if !closed(again) || context.Cause(ctx) != begun {
+		t.Error(context.Cause(ctx))
+	}
+	late, stop := g.While(t.Context(), times, begun)
+	defer stop()
+	if context.Cause(late) != begun {
+		t.Error("it did not see that the host has begun anew meanwhile")
+	}
+}

@@ -186,7 +186,7 @@ const (
 	bothFiles = "the SPL before was given u-boot.img too, with which an old one starts U-Boot; --expect tells"
 )
 
-// faultKinds are all that sim/dfu has.
+// faultKinds are all that sim/dfu has for boards.
 var faultKinds = []string{"error", "busy", "lie", "stall", "nak", "hang", "refuse", "unplug", "reset"}
 
 // Every fault that a virtual board can play, at the beginning, in the middle and at the end of every stage's file: the recovery gets over it, or

@@ -79,40 +79,6 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// Every fault at every stage ends in time, and with a code and a hint if it is not got over.
-func TestEveryFault(t *testing.T) {
-	stages := map[string][]string{
-		"am625":  {"rom", "spl-r5", "spl-a53"},
-		"j721e":  {"rom", "sysfw", "spl-r5", "spl-a53"},
-		"am62l3": {"rom", "rom2", "spl-a53"},
-	}
-	for model, names := range stages {
-		for _, stage := range names {
-			for _, kind := range []string{"error", "busy", "lie", "stall", "nak", "hang", "unplug", "reset"} {
-				for _, at := range []string{"0", "3000", "manifest"} {
-					t.Run(strings.Join([]string{model, kind, stage, at}, " "), func(t *testing.T) {
-						synctest.Test(t, func(t *testing.T) {
-							faults := socstest.Faults(t, dfu.ParseFault, kind+":"+stage+":"+at)
-							o := trial{model: model, cfg: dfu.Config{Faults: faults}}.run(t)
-							switch {
-							case o.Err == nil:
-								o.Good(t)
-							case recovery.ExitCode(o.Err) != 6 || recovery.Hint(o.Err) == "":
-								t.Errorf("exit code %d, hint %q: %v", recovery.ExitCode(o.Err), recovery.Hint(o.Err), o.Err)
-							case kind == "busy" || kind == "nak" || kind == "reset":
-								t.Errorf("it was not got over: %v", o.Err)
-							}
-							if o.Took > 70*time.Second {
-								t.Errorf("it took %s", o.Took)
-							}
-						})
-					})
-				}
-			}
-		}
-	}
-}
-
 // What a board says of a failure is told in words.
 func TestStatuses(t *testing.T) {
 	for status := uint8(1); status <= 15; status++ {

@@ -47,6 +47,9 @@ const (
 // start what they have received: to those who send them a file it is success.
 var ErrLeft = errors.New("the device has the whole file and does not answer any more")
 
+// ErrNoInterface says that a device has no DFU interface.
+var ErrNoInterface = errors.New("no DFU interface")
+
 // Device is an open DFU interface. Its methods are not to be called from several goroutines at a time.
 type Device struct {
 	// Functional is what the device can do; zero if it does not say.
@@ -76,7 +79,7 @@ type Device struct {
 func Open(ctx context.Context, h usb.Handle) (*Device, error) {
 	all := settings(h)
 	if len(all) == 0 {
-		return nil, fmt.Errorf("USB device %s on port %s: no DFU interface in configuration %d", h.Device().ID, h.Device().Port, h.Device().Config)
+		return nil, fmt.Errorf("USB device %s on port %s: %w in configuration %d", h.Device().ID, h.Device().Port, ErrNoInterface, h.Device().Config)
 	}
 	d := &Device{handle: h, iface: all[0].Number}
 	if err := h.Claim(ctx, d.iface); err != nil {

@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -369,6 +371,67 @@ func TestDownloadEnds(t *testing.T) {
 		})
 	}
 }
+
+// TestDownloadFrom has readers that end well and not.
+func TestDownloadFrom(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		r        io.Reader
+		fail     int
+		want     error
+		status   bool
+		numbers  string
+		requests string
+	}{
+		{name: "whole", r: bytes.NewReader(file(4000)), numbers: "[0 1 2 3 4]"},
+		{name: "in pieces", r: iotest.OneByteReader(bytes.NewReader(file(4000))), numbers: "[0 1 2 3 4]"},
+		{name: "data with the end", r: iotest.DataErrReader(bytes.NewReader(file(4096))), numbers: "[0 1 2 3 4]"},
+		{name: "cut", r: io.MultiReader(bytes.NewReader(file(4000)), iotest.ErrReader(io.ErrUnexpectedEOF)), want: io.ErrUnexpectedEOF, numbers: "[0 1 2]", requests: "ABORT"},
+		{name: "fails at once", r: iotest.ErrReader(io.ErrClosedPipe), want: io.ErrClosedPipe, numbers: "[]", requests: "ABORT"},
+		{name: "device fails", r: bytes.NewReader(file(4000)), fail: 2, status: true, numbers: "[0 1]"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := &board{fail: tc.fail}
+				_, d := open(t, b, functional(1024, 7))
+				last := int64(0)
+				err := d.DownloadFrom(t.Context(), tc.r, func(n int64) { last = n })
+				if _, ok := errors.AsType[*dfu.StatusError](err); ok != tc.status || !ok && !errors.Is(err, tc.want) {
+					t.Error(err)
+				}
+				if s := fmt.Sprint(b.numbers); s != tc.numbers || strings.Join(b.requests, " ") != tc.requests {
+					t.Errorf("blocks %s, requests %v", s, b.requests)
+				}
+				if err == nil && int(last) != len(b.got) {
+					t.Errorf("progress %d of %d", last, len(b.got))
+				}
+			})
+		})
+	}
+}
+
+// TestUploadTo has a writer that has had enough.
+func TestUploadTo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &board{upload: file(10_000)}
+		_, d := open(t, b, functional(1024, 7))
+		full := errors.New("full")
+		got := 0
+		n, err := d.UploadTo(t.Context(), writerFunc(func(b []byte) (int, error) {
+			if got += len(b); got > 3000 {
+				return 0, full
+			}
+			return len(b), nil
+		}), 1<<40)
+		if err != full || n != 3072 || strings.Join(b.requests, " ") != "ABORT" || b.state != dfu.Idle {
+			t.Error(n, err, b.requests, b.state)
+		}
+	})
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 
 // TestCancel ends a wait that the device asked for.
 func TestCancel(t *testing.T) {

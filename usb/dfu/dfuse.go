@@ -1,6 +1,7 @@
 package dfu
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -60,7 +61,7 @@ func (d *Device) DownloadAt(ctx context.Context, addr uint32, data []byte, progr
 		return err
 	}
 	block := uint16(0)
-	return d.blocks(ctx, data, func(at int, b []byte) error {
+	return d.blocks(ctx, bytes.NewReader(data), func(at int64, b []byte) error {
 		// The device reckons with its own block size, and the numbers end.
 		if block < seFirst || d.block != d.Functional.TransferSize {
 			block = seFirst
@@ -71,7 +72,11 @@ func (d *Device) DownloadAt(ctx context.Context, addr uint32, data []byte, progr
 		err := d.send(ctx, block, b, fmt.Sprintf("block for address %#08x", addr+uint32(at)))
 		block++
 		return err
-	}, progress)
+	}, func(n int64) {
+		if progress != nil {
+			progress(int(n))
+		}
+	})
 }
 
 // UploadAt reads n bytes from an address. The error wraps [io.ErrUnexpectedEOF] if the memory ends before.
@@ -89,9 +94,10 @@ func (d *Device) UploadAt(ctx context.Context, addr uint32, n int) ([]byte, erro
 			return data, err
 		}
 		want := min(piece, n-len(data))
-		b, err := d.upload(ctx, seFirst, want)
-		data = append(data, b...)
-		if err == nil && len(b) < want {
+		var b bytes.Buffer
+		_, err := d.upload(ctx, seFirst, &b, int64(want))
+		data = append(data, b.Bytes()...)
+		if err == nil && b.Len() < want {
 			err = fmt.Errorf("DFU upload from address %#08x: %d of %d bytes: %w", addr, len(data), n, io.ErrUnexpectedEOF)
 		}
 		if err != nil {

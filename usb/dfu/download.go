@@ -1,9 +1,11 @@
 package dfu
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"snag/usb"
@@ -20,35 +22,91 @@ func (d *Device) Download(ctx context.Context, data []byte, progress func(n int)
 		return err
 	}
 	var block uint16 // it wraps
-	if err := d.blocks(ctx, data, func(at int, b []byte) error {
+	if err := d.blocks(ctx, bytes.NewReader(data), func(at int64, b []byte) error {
 		err := d.send(ctx, block, b, fmt.Sprintf("block %d, at byte %d of %d", block, at, len(data)))
 		block++
 		return err
-	}, progress); err != nil {
+	}, func(n int64) {
+		if progress != nil {
+			progress(int(n))
+		}
+	}); err != nil {
 		return err
 	}
 	return d.finish(ctx, block)
 }
 
-// blocks cuts a file.
-func (d *Device) blocks(ctx context.Context, data []byte, send func(at int, b []byte) error, progress func(n int)) error {
-	if len(data) == 0 {
-		return errors.New("DFU download of an empty file")
+// DownloadFrom is Download for a file of any length, which is read on the way. Where reading it fails, or ctx ends, the device is
+// told to forget what it has (what it has written to a medium stays there), and the error is that of reading.
+//
+// U-Boot keeps the number of the next block over an ABORT and refuses the next file's first one for it, with errUNKNOWN; by that it
+// is in order again (drivers/dfu/dfu.c, dfu_write). So a first block is sent a second time.
+func (d *Device) DownloadFrom(ctx context.Context, r io.Reader, progress func(n int64)) error {
+	if err := d.idle(ctx); err != nil {
+		return err
 	}
-	for at := 0; at < len(data); {
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("DFU download, %d of %d bytes: %w", at, len(data), err)
+	var block uint16
+	err := d.blocks(ctx, r, func(at int64, b []byte) error {
+		op := fmt.Sprintf("block %d, at byte %d", block, at)
+		err := d.send(ctx, block, b, op)
+		if status, ok := errors.AsType[*StatusError](err); ok && at == 0 && status.State == Error && status.Status == ErrUnknown {
+			if err = d.idle(ctx); err == nil {
+				err = d.send(ctx, block, b, op)
+			}
 		}
-		b := data[at:min(at+d.block, len(data))]
-		if err := send(at, b); err != nil {
+		block++
+		return err
+	}, progress)
+	if err == nil {
+		return d.finish(ctx, block)
+	}
+	if _, failed := errors.AsType[*StatusError](err); !failed && !errors.Is(err, usb.ErrGone) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
+		defer cancel()
+		d.Abort(ctx) // it may be what does not answer
+	}
+	return err
+}
+
+// abortTimeout is for an ABORT because of an error.
+const abortTimeout = 2 * time.Second
+
+// blocks cuts a file.
+func (d *Device) blocks(ctx context.Context, r io.Reader, send func(at int64, b []byte) error, progress func(n int64)) error {
+	buf := make([]byte, d.block)
+	for at := int64(0); ; {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("DFU download, after %d bytes: %w", at, context.Cause(ctx))
+		}
+		n, err := fill(buf, r)
+		switch {
+		case err != nil:
+			return err
+		case n == 0 && at == 0:
+			return errors.New("DFU download of an empty file")
+		case n == 0:
+			return nil
+		}
+		if err := send(at, buf[:n]); err != nil {
 			return err
 		}
-		at += len(b)
-		if progress != nil {
+		if at += int64(n); progress != nil {
 			progress(at)
 		}
 	}
-	return nil
+}
+
+// fill reads until b is full or the file ends. To [io.ReadFull] a reader's own io.ErrUnexpectedEOF looks like an end.
+func fill(b []byte, r io.Reader) (n int, err error) {
+	for n < len(b) && err == nil {
+		var m int
+		m, err = r.Read(b[n:])
+		n += m
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return n, err
 }
 
 // idle brings the device to dfuIDLE (DFU 1.1, section A.1). CLRSTATUS is sent in dfuERROR only: TF-A enters that

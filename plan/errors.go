@@ -1,0 +1,50 @@
+package plan
+
+import (
+	"context"
+	"errors"
+
+	"snag/flash/block"
+	"snag/flash/fastboot"
+	"snag/flash/image"
+	"snag/recovery"
+	"snag/usb"
+)
+
+// failed is the error of the step at work.
+func (x *session) failed(ctx context.Context, err error) error {
+	absent, gone := errors.AsType[*block.AbsentError](err)
+	refused, no := errors.AsType[*block.RefusedError](err)
+	access, denied := errors.AsType[*block.AccessError](err)
+	switch {
+	case gone:
+		err = &recovery.NoBoardError{For: absent.For, After: absent.After, Found: absent.Found, Hint: absent.Hint}
+	case no:
+		err = &recovery.UsageError{Err: err, Hint: refused.Hint}
+	case denied:
+		err = &recovery.PermissionError{Err: err, Hint: access.Hint()}
+	}
+	_, ours := errors.AsType[*image.RangeError](err)
+	if errors.Is(err, image.ErrWriting) || errors.Is(err, block.ErrDiffers) {
+		ours = false // the medium's
+	}
+	return recovery.StepError(ctx, x.stageName(), x.plan.where(x.at), err, ours, hint(err))
+}
+
+// hint is what may have made a step fail.
+func hint(err error) string {
+	refused, ok := errors.AsType[*fastboot.FailError](err)
+	switch {
+	case ok && refused.Text == "":
+		return "U-Boot gives no reason over fastboot: its serial console does"
+	case ok:
+		return ""
+	case errors.Is(err, fastboot.ErrBuffer):
+		return "--buffer ADDRESS, in a plan buffer: ADDRESS; or --fastboot, for a partition that U-Boot's fastboot knows"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "what its serial console says may tell why; a step that needs longer has a timeout"
+	case errors.Is(err, usb.ErrGone), errors.Is(err, usb.ErrProtocol):
+		return "the board left in the middle: check cable and power, and what its serial console says"
+	}
+	return ""
+}
