@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"time"
@@ -13,6 +14,34 @@ import (
 	"snag/socs"
 	"snag/usb"
 )
+
+// kernelNet is what the kernel's way needs.
+type kernelNet struct {
+	ns    *netsetup.Namespace
+	found <-chan []netsetup.Interface
+}
+
+// closeKernel gives up the namespace, if there is one.
+func (b *board) closeKernel() {
+	if b.ns == nil {
+		return
+	}
+	if err := b.ns.Close(); err != nil {
+		b.opt.Log.Warn("close the network namespace", "err", err)
+	}
+}
+
+// errNamespace is the end of the board's network namespace while it was needed.
+var errNamespace = errors.New("the board's network namespace ended")
+
+// closed says why the sockets of a namespace are; nil if there is none, or err says something else.
+func (b *board) closed(err error) error {
+	if b.ns == nil || b.user || !errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	<-b.ns.Done() // the sockets end with the namespace, which tells why
+	return fmt.Errorf("%w: %w", errNamespace, b.ns.Err())
+}
 
 // openNetwork prepares for stages that are network adapters, whoever drives them.
 func (b *board) openNetwork(ctx context.Context) error {
@@ -39,12 +68,6 @@ func (b *board) openNetwork(ctx context.Context) error {
 	}
 	b.goUser(err.Error())
 	return b.openUSB(ctx)
-}
-
-// goUser leaves the kernel's network for snag's own, and says why.
-func (b *board) goUser(why string) {
-	b.user = true
-	b.Emit("", event.Note{Text: "snag speaks to the board's network adapter itself, without the kernel's network: " + why})
 }
 
 // openKernel prepares for stages that are network interfaces of the kernel's.
@@ -181,17 +204,6 @@ func (b *board) choose(ifaces []netsetup.Interface) (netsetup.Interface, bool, e
 		return netsetup.Interface{}, false, err
 	}
 	return matching[n], true, nil
-}
-
-// matches reports whether an interface is, or may be, the board's.
-func (b *board) matches(port usb.Port, id usb.ID) bool {
-	switch {
-	case b.port != "":
-		return port == b.port
-	case b.opt.ID != (usb.ID{}):
-		return id == b.opt.ID
-	}
-	return b.known(usb.Device{ID: id})
 }
 
 // adopt takes an interface for the board's next stage.
