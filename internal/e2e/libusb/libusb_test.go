@@ -51,7 +51,7 @@ func TestLibusb(t *testing.T) {
 	})
 }
 
-// TestOtherSystems builds all of snag-libusb for the systems that it is for, but for what needs cgo: gousb, which here is no
+// TestOtherSystems builds all of snag-libusb for the systems that it is for, but for what needs cgo: gousb, which there is no
 // compiler for, and the two packages on it. What boards without a kernel's network need is vetted, with its tests.
 func TestOtherSystems(t *testing.T) {
 	if testing.Short() {
