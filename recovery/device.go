@@ -57,9 +57,6 @@ func (b *board) nextDevice(ctx context.Context) (*socs.Stage, error) {
 		gone = b.handle.Gone()
 	}
 	var again <-chan time.Time
-	if b.user && b.link == nil { // nobody need tell of a change: the device may be there since long
-		again = time.After(0)
-	}
 	for {
 		select {
 		case <-ctx.Done():

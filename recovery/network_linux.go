@@ -19,6 +19,7 @@ import (
 type kernelNet struct {
 	ns    *netsetup.Namespace
 	found <-chan []netsetup.Interface
+	leave func() error // prepares for snag's own network in the place of this; nil if that is not to be
 }
 
 // closeKernel gives up the namespace, if there is one.
@@ -60,8 +61,10 @@ func (b *board) openNetwork(ctx context.Context) error {
 		err = b.openKernel(ctx)
 	}
 	if err == nil {
-		b.change, err = b.opt.USB.Watch(ctx)
-		return err
+		if b.opt.NetNS == "" {
+			b.leave = func() error { return b.openUSB(ctx) }
+		}
+		return nil
 	}
 	if _, ok := errors.AsType[*netsetup.SetupError](err); !ok || b.opt.NetNS != "" {
 		return err
@@ -96,33 +99,27 @@ func (b *board) openKernel(ctx context.Context) error {
 // nextInterface waits for the board's next network interface, and takes it.
 func (b *board) nextInterface(ctx context.Context) (*socs.Stage, error) {
 	var there []netsetup.Interface
-	var again, idle <-chan time.Time
-	var since time.Time // the kernel has left a board alone for so long
+	var again, look <-chan time.Time
+	var since time.Time // when the kernel was first seen to leave a board alone
+	if b.leave != nil {
+		t := time.NewTicker(driverPatience / 2)
+		defer t.Stop()
+		look = t.C
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil, b.noNextInterface(ctx)
-		case _, ok := <-b.change: // with NetAuto
-			if !ok {
-				b.change = nil
-			}
-			idle = time.After(0)
-			continue
-		case now := <-idle:
-			idle = nil
+		case now := <-look:
 			switch {
 			case !b.leftAlone():
 				since = time.Time{}
-				continue
 			case since.IsZero():
 				since = now
+			case now.Sub(since) >= driverPatience:
+				return b.nextDeviceFrom(ctx, "the kernel has no driver for it (rndis_host, cdc_ether), or may not use it")
 			}
-			if now.Sub(since) < driverPatience {
-				idle = time.After(driverPatience / 4)
-				continue
-			}
-			b.goUser("the kernel has no driver for it (rndis_host, cdc_ether), or may not use it")
-			return b.nextDevice(ctx)
+			continue
 		case found, ok := <-b.found:
 			if !ok { // with the context that ends this wait too
 				b.found = nil
@@ -150,12 +147,20 @@ func (b *board) nextInterface(ctx context.Context) (*socs.Stage, error) {
 			b.opt.Log.Info("the time was over while the interface was being moved", "interface", i.Name, "index", i.Index)
 			return nil, b.noNextInterface(ctx)
 		}
-		if refused, ok := errors.AsType[*netsetup.SetupError](err); ok && b.opt.Net == NetAuto && b.leftTo(i.Port) {
-			b.goUser(refused.Error())
-			return b.nextDevice(ctx)
+		if refused, ok := errors.AsType[*netsetup.SetupError](err); ok && b.leave != nil && b.leftTo(i.Port) {
+			return b.nextDeviceFrom(ctx, refused.Error())
 		}
 		return stage, err
 	}
+}
+
+// nextDeviceFrom leaves the kernel's network for the board's next stage and all that follow, and says why.
+func (b *board) nextDeviceFrom(ctx context.Context, why string) (*socs.Stage, error) {
+	b.goUser(why)
+	if err := b.leave(); err != nil {
+		return nil, err
+	}
+	return b.nextDevice(ctx)
 }
 
 // driverPatience is how long the kernel's drivers may take for a board that snag could drive itself: they probe it within
