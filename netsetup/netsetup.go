@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package netsetup makes the network that a board boots from: a network namespace of its own for each
 // board, with the board's interface in it and nothing else, so that the host's network is neither
 // changed nor reached.

@@ -9,13 +9,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"go.bug.st/serial"
 
 	"snag/event"
-	"snag/netsetup"
 	"snag/socs"
 	"snag/usb"
 )
@@ -44,8 +42,7 @@ type board struct {
 
 	// One of these carries the stages.
 	serial serial.Port
-	ns     *netsetup.Namespace
-	found  <-chan []netsetup.Interface
+	kernelNet
 	handle usb.Handle // of the stage that was handed out last, if it was opened
 	change <-chan struct{}
 
@@ -205,11 +202,7 @@ func (b *board) close() {
 		b.serial.Close()
 	}
 	b.closeHandle()
-	if b.ns != nil {
-		if err := b.ns.Close(); err != nil {
-			b.opt.Log.Warn("close the network namespace", "err", err)
-		}
-	}
+	b.closeKernel()
 	b.onWait.Wait()
 	b.lock.release()
 }
@@ -220,8 +213,7 @@ func (b *board) runOnWait(ctx context.Context, env []string) {
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", b.opt.OnWait)
 	cmd.Env = env
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr // stdout may carry JSON
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	inGroup(cmd)
 	cmd.WaitDelay = onWaitGrace
 	err := cmd.Run()
 	switch {
@@ -229,7 +221,7 @@ func (b *board) runOnWait(ctx context.Context, env []string) {
 	case ctx.Err() == nil:
 		b.fail(fmt.Errorf("--on-wait command %q: %w", b.opt.OnWait, err))
 	case cmd.Process != nil:
-		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // whoever did not heed the SIGTERM
+		killGroup(cmd) // whoever did not heed the SIGTERM
 	}
 }
 

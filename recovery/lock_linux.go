@@ -16,17 +16,6 @@ import (
 // one who holds it. Nothing is left in the file system.
 type portLock struct{ l *net.UnixListener }
 
-// LockedError says that another process works on the port.
-type LockedError struct {
-	Port    string
-	PID     int
-	Command string
-}
-
-func (e *LockedError) Error() string {
-	return fmt.Sprintf("port %s is in use by process %d (%s)", e.Port, e.PID, e.Command)
-}
-
 // lockPort takes the lock of a port or tty. The error is a *LockedError if another process has it.
 func lockPort(port string) (*portLock, error) {
 	addr := &net.UnixAddr{Net: "unix", Name: "@snag/port/" + port}

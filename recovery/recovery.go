@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"time"
 
 	"snag/event"
@@ -136,15 +135,10 @@ func (b *board) check(leg *Leg) error {
 	return err
 }
 
-// errNamespace is the end of the board's network namespace while it was needed.
-var errNamespace = errors.New("the board's network namespace ended")
-
 // explain turns the end of a context into what ended it.
 func (b *board) explain(ctx context.Context, err error) error {
-	if b.ns != nil && errors.Is(err, net.ErrClosed) {
-		// The sockets end with the namespace, which tells why.
-		<-b.ns.Done()
-		return fmt.Errorf("%w: %w", errNamespace, b.ns.Err())
+	if why := b.closed(err); why != nil {
+		return why
 	}
 	if errors.Is(err, errUserLink) {
 		return &socs.BoardError{Stage: b.stage, Err: err, Hint: "reset the board and run snag again; try another cable or hub port"}

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"snag/event"
 	"snag/netboot"
 	"snag/netboot/ethernet"
 	"snag/socs"
@@ -25,6 +26,23 @@ const (
 	// NetUser speaks to the USB device: nothing but the right to open it is needed.
 	NetUser Net = "user"
 )
+
+// goUser leaves the kernel's network for snag's own, and says why.
+func (b *board) goUser(why string) {
+	b.user = true
+	b.Emit("", event.Note{Text: "snag speaks to the board's network adapter itself, without the kernel's network: " + why})
+}
+
+// matches reports whether an interface is, or may be, the board's.
+func (b *board) matches(port usb.Port, id usb.ID) bool {
+	switch {
+	case b.port != "":
+		return port == b.port
+	case b.opt.ID != (usb.ID{}):
+		return id == b.opt.ID
+	}
+	return b.known(usb.Device{ID: id})
+}
 
 // place is one enumeration of a device.
 type place struct{ bus, address int }

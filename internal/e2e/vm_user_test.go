@@ -126,17 +126,20 @@ func TestWithUdevUserNoDriver(t *testing.T) {
 	lab.Inside(t)
 	setUp(t)
 	const blacklist = "/etc/modprobe.d/snag-test.conf"
-	if err := os.WriteFile(blacklist, []byte("install rndis_host /bin/false\n"), 0o644); err != nil {
+	const modules = "blacklist rndis_host\nblacklist rndis_wlan\ninstall rndis_host /bin/false\ninstall rndis_wlan /bin/false\n"
+	if err := os.WriteFile(blacklist, []byte(modules), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	must(t, "udevadm", "control", "--reload")
 	soon(t, 10*time.Second, func() error { // the board before may be leaving
-		if out, err := exec.Command("sh", "-c", "modprobe -r rndis_wlan rndis_host; rmmod rndis_host; test ! -e /sys/module/rndis_host").CombinedOutput(); err != nil {
+		if out, err := exec.Command("sh", "-c", "rmmod rndis_wlan; rmmod rndis_host; test ! -e /sys/module/rndis_host").CombinedOutput(); err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}
 		return nil
 	})
 	defer func() {
 		os.Remove(blacklist)
+		must(t, "udevadm", "control", "--reload")
 		must(t, "modprobe", "rndis_host")
 	}()
 	fw := generateSized(t, 61, 8<<10, 24<<10)

@@ -51,16 +51,22 @@ func TestLibusb(t *testing.T) {
 	})
 }
 
-// TestOtherSystems builds what usb/libusb is made of for the systems that it is for.
+// TestOtherSystems builds all of snag-libusb for the systems that it is for, but for what needs cgo: gousb, which there is no
+// compiler for, and the two packages on it. What boards without a kernel's network need is vetted, with its tests.
 func TestOtherSystems(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it builds the standard library for other systems")
 	}
 	for _, system := range []string{"darwin", "windows"} {
-		cmd := exec.CommandContext(t.Context(), "go", "build", "snag/usb")
-		cmd.Env = append(os.Environ(), "GOOS="+system, "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("%s: %v\n%s", system, err, out)
+		for _, args := range [][]string{
+			{"build", "snag/usb", "snag/recovery", "snag/netsetup", "snag/internal/config", "snag/internal/ui"},
+			{"vet", "snag/usb/rndis", "snag/usb/usbnet", "snag/netboot/ethernet"},
+		} {
+			cmd := exec.CommandContext(t.Context(), "go", args...)
+			cmd.Env = append(os.Environ(), "GOOS="+system, "CGO_ENABLED=0")
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%s: go %s: %v\n%s", system, strings.Join(args, " "), err, out)
+			}
 		}
 	}
 }

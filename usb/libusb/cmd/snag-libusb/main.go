@@ -24,7 +24,7 @@ import (
 )
 
 const usage = `usage: snag-libusb list
-       snag-libusb recover -soc MODEL -f FIRMWARE.yaml [-usb-path PORT] [-timeout TIME]`
+       snag-libusb recover -soc MODEL -f FIRMWARE.yaml [-usb-path PORT] [-net auto|kernel|user] [-timeout TIME]`
 
 func main() {
 	if netsetup.WorkerMain() {
@@ -82,16 +82,23 @@ func recoverBoard(ctx context.Context, args []string) error {
 	soc := flags.String("soc", "", "SoC model, alias or family")
 	file := flags.String("f", "", "firmware configuration, a YAML `file`")
 	port := flags.String("usb-path", "", "the board's `port`")
+	net := flags.String("net", "auto", "who drives a board that is a network adapter: kernel, user or auto")
 	timeout := flags.Duration("timeout", recovery.DefaultTimeout, "give up after this `time` in all")
 	flags.SetOutput(io.Discard)
 	err := flags.Parse(args)
 	if err == nil && (flags.NArg() > 0 || *timeout <= 0) {
 		err = errors.New("expected flags alone, and more than no time")
 	}
+	opt := recovery.Options{USB: libusb.Host{}, Timeout: *timeout}
+	switch opt.Net = recovery.Net(*net); {
+	case *net == "auto":
+		opt.Net = recovery.NetAuto
+	case err == nil && opt.Net != recovery.NetKernel && opt.Net != recovery.NetUser:
+		err = fmt.Errorf("-net %s: expected auto, kernel or user", *net)
+	}
 	if err != nil {
 		return &recovery.UsageError{Err: err, Hint: usage}
 	}
-	opt := recovery.Options{USB: libusb.Host{}, Timeout: *timeout}
 	if opt.Model, err = socs.Lookup(*soc); err != nil {
 		return err
 	}

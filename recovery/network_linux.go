@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"time"
@@ -13,6 +14,35 @@ import (
 	"snag/socs"
 	"snag/usb"
 )
+
+// kernelNet is what the kernel's way needs.
+type kernelNet struct {
+	ns    *netsetup.Namespace
+	found <-chan []netsetup.Interface
+	leave func() error // prepares for snag's own network in the place of this; nil if that is not to be
+}
+
+// closeKernel gives up the namespace, if there is one.
+func (b *board) closeKernel() {
+	if b.ns == nil {
+		return
+	}
+	if err := b.ns.Close(); err != nil {
+		b.opt.Log.Warn("close the network namespace", "err", err)
+	}
+}
+
+// errNamespace is the end of the board's network namespace while it was needed.
+var errNamespace = errors.New("the board's network namespace ended")
+
+// closed says why the sockets of a namespace are; nil if there is none, or err says something else.
+func (b *board) closed(err error) error {
+	if b.ns == nil || b.user || !errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	<-b.ns.Done() // the sockets end with the namespace, which tells why
+	return fmt.Errorf("%w: %w", errNamespace, b.ns.Err())
+}
 
 // openNetwork prepares for stages that are network adapters, whoever drives them.
 func (b *board) openNetwork(ctx context.Context) error {
@@ -31,22 +61,16 @@ func (b *board) openNetwork(ctx context.Context) error {
 		err = b.openKernel(ctx)
 	}
 	if err == nil {
-		if b.change == nil { // since an earlier leg
-			b.change, err = b.opt.USB.Watch(ctx)
+		if b.opt.NetNS == "" {
+			b.leave = func() error { return b.openUSB(ctx) }
 		}
-		return err
+		return nil
 	}
 	if _, ok := errors.AsType[*netsetup.SetupError](err); !ok || b.opt.NetNS != "" {
 		return err
 	}
 	b.goUser(err.Error())
 	return b.openUSB(ctx)
-}
-
-// goUser leaves the kernel's network for snag's own, and says why.
-func (b *board) goUser(why string) {
-	b.user = true
-	b.Emit("", event.Note{Text: "snag speaks to the board's network adapter itself, without the kernel's network: " + why})
 }
 
 // openKernel prepares for stages that are network interfaces of the kernel's.
@@ -79,33 +103,27 @@ func (b *board) openKernel(ctx context.Context) error {
 // nextInterface waits for the board's next network interface, and takes it.
 func (b *board) nextInterface(ctx context.Context) (*socs.Stage, error) {
 	var there []netsetup.Interface
-	var again, idle <-chan time.Time
-	var since time.Time // the kernel has left a board alone for so long
+	var again, look <-chan time.Time
+	var since time.Time // when the kernel was first seen to leave a board alone
+	if b.leave != nil {
+		t := time.NewTicker(driverPatience / 2)
+		defer t.Stop()
+		look = t.C
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil, b.noNextInterface(ctx)
-		case _, ok := <-b.change: // with NetAuto
-			if !ok {
-				b.change = nil
-			}
-			idle = time.After(0)
-			continue
-		case now := <-idle:
-			idle = nil
+		case now := <-look:
 			switch {
 			case !b.leftAlone():
 				since = time.Time{}
-				continue
 			case since.IsZero():
 				since = now
+			case now.Sub(since) >= driverPatience:
+				return b.nextDeviceFrom(ctx, "the kernel has no driver for it (rndis_host, cdc_ether), or may not use it")
 			}
-			if now.Sub(since) < driverPatience {
-				idle = time.After(driverPatience / 4)
-				continue
-			}
-			b.goUser("the kernel has no driver for it (rndis_host, cdc_ether), or may not use it")
-			return b.nextDevice(ctx)
+			continue
 		case found, ok := <-b.found:
 			if !ok { // with the context that ends this wait too
 				b.found = nil
@@ -133,12 +151,20 @@ func (b *board) nextInterface(ctx context.Context) (*socs.Stage, error) {
 			b.opt.Log.Info("the time was over while the interface was being moved", "interface", i.Name, "index", i.Index)
 			return nil, b.noNextInterface(ctx)
 		}
-		if refused, ok := errors.AsType[*netsetup.SetupError](err); ok && b.opt.Net == NetAuto && b.leftTo(i.Port) {
-			b.goUser(refused.Error())
-			return b.nextDevice(ctx)
+		if refused, ok := errors.AsType[*netsetup.SetupError](err); ok && b.leave != nil && b.leftTo(i.Port) {
+			return b.nextDeviceFrom(ctx, refused.Error())
 		}
 		return stage, err
 	}
+}
+
+// nextDeviceFrom leaves the kernel's network for the board's next stage and all that follow, and says why.
+func (b *board) nextDeviceFrom(ctx context.Context, why string) (*socs.Stage, error) {
+	b.goUser(why)
+	if err := b.leave(); err != nil {
+		return nil, err
+	}
+	return b.nextDevice(ctx)
 }
 
 // driverPatience is how long the kernel's drivers may take for a board that snag could drive itself: they probe it within
@@ -187,17 +213,6 @@ func (b *board) choose(ifaces []netsetup.Interface) (netsetup.Interface, bool, e
 		return netsetup.Interface{}, false, err
 	}
 	return matching[n], true, nil
-}
-
-// matches reports whether an interface is, or may be, the board's.
-func (b *board) matches(port usb.Port, id usb.ID) bool {
-	switch {
-	case b.port != "":
-		return port == b.port
-	case b.opt.ID != (usb.ID{}):
-		return id == b.opt.ID
-	}
-	return b.known(usb.Device{ID: id})
 }
 
 // adopt takes an interface for the board's next stage.
