@@ -1,0 +1,136 @@
+package evk
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"maps"
+	"strings"
+
+	"snag/sim/fastboot"
+	"snag/sim/imx"
+	"snag/sim/ocotp"
+	"snag/sim/uboot"
+	"snag/sim/usbdev"
+)
+
+// Config is a board and its faults. All may be left out.
+type Config struct {
+	Model string // of imx.Models; empty: imx8mp
+
+	ROM      imx.Config        // Model and Gadget do not count
+	Fastboot fastboot.Config   // UBoot, Before and NXP do not count; its faults are those of U-Boot's stage
+	Env      map[string]string // variables of U-Boot beside its own
+}
+
+// The sizes of the media, and what the board calls them.
+const (
+	EMMCSize = 64 << 20
+	BootSize = 4 << 20
+	CardSize = 32 << 20
+	NANDSize = 32 << 20
+	NORSize  = 32 << 20
+
+	emmcDev  = 2
+	cardDev  = 1
+	loadAddr = 0x40400000
+)
+
+// Board is a virtual board. It lives from [New] to the end of one [Board.Run].
+type Board struct {
+	ROM      *imx.Board
+	Fastboot *fastboot.Board
+	UBoot    *uboot.Machine
+	Fuses    *ocotp.Array // nil: a chip whose fuses nobody has modelled
+
+	EMMC, Card *uboot.MMC
+	NAND, NOR  *uboot.MTD
+}
+
+// New makes a board that is not plugged in yet.
+func New(cfg Config) (*Board, error) {
+	if cfg.Model == "" {
+		cfg.Model = "imx8mp"
+	}
+	model, err := imx.FindModel(cfg.Model)
+	if err != nil {
+		return nil, err
+	}
+	b := &Board{
+		EMMC: uboot.NewMMC(EMMCSize, BootSize), Card: uboot.NewMMC(CardSize, 0),
+		NAND: uboot.NewMTD("nand0", true, NANDSize, 128<<10, 2048,
+			uboot.MTDPart{Name: "nandboot", Size: 8 << 20}, uboot.MTDPart{Name: "nandfit", Off: 8 << 20, Size: 8 << 20}),
+		NOR: uboot.NewMTD("nor0", false, NORSize, 64<<10, 1),
+	}
+	b.UBoot = &uboot.Machine{
+		Env: map[string]string{
+			"board": "imx8mp_evk", "emmc_dev": fmt.Sprint(emmcDev), "sd_dev": fmt.Sprint(cardDev), "mmcdev": fmt.Sprint(cardDev), "fastboot_dev": "mmc",
+			"loadaddr": fmt.Sprintf("0x%x", loadAddr), "fastboot_buffer": fmt.Sprintf("0x%x", loadAddr), "nandfit_part": "yes", "soc": family(model.Name),
+		},
+		MMC: []*uboot.MMC{emmcDev: b.EMMC, cardDev: b.Card}, MTD: []*uboot.MTD{b.NOR, b.NAND},
+		Commands: map[string]uboot.Command{"qspihdr": b.qspihdr, "nandbcb": b.nandbcb, "fspinand": b.nandbcb},
+	}
+	maps.Copy(b.UBoot.Env, cfg.Env)
+	if fuses, err := ocotp.New(model.Name); err == nil {
+		b.Fuses = fuses
+		b.UBoot.Commands["fuse"], b.UBoot.Registers, b.UBoot.Reset = fuses.Command, fuses.Register, fuses.Power
+	}
+	cfg.ROM.Model = model
+	if b.ROM, err = imx.New(cfg.ROM); err != nil {
+		return nil, err
+	}
+	fb := cfg.Fastboot
+	fb.UBoot, fb.Before, fb.NXP = b.UBoot, b.ROM.Start, &fastboot.NXP{Card: 0x8000}
+	if strings.HasPrefix(model.Name, "imx8mm") || strings.HasPrefix(model.Name, "imx8mq") {
+		fb.NXP = &fastboot.NXP{EMMC: 0x8400, Card: 0x8400}
+	} else if strings.HasPrefix(model.Name, "imx6") || strings.HasPrefix(model.Name, "imx7") {
+		fb.NXP = &fastboot.NXP{EMMC: 0x400, Card: 0x400}
+	}
+	b.Fastboot, err = fastboot.New(fb)
+	return b, err
+}
+
+// family is U-Boot's CONFIG_SYS_SOC.
+func family(model string) string {
+	switch {
+	case strings.HasPrefix(model, "imx6"):
+		return "mx6"
+	case strings.HasPrefix(model, "imx7"):
+		return "mx7"
+	case strings.HasPrefix(model, "imx8m"):
+		return "imx8m"
+	}
+	return ""
+}
+
+// Run plugs the board into the port and powers it until the context ends, which unplugs it. The error is the carrier's.
+func (b *Board) Run(ctx context.Context, port usbdev.Port) error { return b.Fastboot.Run(ctx, port) }
+
+// Settled is closed when nothing more happens by itself: U-Boot's fastboot is there, or has been left, or the board is stuck or was
+// unplugged.
+func (b *Board) Settled() <-chan struct{} { return b.Fastboot.Settled() }
+
+// Contents are the SHA-256 of all that keeps its contents, and what the eMMC boots from.
+func (b *Board) Contents() map[string]string {
+	hash := func(r io.Reader) string {
+		h := sha256.New()
+		if _, err := io.Copy(h, r); err != nil {
+			return err.Error()
+		}
+		return fmt.Sprintf("%x", h.Sum(nil))
+	}
+	all := map[string]string{
+		"eMMC": hash(b.EMMC.Areas[0].Reader()), "eMMC boot 0": hash(b.EMMC.Areas[1].Reader()), "eMMC boot 1": hash(b.EMMC.Areas[2].Reader()),
+		"eMMC partconf": fmt.Sprint(b.EMMC.PartConf), "card": hash(b.Card.Areas[0].Reader()),
+		"NAND": hash(io.NewSectionReader(b.NAND, 0, b.NAND.Size())), "NOR": hash(io.NewSectionReader(b.NOR, 0, b.NOR.Size())),
+	}
+	if b.Fuses != nil {
+		for bank := range 96 {
+			for word, v := range b.Fuses.Fuses(bank) {
+				all[fmt.Sprintf("fuse %d %d", bank, word)] = fmt.Sprintf("0x%08x", v)
+			}
+		}
+	}
+	return all
+}
