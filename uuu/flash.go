@@ -55,8 +55,8 @@ func (s *Script) flashCommand(w word, text string) (command, error) {
 	if err != nil {
 		return nil, err
 	}
-	if w, ok := o.value["-S"]; ok && piece < minPiece {
-		return nil, w.errorf("-S %d: expected %d or more", piece, minPiece)
+	if w, ok := o.value["-S"]; ok && piece < fastboot.MinPiece {
+		return nil, w.errorf("-S %d: expected %d or more", piece, fastboot.MinPiece)
 	}
 	c.piece = int64(piece)
 	if c.limit, err = o.number("-scanlimited", 63, 0); err != nil {
@@ -125,7 +125,7 @@ func (c flash) run(ctx context.Context, x *session) error {
 		return err
 	}
 	if c.sparse {
-		return c.inPieces(ctx, x, client, limit)
+		return c.inPieces(ctx, x, client)
 	}
 	if c.burnTag {
 		img, err := c.tagged().read(x.script)
@@ -164,7 +164,7 @@ func (c flash) run(ctx context.Context, x *session) error {
 	}
 	switch {
 	case isSparse && (size < 0 || limit > 0 && size > limit || c.piece > 0 && size > c.piece):
-		return c.inPieces(ctx, x, client, limit)
+		return c.inPieces(ctx, x, client)
 	case limit > 0 && size > limit:
 		return fmt.Errorf("%s has more than the %d bytes that U-Boot takes at a time, and is no Android sparse image: use flash -raw2sparse", c.file.text, limit)
 	}

@@ -169,16 +169,19 @@ func TestPieces(t *testing.T) {
 		}
 	}
 	// A sparse image that is too large for the buffer is cut anew.
-	var one pieceBuffer
+	one, err := os.Create(filepath.Join(dir, "sparse"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer one.Close()
 	im, err = image.Open(t.Context(), filepath.Join(dir, "raw"), image.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = image.WriteSparse(t.Context(), im, image.SparseOptions{Config: sparse.Config{Open: func(int) (io.WriterAt, error) { return &one, nil }}})
+	err = image.WriteSparse(t.Context(), im, image.SparseOptions{Config: sparse.Config{Open: func(int) (io.WriterAt, error) { return one, nil }}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	put("sparse", one)
 	s, err := parse("test", "FB: flash all sparse", nil, files{dir})
 	if err != nil {
 		t.Fatal(err)

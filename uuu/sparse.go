@@ -1,36 +1,22 @@
 package uuu
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"strings"
-	"time"
 
 	"snag/event"
 	"snag/flash/fastboot"
 	"snag/flash/image"
-	"snag/flash/sparse"
 )
 
-// How images go in pieces: uuu's are of 16 MiB at most, since U-Boot is silent while it writes one. Here a piece may have fill chunks,
-// of which U-Boot writes more than it was sent.
-const (
-	usualPiece = 16 << 20
-	mostPiece  = 256 << 20 // which is kept in memory
-	minPiece   = 64 << 10
-	mostFilled = 256 << 20
-)
+// usualPiece is how much uuu sends at a time, since U-Boot is silent while it writes.
+const usualPiece = 16 << 20
 
-// inPieces writes an image as Android sparse images that are no larger than U-Boot's buffer.
-func (c flash) inPieces(ctx context.Context, x *session, client *fastboot.Client, limit int64) error {
-	piece := cmp.Or(c.piece, usualPiece)
-	if limit > 0 {
-		piece = min(piece, limit)
-	}
-	piece = min(piece, mostPiece)
+// inPieces writes an image as Android sparse images that are no larger than U-Boot's buffer. Here a piece may have fill chunks, of
+// which U-Boot writes more than it was sent.
+func (c flash) inPieces(ctx context.Context, x *session, client *fastboot.Client) error {
 	im, done, err := c.open(ctx, x)
 	if err != nil {
 		return err
@@ -39,32 +25,21 @@ func (c flash) inPieces(ctx context.Context, x *session, client *fastboot.Client
 	if im.Map != nil {
 		x.emit(event.Note{Text: fmt.Sprintf("%s maps %d of the %d bytes of %s", im.MapName, im.Map.Mapped(), im.Size, c.file.text)})
 	}
-	block, err := c.blockSize(ctx, client)
+	block, err := client.BlockSize(ctx)
 	if err != nil {
+		im.Close()
 		return err
 	}
 	progress := x.begin(c.file.text, max(im.Size, 0))
-	var out pieceBuffer
-	err = image.WriteSparse(ctx, im, image.SparseOptions{Config: sparse.Config{
-		BlockSize: block, Max: piece, MaxWritten: max(mostFilled, piece),
-		Open: func(int) (io.WriterAt, error) {
-			out = out[:0]
-			return &out, nil
+	at := int64(0)
+	err = client.FlashSparse(ctx, im, c.partition, fastboot.SparseOptions{
+		Piece: cmp.Or(c.piece, usualPiece), Block: block, Patience: x.line.Timeout, // what a script says is for pieces that are sent whole, so it is the least
+		Progress: func(n int64) {
+			at += n
+			progress.total = max(progress.total, at)
+			progress.at(at)
 		},
-		Done: func(f sparse.File) error {
-			if err := client.Download(ctx, bytes.NewReader(out[:f.Size]), f.Size, nil); err != nil {
-				return fmt.Errorf("bytes %d-%d: %w", f.Off, f.End-1, err)
-			}
-			// As for other flashes, by what is written. What a script says is for pieces that are sent whole, so it is no less.
-			patience := 30*time.Second + time.Duration(f.Written)*time.Second/1_000_000
-			if err := client.Flash(ctx, c.partition, max(patience, x.line.Timeout)); err != nil {
-				return fmt.Errorf("bytes %d-%d: %w", f.Off, f.End-1, err)
-			}
-			progress.total = max(progress.total, f.End)
-			progress.at(f.End)
-			return nil
-		},
-	}})
+	})
 	if err != nil {
 		return err
 	}
@@ -102,37 +77,4 @@ func (c flash) open(ctx context.Context, x *session) (im *image.Image, done func
 		return nil, nil, err
 	}
 	return im, f.Close, nil
-}
-
-// blockSize is the device's, if it has told a sensible one; else 0.
-func (c flash) blockSize(ctx context.Context, client *fastboot.Client) (int64, error) {
-	text, err := client.GetVar(ctx, "logical-block-size")
-	if _, refused := err.(*fastboot.FailError); refused {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	n, err := fastboot.ParseSize(text)
-	if err != nil || n < 512 || n > 4096 || n&(n-1) != 0 {
-		return 0, nil
-	}
-	return n, nil
-}
-
-// pieceBuffer holds a piece.
-type pieceBuffer []byte
-
-// WriteAt implements io.WriterAt.
-func (b *pieceBuffer) WriteAt(p []byte, off int64) (int, error) {
-	if end := int(off) + len(p); end > len(*b) {
-		if end > cap(*b) {
-			grown := make([]byte, len(*b), max(end, min(2*cap(*b), mostPiece)))
-			copy(grown, *b)
-			*b = grown
-		}
-		clear((*b)[len(*b):end])
-		*b = (*b)[:end]
-	}
-	return copy((*b)[off:], p), nil
 }

@@ -30,6 +30,9 @@ func New(cfg Config) (*Board, error) {
 	}
 	b := &Board{cfg: c, board: virtual.New[*Stage]("", c.Faults), partitions: map[string]Partition{}, variables: map[string]string{}}
 	maps.Copy(b.variables, c.Variables)
+	if c.UBoot != nil && c.UBoot.Violation == nil {
+		c.UBoot.Violation = b.board.Violation
+	}
 	return b, nil
 }
 
@@ -61,6 +64,9 @@ const leaveTime = 50 * time.Millisecond
 // became of the board is in [Board.Report].
 func (b *Board) Run(ctx context.Context, port usbdev.Port) error {
 	return b.board.Run(ctx, port, func(ctx context.Context) error {
+		if b.cfg.UBoot != nil {
+			b.cfg.UBoot.Power()
+		}
 		err := b.boot(ctx, port)
 		if errors.Is(err, errStarted) {
 			return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"snag/sim/uboot"
 	"snag/sim/usbdev"
 	"snag/sim/virtual"
 	"snag/usb"
@@ -47,8 +48,23 @@ type Config struct {
 	// Console is what "oem console" shows; nil: it is not built in.
 	Console []string
 
-	// Work is how long flash and erase take.
-	Work time.Duration
+	// UBoot has storage, and a shell for UCmd, ACmd and "oem run"; Partitions and Command do not count then. What is downloaded
+	// is in its memory, from Address on (0: where memory begins), and "oem console" shows what it printed if HasConsole.
+	UBoot      *uboot.Machine
+	Address    uint64
+	HasConsole bool
+	// FlashMMC is the device whose partitions flash and erase know (FASTBOOT_FLASH_MMC_DEV); FlashMTD has them know MTD partitions.
+	FlashMMC int
+	FlashMTD bool
+	// Full is the largest download that is taken, though max-download-size says more. Zero: they agree.
+	Full int
+	// Refuse has FAIL texts for commands, by their begin: "flash:rootfs".
+	Refuse map[string]string
+
+	// Work is how long flash and erase take; Alive is how often INFO tells the host meanwhile, zero: never. (U-Boot does that over
+	// UDP, every 30 s.) It goes for UBoot's commands too.
+	Work  time.Duration
+	Alive time.Duration
 	// UBootDelay is the time from the ROM's last answer until the gadget shows on the bus. Zero: 300 ms; negative: none.
 	UBootDelay time.Duration
 	// UBootNever is a FIP that does not start, or has no gadget.
@@ -114,6 +130,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Partitions == nil {
 		c.Partitions = map[string]int{"boot": 8 << 20, "rootfs": 64 << 20}
+	}
+	if c.UBoot != nil && c.Address == 0 {
+		c.Address = c.UBoot.Base()
 	}
 	if c.UBootDelay == 0 {
 		c.UBootDelay = 300 * time.Millisecond

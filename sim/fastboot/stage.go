@@ -9,7 +9,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
+	"snag/sim/uboot"
 	"snag/sim/virtual"
 )
 
@@ -87,6 +89,11 @@ func (s *stage) one(ctx context.Context) error {
 	if err := s.due(ctx, first, 0); err != nil {
 		return err
 	}
+	for begin, text := range s.b.cfg.Refuse {
+		if strings.HasPrefix(command, begin) {
+			return s.answer(ctx, "FAIL"+text)
+		}
+	}
 	if word == "download" {
 		return s.download(ctx, arg)
 	}
@@ -160,7 +167,7 @@ func (s *stage) download(ctx context.Context, arg string) error {
 		return s.answer(ctx, "FAILdownload with no size")
 	case size == 0:
 		return s.answer(ctx, "FAILExpected nonzero image size")
-	case size > s.b.cfg.Buffer || size > maxBuffer:
+	case size > s.b.cfg.Buffer || size > maxBuffer || s.b.cfg.Full > 0 && size > s.b.cfg.Full:
 		return s.answer(ctx, "FAIL"+arg)
 	}
 	if s.fault != "" {
@@ -196,6 +203,12 @@ func (s *stage) download(ctx context.Context, arg string) error {
 		})
 	}
 	s.image = image
+	if m := s.b.cfg.UBoot; m != nil {
+		if err := m.Write(s.b.cfg.Address, image); err != nil {
+			return err
+		}
+		m.Setenv("filesize", strconv.FormatInt(int64(size), 16))
+	}
 	s.edit(func(t *Stage) { t.Downloads[index].SHA256 = hash(image) })
 	if err := s.due(ctx, AfterData, 0); err != nil {
 		return err
@@ -276,7 +289,13 @@ func (s *stage) uboot(ctx context.Context, word, arg string) error {
 		s.end = virtual.ErrReset
 		return s.answer(ctx, "OKAY")
 	case word == "UCmd" && !c.NoUUU, word == "oem run" && c.OEMRun:
-		if !s.command(arg) {
+		err := s.alive(ctx, func() error { return s.command(ctx, arg) })
+		switch {
+		case s.ends(err):
+			return s.end // without an answer
+		case ctx.Err() != nil:
+			return err
+		case err != nil:
 			return s.answer(ctx, "FAIL")
 		}
 		return s.answer(ctx, "OKAY")
@@ -284,18 +303,32 @@ func (s *stage) uboot(ctx context.Context, word, arg string) error {
 		if len(arg) >= 64 {
 			return s.answer(ctx, "FAILtoo long command")
 		}
+		if c.UBoot != nil {
+			if err := s.answer(ctx, "OKAY"); err != nil {
+				return err
+			}
+			if s.ends(c.UBoot.Run(ctx, arg)) {
+				s.answered = true
+				return s.end
+			}
+			return ctx.Err()
+		}
 		s.end = errStarted
 		if arg == "reset" {
 			s.end = virtual.ErrReset
 		}
 		return s.answer(ctx, "OKAY")
-	case word == "oem console" && c.Console != nil:
-		for _, line := range c.Console {
-			if err := s.carrier.answer(ctx, []byte("INFO"+line)); err != nil {
+	case word == "oem console" && (c.Console != nil || c.HasConsole):
+		lines := c.Console
+		if c.HasConsole {
+			lines = c.UBoot.Console()
+		}
+		for _, line := range lines {
+			if err := s.carrier.answer(ctx, []byte("INFO"+line[:min(len(line), maxAnswer-4)])); err != nil {
 				return err
 			}
 		}
-		if len(c.Console) == 0 {
+		if len(lines) == 0 {
 			return s.answer(ctx, "FAILEmpty console")
 		}
 		return s.answer(ctx, "OKAY")
@@ -307,17 +340,66 @@ func (s *stage) uboot(ctx context.Context, word, arg string) error {
 	return s.answer(ctx, "FAILunrecognized command")
 }
 
-// command runs a command line of U-Boot: "setenv", and what the configuration has.
-func (s *stage) command(line string) bool {
+// command runs a command line of U-Boot: its own, or "setenv" and what the configuration has.
+func (s *stage) command(ctx context.Context, line string) error {
+	if m := s.b.cfg.UBoot; m != nil {
+		return m.Run(ctx, line)
+	}
 	if rest, ok := strings.CutPrefix(line, "setenv fastboot."); ok {
 		name, value, _ := strings.Cut(rest, " ")
 		s.b.edit(func() { s.b.variables[name] = value })
-		return true
+		return nil
 	}
-	return s.b.cfg.Command == nil || s.b.cfg.Command(line)
+	if s.b.cfg.Command != nil && !s.b.cfg.Command(line) {
+		return errRefused
+	}
+	return nil
+}
+
+var errRefused = errors.New("the command fails")
+
+// ends notes what a command line of U-Boot did to the stage.
+func (s *stage) ends(err error) bool {
+	switch {
+	case errors.Is(err, uboot.ErrReset):
+		s.end = virtual.ErrReset
+	case errors.Is(err, uboot.ErrLeave):
+		s.end = errStarted
+	default:
+		return false
+	}
+	return true
+}
+
+// alive does what takes a while, with INFOs meanwhile if the configuration has them.
+func (s *stage) alive(ctx context.Context, work func() error) error {
+	every := s.b.cfg.Alive
+	if every == 0 {
+		return work()
+	}
+	done := make(chan error, 1)
+	go func() { done <- work() }()
+	t := time.NewTicker(every)
+	defer t.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-t.C:
+			if err := s.carrier.answer(ctx, []byte("INFOstill at it")); err != nil {
+				<-done
+				return err
+			}
+		}
+	}
 }
 
 func (s *stage) variable(name string) (value string) {
+	if m := s.b.cfg.UBoot; m != nil {
+		if v := m.Getenv("fastboot." + name); v != "" {
+			return v
+		}
+	}
 	s.b.edit(func() { value = s.b.variables[name] })
 	return value
 }
@@ -329,7 +411,7 @@ func (s *stage) getvar(ctx context.Context, name string) error {
 		for _, n := range []string{"version", "version-bootloader", "max-download-size", "current-slot"} {
 			all[n], _ = s.builtIn(n)
 		}
-		for n, size := range s.b.cfg.Partitions {
+		for n, size := range s.partitions() {
 			all["partition-size:"+n] = fmt.Sprintf("0x%016x", size)
 		}
 		s.b.edit(func() { maps.Copy(all, s.b.variables) })
@@ -353,7 +435,6 @@ func (s *stage) getvar(ctx context.Context, name string) error {
 // builtIn is a variable of U-Boot's own, or the reason why there is none.
 func (s *stage) builtIn(name string) (string, bool) {
 	name, partition, _ := strings.Cut(name, ":")
-	size, there := s.b.cfg.Partitions[partition]
 	switch name {
 	case "version":
 		return "0.4", true
@@ -372,6 +453,7 @@ func (s *stage) builtIn(name string) (string, bool) {
 	case "product":
 		return "Board not set", false
 	case "partition-size", "partition-type":
+		size, there := s.partitions()[partition]
 		if !there {
 			return "invalid partition or device", false
 		}
@@ -383,22 +465,54 @@ func (s *stage) builtIn(name string) (string, bool) {
 	return "Variable not implemented", false
 }
 
+// partitions are the sizes of those that flash knows by name.
+func (s *stage) partitions() map[string]int64 {
+	out := map[string]int64{}
+	switch m := s.b.cfg.UBoot; {
+	case m == nil:
+		for name, size := range s.b.cfg.Partitions {
+			out[name] = int64(size)
+		}
+	case s.b.cfg.FlashMTD:
+		for _, d := range m.MTD {
+			for _, p := range d.Parts {
+				out[p.Name] = p.Size
+			}
+		}
+	default:
+		if d := s.card(); d != nil {
+			if t, err := uboot.ReadGPT(d.Areas[0]); err == nil {
+				for _, p := range t.Parts {
+					out[p.Name] = (p.End - p.First) * uboot.BlockSize
+				}
+			}
+		}
+	}
+	return out
+}
+
 // write flashes or erases a partition.
 func (s *stage) write(ctx context.Context, word, name string) error {
-	size, ok := s.b.cfg.Partitions[name]
 	switch {
 	case name == "":
 		return s.answer(ctx, "FAILpartition not given")
-	case !ok:
-		return s.answer(ctx, "FAILinvalid partition or device")
 	case word == "flash" && s.image == nil:
 		s.violation("flash without a download")
 		return s.answer(ctx, "FAILno image downloaded")
-	case word == "flash" && len(s.image) > size:
-		return s.answer(ctx, "FAILtoo large for partition")
 	}
-	if err := virtual.Sleep(ctx, s.b.cfg.Work); err != nil {
+	refused := ""
+	err := s.alive(ctx, func() error {
+		if err := virtual.Sleep(ctx, s.b.cfg.Work); err != nil || s.fault != "" {
+			return err
+		}
+		refused = s.store(word, name)
+		return nil
+	})
+	if err != nil {
 		return err
+	}
+	if refused != "" {
+		return s.answer(ctx, "FAIL"+refused)
 	}
 	if s.fault == "" {
 		p := Partition{}

@@ -59,11 +59,17 @@ var (
 // errUsage is the answer to arguments that a command does not take.
 var errUsage = errors.New("usage")
 
-// Power resets the machine: memory, and what was set in the environment, is lost.
-func (m *Machine) Power() {
+// Base is where memory begins.
+func (m *Machine) Base() uint64 {
 	if m.RAMSize == 0 {
 		m.RAM, m.RAMSize = 0x40000000, 256<<20
 	}
+	return m.RAM
+}
+
+// Power resets the machine: memory, and what was set in the environment, is lost.
+func (m *Machine) Power() {
+	m.Base()
 	m.on = true
 	m.env = maps.Clone(m.Env)
 	if m.env == nil {

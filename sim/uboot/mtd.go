@@ -179,3 +179,53 @@ func (v view) clear(m *Machine, off, n int64) error {
 	}
 	return nil
 }
+
+// Flash finds a partition, or a chip, by its name.
+func (m *Machine) Flash(name string) (*MTD, MTDPart, bool) {
+	v, err := m.look(name)
+	if err != nil {
+		return nil, MTDPart{}, false
+	}
+	return v.MTD, MTDPart{name, v.off, v.size}, true
+}
+
+// EraseGood erases a partition but for its bad blocks.
+func (d *MTD) EraseGood(p MTDPart) error {
+	for off := p.Off; off < p.Off+p.Size; off += d.Block {
+		if !d.Bad[off/d.Block] {
+			if err := d.erase(off); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// WriteGood writes pages to a partition, at an offset that counts good blocks only. What is to be written is erased first.
+func (d *MTD) WriteGood(p MTDPart, b []byte, off int64) error {
+	good := int64(0)
+	for at := p.Off; at < p.Off+p.Size && len(b) > 0; at += d.Block {
+		if d.Bad[at/d.Block] {
+			continue
+		}
+		good += d.Block
+		if off >= good {
+			continue
+		}
+		in := off - (good - d.Block)
+		n := min(int64(len(b)), d.Block-in)
+		if in == 0 {
+			if err := d.erase(at); err != nil {
+				return err
+			}
+		}
+		if err := d.program(b[:n], at+in); err != nil {
+			return err
+		}
+		b, off = b[n:], off+n
+	}
+	if len(b) > 0 {
+		return fmt.Errorf("%d bytes are behind the end of %s", len(b), p.Name)
+	}
+	return nil
+}

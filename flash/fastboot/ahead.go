@@ -1,0 +1,74 @@
+package fastboot
+
+import (
+	"context"
+	"errors"
+)
+
+// ahead runs prepare and use at the same time: prepare makes one thing after the other in buffers that it gets from next, and hands
+// them over; use works on what was handed over before. There are two buffers. The error is the first.
+func ahead(ctx context.Context, prepare func(ctx context.Context, next func() (*buffer, error), hand func(*buffer) error) error, use func(context.Context, *buffer) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	const buffers = 2
+	free, full := make(chan *buffer, buffers), make(chan *buffer, buffers)
+	for range buffers {
+		free <- new(buffer)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		defer close(full)
+		ended <- prepare(ctx, func() (*buffer, error) {
+			select {
+			case b := <-free:
+				*b = buffer{data: b.data[:0]}
+				return b, nil
+			case <-ctx.Done():
+				return nil, context.Cause(ctx)
+			}
+		}, func(b *buffer) error {
+			select {
+			case full <- b:
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		})
+	}()
+	var failed error
+	for b := range full {
+		if failed == nil {
+			if failed = use(ctx, b); failed != nil {
+				cancel(failed)
+			}
+		}
+		free <- b
+	}
+	err := <-ended
+	if failed != nil && (err == nil || errors.Is(err, failed)) {
+		return failed
+	}
+	return errors.Join(failed, err)
+}
+
+// buffer is a part of an image on its way to the device.
+type buffer struct {
+	data     []byte
+	off, end int64 // bytes of the image
+	written  int64 // bytes that the device writes
+	fill     bool  // data are 4 bytes to be repeated
+}
+
+// WriteAt implements io.WriterAt.
+func (b *buffer) WriteAt(p []byte, off int64) (int, error) {
+	if end := int(off) + len(p); end > len(b.data) {
+		if end > cap(b.data) {
+			grown := make([]byte, len(b.data), max(end, min(2*cap(b.data), mostPiece)))
+			copy(grown, b.data)
+			b.data = grown
+		}
+		clear(b.data[len(b.data):end])
+		b.data = b.data[:end]
+	}
+	return copy(b.data[off:], p), nil
+}

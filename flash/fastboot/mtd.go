@@ -1,0 +1,283 @@
+package fastboot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"snag/flash"
+	"snag/flash/image"
+)
+
+// MTD is flash memory that U-Boot erases and writes by its mtd commands, or by sf: NAND and NOR. It is a [flash.Target].
+//
+// All of NAND from the offset on is erased before anything is written, since U-Boot moves what bad blocks would hold to behind them, up
+// to the partition's end; so it is best named by a partition. Of NOR only what the image takes is erased. What an image leaves out is
+// written as ff, as if erased.
+type MTD struct {
+	Client *Client
+	Name   string // partition or chip, as in "mtd list"; with SF BUS:CS, or nothing
+	SF     bool   // by "sf", for a U-Boot without mtd
+	NOR    bool   // there are no bad blocks; always so with SF
+	Block  int64  // size of an erase block; 0: asked for by "oem console", which few U-Boots have; not needed with SF
+	Offset int64  // a multiple of it
+	Buffer uint64 // as in [MMC]
+}
+
+// sfBlock is a multiple of the size of every SPI NOR's erase blocks.
+const sfBlock = 256 << 10
+
+const (
+	norRate  = 100_000 // bytes per second
+	worstBad = 1024    // bad blocks in a row
+)
+
+func (t MTD) String() string {
+	if t.SF {
+		return strings.TrimSpace("fastboot, SPI flash " + t.Name)
+	}
+	return "fastboot, mtd " + t.Name
+}
+
+// Write implements [flash.Target].
+func (t MTD) Write(ctx context.Context, im *image.Image, o flash.Options) error {
+	defer im.Close()
+	if err := t.write(ctx, im, o); err != nil {
+		return fmt.Errorf("%s: %w", t, err)
+	}
+	return nil
+}
+
+func (t MTD) write(ctx context.Context, im *image.Image, o flash.Options) error {
+	if !t.SF || t.Name != "" {
+		if err := shellName(t.Name); err != nil {
+			return err
+		}
+	}
+	m, err := t.Client.memory(ctx, t.Buffer)
+	if err != nil {
+		return err
+	}
+	if t.SF {
+		t.NOR, t.Block = true, sfBlock
+		if err := m.run(ctx, 0, "%s", strings.TrimSpace("sf probe "+t.Name)); err != nil {
+			return fmt.Errorf("no such flash: %w", err)
+		}
+	} else if t.Block == 0 {
+		if t.Block, err = t.ask(ctx); err != nil {
+			return err
+		}
+	}
+	switch {
+	case t.Block < 512 || t.Block > 64<<20:
+		return fmt.Errorf("erase blocks of %d bytes: expected 512 to %d", t.Block, 64<<20)
+	case t.Offset < 0 || t.Offset%t.Block != 0 && !t.SF || t.Offset%4096 != 0 && t.SF:
+		return fmt.Errorf("offset %#x: expected a multiple of the erase block's size", t.Offset)
+	case t.Offset > 0 && !t.NOR && im.Size < 0:
+		return errors.New("an offset needs an image whose size is known before")
+	}
+	// One block is left for what is read back.
+	most := (m.size - t.Block) / t.Block * t.Block
+	if o.Verify {
+		most = m.size / 2 / t.Block * t.Block
+	}
+	if most <= 0 {
+		return fmt.Errorf("U-Boot's buffer has %d bytes, too few for two erase blocks of %d", m.size, t.Block)
+	}
+	if im.Size >= 0 {
+		// Reading the last block finds out whether it is there, before anything is written.
+		last := t.Offset + (im.Size-1)/t.Block*t.Block
+		if t.SF {
+			last = t.Offset + im.Size - 1
+		}
+		if err := t.read(ctx, m, 0, last, t.least()); err != nil {
+			return fmt.Errorf("%s has %d bytes, and what is at %#x cannot be read: there is no such flash, or it is too small: %w", im.Name, im.Size, last, err)
+		}
+	}
+	if !t.NOR {
+		if err := t.eraseAll(ctx, m, im.Size); err != nil {
+			return err
+		}
+	}
+	at := t.Offset // where the next slice goes
+	w := &mtdWriter{MTD: t, m: m, most: most, r: reporter(o)}
+	k := cutter{unit: t.Block, most: most, pad: 0xff}
+	if t.SF {
+		k.unit = 1
+	}
+	return ahead(ctx, func(ctx context.Context, next func() (*buffer, error), hand func(*buffer) error) error {
+		return k.cut(ctx, im, next, hand)
+	}, func(ctx context.Context, b *buffer) error {
+		whole := im.Size >= 0 && int64(len(b.data)) >= im.Size
+		if at, err = w.slice(ctx, b, at, whole); err != nil {
+			return fmt.Errorf("%s: bytes %d-%d: %w", im.Name, b.off, b.end-1, err)
+		}
+		return nil
+	})
+}
+
+// least is what is read to see whether it is there.
+func (t MTD) least() int64 {
+	if t.SF {
+		return 1
+	}
+	return t.Block
+}
+
+// ask finds the size of erase blocks in what "mtd list" prints.
+func (t MTD) ask(ctx context.Context) (int64, error) {
+	help := func(err error) error {
+		return fmt.Errorf("the size of erase blocks must be given: U-Boot tells it by oem console only: %w", err)
+	}
+	if _, err := t.Client.Console(ctx, ""); err != nil {
+		return 0, help(err)
+	}
+	if err := t.Client.Run(ctx, "mtd list", 0); err != nil {
+		return 0, err
+	}
+	text, err := t.Client.Console(ctx, "")
+	if err != nil {
+		return 0, help(err)
+	}
+	n, err := eraseBlock(text, t.Name)
+	if err != nil {
+		return 0, help(err)
+	}
+	return n, nil
+}
+
+// eraseBlock looks in the text of "mtd list" for the chip that has a name, or has a partition of that name.
+func eraseBlock(text []string, name string) (block int64, err error) {
+	for _, line := range text {
+		line = strings.TrimSpace(line)
+		if size, ok := strings.CutPrefix(line, "- block size: 0x"); ok {
+			size, _, _ = strings.Cut(size, " ")
+			if block, err = strconv.ParseInt(size, 16, 40); err != nil {
+				return 0, fmt.Errorf("mtd list: %q", line)
+			}
+		}
+		if strings.HasPrefix(line, "* ") {
+			block = 0
+		}
+		if strings.HasPrefix(line, "- 0x") && strings.HasSuffix(line, fmt.Sprintf(": %q", name)) && block > 0 {
+			return block, nil
+		}
+	}
+	return 0, fmt.Errorf("mtd list does not have %q", name)
+}
+
+func (t MTD) eraseAll(ctx context.Context, m *memory, size int64) error {
+	line := "mtd erase " + t.Name
+	if t.Offset > 0 {
+		line += fmt.Sprintf(" %#x %#x", t.Offset, (size+t.Block-1)/t.Block*t.Block)
+	}
+	return m.run(ctx, eraseTime, "%s", line)
+}
+
+func (t MTD) read(ctx context.Context, m *memory, at, off, n int64) error {
+	if t.SF {
+		return m.run(ctx, t.patience(n), "sf read %#x %#x %#x", m.addr+uint64(at), off, n)
+	}
+	return m.run(ctx, t.patience(n), "mtd read %s %#x %#x %#x", t.Name, m.addr+uint64(at), off, n)
+}
+
+func (t MTD) patience(n int64) time.Duration {
+	if t.NOR {
+		return flashTime + time.Duration(n)*time.Second/norRate
+	}
+	return writeTime(n)
+}
+
+// mtdWriter writes slices.
+type mtdWriter struct {
+	MTD
+	m    *memory
+	most int64
+	r    reporter
+}
+
+// slice writes one at an offset, and returns where the next one goes.
+func (w *mtdWriter) slice(ctx context.Context, b *buffer, at int64, whole bool) (int64, error) {
+	n := int64(len(b.data))
+	if w.NOR {
+		erase := fmt.Sprintf("mtd erase %s %#x %#x", w.Name, at, n)
+		if w.SF {
+			erase = fmt.Sprintf("sf erase %#x +%#x", at, n)
+		}
+		if err := w.m.run(ctx, eraseTime, "%s", erase); err != nil {
+			return 0, err
+		}
+	}
+	if err := w.m.load(ctx, b.data); err != nil {
+		return 0, err
+	}
+	line := fmt.Sprintf("mtd write %s %#x %#x %#x", w.Name, w.m.addr, at, n)
+	if w.SF {
+		line = fmt.Sprintf("sf write %#x %#x %#x", w.m.addr, at, n)
+	}
+	if err := w.m.run(ctx, w.patience(n), "%s", line); err != nil {
+		return 0, err
+	}
+	w.r.wrote(b)
+	if w.r.Verify {
+		if err := w.read(ctx, w.m, w.most, at, n); err != nil {
+			return 0, err
+		}
+		if err := w.compareBytes(ctx, w.most, n); err != nil {
+			return 0, checkRead(err)
+		}
+		w.r.verified(b)
+	}
+	if w.NOR || whole {
+		return at + n, nil
+	}
+	return w.end(ctx, b.data, at)
+}
+
+// compareBytes compares with cmp.b where that is needed.
+func (w *mtdWriter) compareBytes(ctx context.Context, with, n int64) error {
+	if n%4 == 0 {
+		return w.m.compare(ctx, 0, with, n)
+	}
+	return w.m.run(ctx, w.patience(n), "cmp.b %#x %#x %#x", w.m.addr, w.m.addr+uint64(with), n)
+}
+
+// end finds where the last block of a slice went that was written to NAND at an offset, and so where the next one goes: bad blocks have
+// moved it, which U-Boot only prints. A block that is read at a bad one's offset is the next good one's, so the last offset counts at
+// which it is read; behind it all is erased.
+func (w *mtdWriter) end(ctx context.Context, data []byte, at int64) (int64, error) {
+	n := int64(len(data))
+	last := n - w.Block
+	if blank(data[last:]) {
+		return 0, fmt.Errorf("the erase block behind byte %#x is ff, so it cannot be told how many bad blocks there are: write an image without it, or one that fits into U-Boot's buffer", last)
+	}
+	found := false
+	for p := at + last; p < at+last+worstBad*w.Block; p += w.Block {
+		err := w.read(ctx, w.m, n, p, w.Block)
+		if err == nil {
+			err = w.m.compare(ctx, last, n, w.Block)
+		}
+		_, refused := errors.AsType[*FailError](err)
+		switch {
+		case err == nil:
+			found = true
+		case !refused:
+			return 0, err
+		case found:
+			return p, nil
+		}
+	}
+	return 0, fmt.Errorf("the last block is not found behind %#x: %w", at+last, errDiffers)
+}
+
+func blank(b []byte) bool {
+	for _, c := range b {
+		if c != 0xff {
+			return false
+		}
+	}
+	return true
+}
