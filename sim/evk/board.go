@@ -87,8 +87,11 @@ func New(cfg Config) (*Board, error) {
 	} else if strings.HasPrefix(model.Name, "imx6") || strings.HasPrefix(model.Name, "imx7") {
 		fb.NXP = &fastboot.NXP{EMMC: 0x400, Card: 0x400}
 	}
-	b.Fastboot, err = fastboot.New(fb)
-	return b, err
+	if b.Fastboot, err = fastboot.New(fb); err != nil {
+		return nil, err
+	}
+	b.NAND.Violation, b.NOR.Violation = b.UBoot.Violation, b.UBoot.Violation
+	return b, nil
 }
 
 // family is U-Boot's CONFIG_SYS_SOC.

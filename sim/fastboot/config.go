@@ -53,6 +53,8 @@ type Config struct {
 	UBoot      *uboot.Machine
 	Address    uint64
 	HasConsole bool
+	// NXP has UBoot be NXP's; nil: the mainline's.
+	NXP *NXP
 	// FlashMMC is the device whose partitions flash and erase know (FASTBOOT_FLASH_MMC_DEV); FlashMTD has them know MTD partitions.
 	FlashMMC int
 	FlashMTD bool

@@ -204,10 +204,13 @@ func (s *stage) download(ctx context.Context, arg string) error {
 	}
 	s.image = image
 	if m := s.b.cfg.UBoot; m != nil {
-		if err := m.Write(s.b.cfg.Address, image); err != nil {
+		if err := m.Write(s.downloadAddress(), image); err != nil {
 			return err
 		}
 		m.Setenv("filesize", strconv.FormatInt(int64(size), 16))
+		if s.b.cfg.NXP != nil {
+			m.Setenv("fastboot_bytes", fmt.Sprintf("0x%x", size))
+		}
 	}
 	s.edit(func(t *Stage) { t.Downloads[index].SHA256 = hash(image) })
 	if err := s.due(ctx, AfterData, 0); err != nil {

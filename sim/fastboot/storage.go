@@ -21,7 +21,7 @@ type medium struct {
 
 // card is the MMC that flash is for.
 func (s *stage) card() *uboot.MMC {
-	if n := s.b.cfg.FlashMMC; n < len(s.b.cfg.UBoot.MMC) {
+	if n := s.flashMMC(); n >= 0 && n < len(s.b.cfg.UBoot.MMC) {
 		return s.b.cfg.UBoot.MMC[n]
 	}
 	return nil
@@ -88,7 +88,7 @@ func (s *stage) medium(name string) (medium, string) {
 			erase: func() error { return d.Areas[n].Erase(first*uboot.BlockSize, (end-first)*uboot.BlockSize) },
 		}
 	}
-	if match := bootArea.FindStringSubmatch(name); match != nil && match[1] == strconv.Itoa(s.b.cfg.FlashMMC) {
+	if match := bootArea.FindStringSubmatch(name); match != nil && match[1] == strconv.Itoa(s.flashMMC()) {
 		n := 1 + int(match[2][0]-'0')
 		if d.Areas[n] == nil {
 			return medium{}, "failed to switch to boot partition"
@@ -97,7 +97,10 @@ func (s *stage) medium(name string) (medium, string) {
 		to.only = true
 		return to, ""
 	}
-	if name == "mmc"+strconv.Itoa(s.b.cfg.FlashMMC) || name == "all" { // the second is NXP's
+	if to, ok := s.nxp(d, name, area); ok {
+		return to, ""
+	}
+	if name == "mmc"+strconv.Itoa(s.flashMMC()) {
 		return area(0, 0, d.Areas[0].Size()/uboot.BlockSize), ""
 	}
 	if alias := m.Getenv("fastboot_partition_alias_" + name); alias != "" {
