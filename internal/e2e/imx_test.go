@@ -16,6 +16,7 @@ import (
 
 	"snag/internal/lab"
 	"snag/sim/imx"
+	"snag/sim/usbdev"
 	"snag/sim/vhci"
 	"snag/sim/virtual"
 	"snag/usb"
@@ -96,6 +97,17 @@ func plugIMX(t *testing.T, cfg imx.Config, images imx.Images) *peerBoard {
 			t.Fatal(err)
 		}
 	}
+	var err error
+	if b.Board, err = imx.New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	b.plug(t, b.Run)
+	return b
+}
+
+// plug gives the board a port that no other one has, and powers it there.
+func (b *peerBoard) plug(t *testing.T, run func(context.Context, usbdev.Port) error) {
+	t.Helper()
 	imxPorts.Lock()
 	port, err := vhci.Open("", imxTaken...)
 	if err != nil {
@@ -111,12 +123,9 @@ func plugIMX(t *testing.T, cfg imx.Config, images imx.Images) *peerBoard {
 		}
 		return nil
 	})
-	if b.Board, err = imx.New(cfg); err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- b.Run(ctx, port) }()
+	go func() { ended <- run(ctx, port) }()
 	b.unplug = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -127,7 +136,6 @@ func plugIMX(t *testing.T, cfg imx.Config, images imx.Images) *peerBoard {
 		imxPorts.Unlock()
 	})
 	t.Cleanup(b.unplug)
-	return b
 }
 
 // attribute is a file of the board's directory in sysfs, once the device there has the ID.
