@@ -19,6 +19,7 @@ import (
 	"snag/sim/evk"
 	"snag/sim/imx"
 	"snag/sim/inproc"
+	"snag/sim/ocotp"
 	"snag/sim/uboot"
 	"snag/sim/virtual"
 	"snag/socs"
@@ -114,7 +115,6 @@ func TestWholeBoard(t *testing.T) {
 	file := func(name string) func(*testing.T, string) *uuu.Script {
 		return func(t *testing.T, dir string) *uuu.Script { return scriptFile(t, dir, name) }
 	}
-	fuses := func(b *evk.Board) map[int]uint32 { return b.Fuses.Fuses(9) }
 	for _, tc := range []struct {
 		name, model string
 		script      func(*testing.T, string) *uuu.Script
@@ -127,7 +127,7 @@ func TestWholeBoard(t *testing.T) {
 			}
 		}},
 		{name: "fuse_mac.uuu", model: "imx8mp", script: file("fuse_mac.uuu"), check: func(t *testing.T, b *evk.Board, _, _ []byte) {
-			if got := fuses(b); !maps.Equal(got, map[int]uint32{0: 0xccddeeff, 1: 0x556600bb, 2: 0x00223344}) {
+			if got := b.Fuses.Fuses(); !maps.Equal(got, map[ocotp.Place]uint32{{Bank: 9, Word: 0}: 0xccddeeff, {Bank: 9, Word: 1}: 0x556600bb, {Bank: 9, Word: 2}: 0x00223344}) {
 				t.Errorf("%#x", got)
 			}
 		}},
@@ -313,7 +313,7 @@ func TestFusesReset(t *testing.T) {
 			t.Errorf("%v\n%q", err, texts)
 		}
 		unplug()
-		if got := board.Fuses.Fuses(9); !maps.Equal(got, map[int]uint32{0: 0x9f010203, 1: 0x0004}) || len(board.Fuses.Burnt()) != 2 {
+		if got := board.Fuses.Fuses(); !maps.Equal(got, map[ocotp.Place]uint32{{Bank: 9, Word: 0}: 0x9f010203, {Bank: 9, Word: 1}: 0x0004}) || len(board.Fuses.Burnt()) != 2 {
 			t.Errorf("%#x, burnt %v", got, board.Fuses.Burnt())
 		}
 	})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"io"
 	"maps"
 	"strings"
 
@@ -114,25 +113,19 @@ func (b *Board) Run(ctx context.Context, port usbdev.Port) error { return b.Fast
 // unplugged.
 func (b *Board) Settled() <-chan struct{} { return b.Fastboot.Settled() }
 
-// Contents are the SHA-256 of all that keeps its contents, and what the eMMC boots from.
+// Contents are SHA-256 of all that keeps its contents, of what is not blank there; what the eMMC boots from; and the fuses.
 func (b *Board) Contents() map[string]string {
-	hash := func(r io.Reader) string {
+	all := map[string]string{"eMMC partconf": fmt.Sprint(b.EMMC.PartConf)}
+	for name, medium := range map[string]interface{ Written(func(int64, []byte)) }{
+		"eMMC": b.EMMC.Areas[0], "eMMC boot 0": b.EMMC.Areas[1], "eMMC boot 1": b.EMMC.Areas[2], "card": b.Card.Areas[0], "NAND": b.NAND, "NOR": b.NOR,
+	} {
 		h := sha256.New()
-		if _, err := io.Copy(h, r); err != nil {
-			return err.Error()
-		}
-		return fmt.Sprintf("%x", h.Sum(nil))
-	}
-	all := map[string]string{
-		"eMMC": hash(b.EMMC.Areas[0].Reader()), "eMMC boot 0": hash(b.EMMC.Areas[1].Reader()), "eMMC boot 1": hash(b.EMMC.Areas[2].Reader()),
-		"eMMC partconf": fmt.Sprint(b.EMMC.PartConf), "card": hash(b.Card.Areas[0].Reader()),
-		"NAND": hash(io.NewSectionReader(b.NAND, 0, b.NAND.Size())), "NOR": hash(io.NewSectionReader(b.NOR, 0, b.NOR.Size())),
+		medium.Written(func(off int64, page []byte) { fmt.Fprintf(h, "%d %s", off, page) })
+		all[name] = fmt.Sprintf("%x", h.Sum(nil))
 	}
 	if b.Fuses != nil {
-		for bank := range 96 {
-			for word, v := range b.Fuses.Fuses(bank) {
-				all[fmt.Sprintf("fuse %d %d", bank, word)] = fmt.Sprintf("0x%08x", v)
-			}
+		for at, v := range b.Fuses.Fuses() {
+			all[fmt.Sprintf("fuse %d %d", at.Bank, at.Word)] = fmt.Sprintf("0x%08x", v)
 		}
 	}
 	return all

@@ -18,8 +18,8 @@ type Array struct {
 	model model
 
 	mu      sync.Mutex
-	fuses   map[[2]int]uint32
-	shadows map[[2]int]uint32
+	fuses   map[Place]uint32
+	shadows map[Place]uint32
 	sensed  [4]uint32 // READ_FUSE_DATA
 	burnt   []Write
 }
@@ -35,11 +35,13 @@ const (
 	Override Op = "override"
 )
 
+// Place is where a word is.
+type Place struct{ Bank, Word int }
+
 // Write is one burning of a word.
 type Write struct {
-	Bank  int    `json:"bank"`
-	Word  int    `json:"word"`
-	Value uint32 `json:"value"`
+	Place
+	Value uint32
 }
 
 // model is what chips differ in.
@@ -48,21 +50,21 @@ type model struct {
 	banks  int
 	words  int // in a bank
 	base   uint32
-	data   uint32   // READ_FUSE_DATA's offset
-	whole  bool     // one for each word of the bank
-	macs   [][2]int // the words of the MAC addresses
-	lock   uint     // the bit that keeps them from being burnt; the one above it protects their shadow registers
-	shadow uint32   // distance of two banks
+	data   uint32  // READ_FUSE_DATA's offset
+	whole  bool    // one for each word of the bank
+	macs   []Place // the words of the MAC addresses
+	lock   uint    // the bit that keeps them from being burnt; the one above it protects their shadow registers
+	shadow uint32  // distance of two banks
 }
 
 // models are those of U-Boot's mxc_ocotp.c (FUSE_BANKS).
 var models = []model{
-	{names: []string{"imx6q", "imx6d", "imx6sx", "imx6ul"}, banks: 16, words: 8, base: 0x021bc000, data: 0x40, macs: [][2]int{{4, 2}, {4, 3}, {4, 4}}, lock: 8, shadow: 0x80},
-	{names: []string{"imx6ull"}, banks: 9, words: 8, base: 0x021bc000, data: 0x40, macs: [][2]int{{4, 2}, {4, 3}, {4, 4}}, lock: 8, shadow: 0x80},
-	{names: []string{"imx6sl"}, banks: 8, words: 8, base: 0x021bc000, data: 0x40, macs: [][2]int{{4, 2}, {4, 3}, {4, 4}}, lock: 8, shadow: 0x80},
-	{names: []string{"imx7d"}, banks: 16, words: 4, base: 0x30350000, data: 0x70, whole: true, macs: [][2]int{{9, 0}, {9, 1}, {9, 2}}, lock: 14, shadow: 0x40},
-	{names: []string{"imx8mm", "imx8mn"}, banks: 64, words: 4, base: 0x30350000, data: 0x40, macs: [][2]int{{9, 0}, {9, 1}, {9, 2}}, lock: 14, shadow: 0x40},
-	{names: []string{"imx8mp"}, banks: 96, words: 4, base: 0x30350000, data: 0x40, macs: [][2]int{{9, 0}, {9, 1}, {9, 2}}, lock: 14, shadow: 0x40},
+	{names: []string{"imx6q", "imx6d", "imx6sx", "imx6ul"}, banks: 16, words: 8, base: 0x021bc000, data: 0x40, macs: []Place{{4, 2}, {4, 3}, {4, 4}}, lock: 8, shadow: 0x80},
+	{names: []string{"imx6ull"}, banks: 9, words: 8, base: 0x021bc000, data: 0x40, macs: []Place{{4, 2}, {4, 3}, {4, 4}}, lock: 8, shadow: 0x80},
+	{names: []string{"imx6sl"}, banks: 8, words: 8, base: 0x021bc000, data: 0x40, macs: []Place{{4, 2}, {4, 3}, {4, 4}}, lock: 8, shadow: 0x80},
+	{names: []string{"imx7d"}, banks: 16, words: 4, base: 0x30350000, data: 0x70, whole: true, macs: []Place{{9, 0}, {9, 1}, {9, 2}}, lock: 14, shadow: 0x40},
+	{names: []string{"imx8mm", "imx8mn"}, banks: 64, words: 4, base: 0x30350000, data: 0x40, macs: []Place{{9, 0}, {9, 1}, {9, 2}}, lock: 14, shadow: 0x40},
+	{names: []string{"imx8mp"}, banks: 96, words: 4, base: 0x30350000, data: 0x40, macs: []Place{{9, 0}, {9, 1}, {9, 2}}, lock: 14, shadow: 0x40},
 }
 
 // Models are the chips that there are.
@@ -80,7 +82,7 @@ func New(name string) (*Array, error) {
 	if i < 0 {
 		return nil, fmt.Errorf("no fuses of %q: there are %s", name, strings.Join(Models(), " "))
 	}
-	return &Array{model: models[i], fuses: map[[2]int]uint32{}, shadows: map[[2]int]uint32{}}, nil
+	return &Array{model: models[i], fuses: map[Place]uint32{}, shadows: map[Place]uint32{}}, nil
 }
 
 // Power is a reset: the shadow registers are loaded.
@@ -101,11 +103,11 @@ var (
 func (a *Array) access(op Op, bank, word int, value uint32) (uint32, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	at := [2]int{bank, word}
+	at := Place{bank, word}
 	if bank < 0 || bank >= a.model.banks || word < 0 || word >= a.model.words {
 		return 0, errArgument
 	}
-	locked := func(bit uint) bool { return slices.Contains(a.model.macs, at) && a.shadows[[2]int{0, 0}]>>bit&1 != 0 }
+	locked := func(bit uint) bool { return slices.Contains(a.model.macs, at) && a.shadows[Place{0, 0}]>>bit&1 != 0 }
 	switch op {
 	case Sense:
 		value = a.fuses[at]
@@ -129,14 +131,14 @@ func (a *Array) access(op Op, bank, word int, value uint32) (uint32, error) {
 		n := 0
 		if a.model.whole {
 			for w := range a.model.words {
-				a.sensed[w] = a.fuses[[2]int{bank, w}]
+				a.sensed[w] = a.fuses[Place{bank, w}]
 			}
 			n = word
 		}
 		a.sensed[n] = value
 	case Prog:
 		a.fuses[at] |= value
-		a.burnt = append(a.burnt, Write{bank, word, value})
+		a.burnt = append(a.burnt, Write{at, value})
 	case Override:
 		a.shadows[at] = value
 	}
@@ -147,21 +149,17 @@ func (a *Array) access(op Op, bank, word int, value uint32) (uint32, error) {
 func (a *Array) Burn(bank, word int, value uint32) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	at := [2]int{bank, word}
+	at := Place{bank, word}
 	a.fuses[at] |= value
 	a.shadows[at] = a.fuses[at]
 }
 
-// Fuses are the words of a bank that are not zero, by their numbers.
-func (a *Array) Fuses(bank int) map[int]uint32 {
+// Fuses are the words that are not zero.
+func (a *Array) Fuses() map[Place]uint32 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	all := map[int]uint32{}
-	for at, v := range a.fuses {
-		if at[0] == bank && v != 0 {
-			all[at[1]] = v
-		}
-	}
+	all := maps.Clone(a.fuses)
+	maps.DeleteFunc(all, func(_ Place, v uint32) bool { return v == 0 })
 	return all
 }
 
@@ -192,5 +190,5 @@ func (a *Array) Register(address uint64) (value uint32, ok bool) {
 	if offset < 0x400 || rest%0x10 != 0 || bank >= a.model.banks || a.model.words == 8 && bank > 5 {
 		return 0, true
 	}
-	return a.shadows[[2]int{bank, int(rest / 0x10)}], true
+	return a.shadows[Place{bank, int(rest / 0x10)}], true
 }

@@ -2,7 +2,6 @@ package ocotp
 
 import (
 	"errors"
-	"maps"
 	"testing"
 )
 
@@ -23,7 +22,7 @@ func TestArray(t *testing.T) {
 				t.Fatal(err)
 			}
 			mac := a.model.macs[1]
-			b, w := mac[0], mac[1]
+			b, w := mac.Bank, mac.Word
 			register := a.model.base + a.model.data
 			if a.model.whole {
 				register += 0x10 * uint32(w)
@@ -62,7 +61,7 @@ func TestArray(t *testing.T) {
 
 			must(t, a, Sense, a.model.banks, 0, 0, 0, errArgument)
 			must(t, a, Prog, 0, a.model.words, 1, 0, errArgument)
-			if got := a.Fuses(b); !maps.Equal(got, map[int]uint32{w: 0x311}) || len(a.Burnt()) != 5 {
+			if got := a.Fuses(); got[mac] != 0x311 || len(got) != 2 || len(a.Burnt()) != 5 {
 				t.Errorf("%#x, burnt %#x", got, a.Burnt())
 			}
 			if _, ok := a.Register(0x40000000); ok {

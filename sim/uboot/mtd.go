@@ -40,6 +40,9 @@ func (d *MTD) Size() int64 { return d.store.Size() }
 // ReadAt implements [io.ReaderAt]: all bytes, those of bad blocks too.
 func (d *MTD) ReadAt(p []byte, off int64) (int, error) { return d.store.ReadAt(p, off) }
 
+// Written calls f with what is not erased, as [Store.Written] does.
+func (d *MTD) Written(f func(off int64, page []byte)) { d.store.Written(f) }
+
 // ReadGood returns n bytes from off on, bad blocks left out.
 func (d *MTD) ReadGood(off, n int64) ([]byte, error) {
 	var out []byte

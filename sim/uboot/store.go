@@ -1,8 +1,11 @@
 package uboot
 
 import (
+	"bytes"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 )
 
@@ -80,6 +83,18 @@ func (s *Store) page(n int64) *[pageSize]byte {
 		s.pages[n] = b
 	}
 	return b
+}
+
+// Written calls f with the pages that are not blank, in their order. They are not to be kept.
+func (s *Store) Written(f func(off int64, page []byte)) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	blank := bytes.Repeat([]byte{s.blank}, pageSize)
+	for _, n := range slices.Sorted(maps.Keys(s.pages)) {
+		if b := s.pages[n][:min(pageSize, s.size-n*pageSize)]; !bytes.Equal(b, blank[:len(b)]) {
+			f(n*pageSize, b)
+		}
+	}
 }
 
 // Erase makes n bytes blank.
