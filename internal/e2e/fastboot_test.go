@@ -25,11 +25,11 @@ import (
 )
 
 // TestFastboot is the proof that the virtual fastboot boards are right which does not rest on snag: Debian's fastboot drives
-// them, over USB, TCP and UDP. snag's own client then does the same over the kernel's USB. One VM for all.
+// them, over USB, TCP and UDP, and its uuu. snag's own client then does the same over the kernel's USB. One VM for all.
 func TestFastboot(t *testing.T) {
 	t.Parallel()
 	lab.GoTest(t, ".", "^TestWithFastboot", lab.Job{
-		Script: "modprobe -a vhci-hcd\nip link set lo up", Packages: []string{"fastboot", "iproute2"}, Files: programs(t), Udev: true, Timeout: 3 * time.Minute,
+		Script: "modprobe -a vhci-hcd\nip link set lo up", Packages: []string{"fastboot", "uuu", "iproute2"}, Files: programs(t), Udev: true, Timeout: 3 * time.Minute,
 	})
 }
 

@@ -210,7 +210,7 @@ func (m *Machine) sleep(ctx context.Context, args []string) error {
 // command runs a simple command.
 func (m *Machine) command(ctx context.Context, args []string) error {
 	c := m.Commands[args[0]]
-	if c == nil && !slices.Contains(m.Missing, args[0]) {
+	if name, _, _ := strings.Cut(args[0], "."); c == nil && !slices.Contains(m.Missing, name) {
 		c = builtIn(args[0])
 	}
 	if c == nil {

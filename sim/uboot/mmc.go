@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -222,6 +221,3 @@ func (m *Machine) mmcCopy(d *MMC, area int, write bool, addr uint64, lba, n int6
 		return d.Write(area, block, b)
 	})
 }
-
-// missing reports whether a command was left out of the build.
-func (m *Machine) missing(name string) bool { return slices.Contains(m.Missing, name) }

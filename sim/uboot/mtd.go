@@ -232,3 +232,14 @@ func (d *MTD) WriteGood(p MTDPart, b []byte, off int64) error {
 	}
 	return nil
 }
+
+// Fill fills the chip with something.
+func (d *MTD) Fill(with byte) {
+	b := bytes.Repeat([]byte{with}, 1<<20)
+	for off := int64(0); off < d.Size(); off += int64(len(b)) {
+		d.store.WriteAt(b[:min(int64(len(b)), d.Size()-off)], off)
+	}
+}
+
+// Used is how much of it was written.
+func (d *MTD) Used() int64 { return d.store.Used() }
