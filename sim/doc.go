@@ -8,6 +8,9 @@
 //	imx       the models of i.MX boards
 //	dfu       the models of boards that start over DFU
 //	fastboot  the model of a fastboot gadget, and of Keem Bay's ROM
+//	uboot     the model of U-Boot's shell, and of the storage behind it
+//	ocotp     the model of the fuses of i.MX
+//	evk       whole boards with an i.MX: ROM, SPL, U-Boot, storage and fuses
 //	inproc    a USB host without a kernel
 //	usbip     USB/IP: transfers to a kernel, over any stream or TCP
 //	vhci      plugs a device into the running kernel (root, module vhci-hcd)

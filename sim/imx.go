@@ -9,15 +9,22 @@ import (
 	"path/filepath"
 	"sync"
 
+	"snag/sim/evk"
 	"snag/sim/imx"
 )
 
 // IMX is one run of "snag sim imx6q" and its siblings. Auto is VHCI here.
 type IMX struct {
-	Board imx.Config // of every board
-	QEMU  bool       // let the boards execute what they receive; the model must be an imx6q
+	Board    imx.Config // of every board
+	QEMU     bool       // let the boards execute what they receive; the model must be an imx6q
+	Fastboot bool       // the boards' U-Boot has a fastboot, with storage and fuses
 	Options
 }
+
+// whole is a board whose report is that of its ROM and SPL.
+type whole struct{ *evk.Board }
+
+func (b whole) Report() imx.Report { return b.ROM.Report() }
 
 // Generate writes test images for the board into a directory: first.bin, and second.bin where SPL takes a file of
 // its own.
@@ -39,12 +46,22 @@ func (o IMX) Generate(dir string) error {
 // Run powers the boards, runs the command, and reports what the boards saw. The command's standard input is this
 // process's. The error is a *CommandError if all else went well.
 func (o IMX) Run(ctx context.Context, stdout, stderr io.Writer) error {
+	if o.QEMU && o.Fastboot {
+		return errors.New("QEMU runs a real U-Boot, which has no fastboot there: either, not both")
+	}
 	if o.QEMU && o.Board.Model.Name != qemuModel {
 		return fmt.Errorf("QEMU has a machine for %s, none for %s", qemuModel, o.Board.Model.Name)
 	}
 	return powerUSB(ctx, &o.Options, o.Board.Model.Name, "its last image", stdout, stderr,
 		func(ctx context.Context, running *sync.WaitGroup) (usbBoard[*imx.Stage], string, error) {
 			cfg, about := o.Board, ""
+			if o.Fastboot {
+				b, err := evk.New(evk.Config{Model: cfg.Model.Name, ROM: cfg})
+				if err != nil {
+					return nil, "", err
+				}
+				return whole{b}, b.String(), nil
+			}
 			if o.QEMU {
 				e, err := execute(ctx, running)
 				if err != nil {

@@ -3,6 +3,7 @@ package uuu_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"maps"
 	"net"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"snag/fuse"
 	"snag/recovery"
 	"snag/sim/evk"
+	"snag/sim/fastboot"
 	"snag/sim/imx"
 	"snag/sim/inproc"
 	"snag/sim/ocotp"
@@ -233,51 +235,58 @@ func TestFuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	synctest.Test(t, func(t *testing.T) {
-		dir := files(t, "imx8mp", imx.Config{})
-		board, host, unplug := plugEVK(t, evk.Config{})
-		run := func(backend socs.Backend) []string {
-			t.Helper()
-			err, texts := engine(t, host, backend)
-			if err != nil {
-				t.Fatalf("%v\n%s", err, strings.Join(texts, "\n"))
+	for _, console := range []bool{false, true} {
+		t.Run(fmt.Sprintf("console %t", console), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { fuses(t, p, console) })
+		})
+	}
+}
+
+// fuses is the life of one board.
+func fuses(t *testing.T, p *fuse.Plan, console bool) {
+	dir := files(t, "imx8mp", imx.Config{})
+	board, host, unplug := plugEVK(t, evk.Config{Fastboot: fastboot.Config{HasConsole: console}})
+	run := func(backend socs.Backend) []string {
+		t.Helper()
+		err, texts := engine(t, host, backend)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, strings.Join(texts, "\n"))
+		}
+		return texts
+	}
+	words := func(texts []string, state string) {
+		t.Helper()
+		for _, name := range []string{"MAC_ADDR0", "MAC_ADDR1", "MAC_ADDR2"} {
+			if !strings.Contains(strings.Join(texts, "\n"), name+" "+state) {
+				t.Errorf("%q, want %s %s", texts, name, state)
 			}
-			return texts
 		}
-		words := func(texts []string, state string) {
-			t.Helper()
-			for _, name := range []string{"MAC_ADDR0", "MAC_ADDR1", "MAC_ADDR2"} {
-				if !strings.Contains(strings.Join(texts, "\n"), name+" "+state) {
-					t.Errorf("%q, want %s %s", texts, name, state)
-				}
-			}
+	}
+	boot := func() { run(uuu.Backend{Script: load(t, dir, "SDPS: boot -f flash.bin\nFB: ucmd version\nFB: done")}) }
+	boot()
+	confirmed := 0
+	burn := fuse.Backend{Plan: p, Confirm: func(_ context.Context, on usb.Port) error {
+		if confirmed++; on != port {
+			t.Errorf("asked for port %s", on)
 		}
-		boot := func() { run(uuu.Backend{Script: load(t, dir, "SDPS: boot -f flash.bin\nFB: ucmd version\nFB: done")}) }
-		boot()
-		confirmed := 0
-		burn := fuse.Backend{Plan: p, Confirm: func(_ context.Context, on usb.Port) error {
-			if confirmed++; on != port {
-				t.Errorf("asked for port %s", on)
-			}
-			return nil
-		}}
-		words(run(fuse.Backend{Plan: p}), "to burn")
-		if got := board.Fuses.Burnt(); len(got) != 0 {
-			t.Fatalf("a dry run burnt %v", got)
-		}
-		words(run(burn), "burnt")
-		words(run(burn), "there")
-		run(uuu.Backend{Script: load(t, dir, "FB: ucmd fuse cmp 9 0 0\nFB: acmd reset\nFB: done")}) // the shadow registers have the old
-		time.Sleep(time.Second)
-		boot()
-		words(run(burn), "there")
-		run(uuu.Backend{Script: load(t, dir, "FB: ucmd fuse cmp 9 0 0xccddeeff\nFB: done")})
-		unplug()
-		noMistakes(t, board)
-		if got := board.Fuses.Burnt(); len(got) != 3 || confirmed != 1 {
-			t.Errorf("burnt %v, confirmed %d times", got, confirmed)
-		}
-	})
+		return nil
+	}}
+	words(run(fuse.Backend{Plan: p}), "to burn")
+	if got := board.Fuses.Burnt(); len(got) != 0 {
+		t.Fatalf("a dry run burnt %v", got)
+	}
+	words(run(burn), "burnt")
+	words(run(burn), "there")
+	run(uuu.Backend{Script: load(t, dir, "FB: ucmd fuse cmp 9 0 0\nFB: acmd reset\nFB: done")}) // the shadow registers have the old
+	time.Sleep(time.Second)
+	boot()
+	words(run(burn), "there")
+	run(uuu.Backend{Script: load(t, dir, "FB: ucmd fuse cmp 9 0 0xccddeeff\nFB: done")})
+	unplug()
+	noMistakes(t, board)
+	if got := board.Fuses.Burnt(); len(got) != 3 || confirmed != 1 {
+		t.Errorf("burnt %v, confirmed %d times", got, confirmed)
+	}
 }
 
 // A reset in the middle of it.

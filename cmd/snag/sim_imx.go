@@ -31,6 +31,7 @@ pseudo-terminals; which of the two is the console is the firmware's choice.`,
   sudo snag sim imx8mm --fault reset:rom:100000 -- ./our-lab-script
   sudo snag sim imx6q --qemu
   sudo snag sim imx6q --qemu --spl sdpv --spl-finds none
+  sudo snag sim imx8mp --fastboot -- snag run emmc_all flash.bin image.wic
   snag sim imx93 --generate images`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
@@ -62,6 +63,7 @@ pseudo-terminals; which of the two is the console is the firmware's choice.`,
 	fl.StringVar((*string)(&s.Carrier), "carrier", "vhci", "vhci or usbip")
 	fl.StringVar(&s.Listen, "listen", "127.0.0.1:3240", "`address` of the USB/IP server")
 	fl.BoolVar(&s.QEMU, "qemu", false, "let the board execute what it receives (imx6q; needs qemu-system-arm)")
+	fl.BoolVar(&s.Fastboot, "fastboot", false, "U-Boot has a fastboot, with eMMC, card, NAND, NOR and fuses behind it")
 	fl.StringVar(&generate, "generate", "", "write test images for this board into a `directory`, and end")
 	fl.BoolVar(&b.Closed, "closed", false, "the part runs signed images only")
 	fl.BoolVar(&b.OutEP, "interrupt-out", false, "the ROM has an interrupt OUT endpoint")

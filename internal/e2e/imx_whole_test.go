@@ -68,6 +68,7 @@ func TestWithIMXWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var emmc map[string]string // what the first eMMC had then: all are to have that
 	for _, s := range wholeScripts {
 		t.Run(s.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -127,10 +128,13 @@ func TestWithIMXWhole(t *testing.T) {
 					t.Errorf("after %s: %v\nafter snag: %v", tool, got, contents["snag"])
 				}
 			}
-			if s.name == "fuses" {
-				if got := contents["snag"]["fuse 9 1"]; got != "0x556600bb" {
-					t.Errorf("%v", contents["snag"])
-				}
+			switch got := contents["snag"]; {
+			case s.name == "fuses" && got["fuse 9 1"] != "0x556600bb":
+				t.Errorf("%v", got)
+			case s.name != "fuses" && emmc == nil:
+				emmc = got
+			case s.name != "fuses" && !maps.Equal(emmc, got):
+				t.Errorf("with a block map: %v\nwithout: %v", emmc, got)
 			}
 		})
 	}

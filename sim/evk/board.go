@@ -12,13 +12,14 @@ import (
 	"snag/sim/ocotp"
 	"snag/sim/uboot"
 	"snag/sim/usbdev"
+	"snag/usb"
 )
 
 // Config is a board and its faults. All may be left out.
 type Config struct {
 	Model string // of imx.Models; empty: imx8mp
 
-	ROM      imx.Config        // Model and Gadget do not count
+	ROM      imx.Config        // Model does not count; Gadget is what U-Boot's fastboot calls itself
 	Fastboot fastboot.Config   // UBoot, Before and NXP do not count; its faults are those of U-Boot's stage
 	Env      map[string]string // variables of U-Boot beside its own
 }
@@ -80,6 +81,9 @@ func New(cfg Config) (*Board, error) {
 		return nil, err
 	}
 	fb := cfg.Fastboot
+	if fb.ID == (usb.ID{}) {
+		fb.ID = cfg.ROM.Gadget
+	}
 	fb.UBoot, fb.Before, fb.NXP = b.UBoot, b.ROM.Start, &fastboot.NXP{Card: 0x8000}
 	if strings.HasPrefix(model.Name, "imx8mm") || strings.HasPrefix(model.Name, "imx8mq") {
 		fb.NXP = &fastboot.NXP{EMMC: 0x8400, Card: 0x8400}
@@ -104,6 +108,15 @@ func family(model string) string {
 		return "imx8m"
 	}
 	return ""
+}
+
+// String says what the board has, for people.
+func (b *Board) String() string {
+	s := fmt.Sprintf("U-Boot's fastboot has an eMMC (mmc %d) of %d MiB, a card (mmc %d) of %d MiB, NAND and NOR flash", emmcDev, EMMCSize>>20, cardDev, CardSize>>20)
+	if b.Fuses != nil {
+		s += ", and fuses"
+	}
+	return s
 }
 
 // Run plugs the board into the port and powers it until the context ends, which unplugs it. The error is the carrier's.
