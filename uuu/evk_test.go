@@ -50,7 +50,7 @@ func plugEVK(t *testing.T, cfg evk.Config) (board *evk.Board, host *inproc.Host,
 }
 
 // engine runs a backend on the host's board.
-func engine(t *testing.T, host *inproc.Host, backend socs.Backend) (error, []string) {
+func engine(t *testing.T, host *inproc.Host, backend socs.Backend) ([]string, error) {
 	t.Helper()
 	var mu sync.Mutex
 	var texts []string
@@ -66,7 +66,7 @@ func engine(t *testing.T, host *inproc.Host, backend socs.Backend) (error, []str
 	}})
 	mu.Lock()
 	defer mu.Unlock()
-	return err, texts
+	return texts, err
 }
 
 // noMistakes fails the test if the host did wrong.
@@ -206,7 +206,7 @@ func TestWholeBoard(t *testing.T) {
 				image := read(t, filepath.Join(dir, "image.wic"))
 				put(t, dir, "flexspi.bin", append(append([]byte("FCFB"), make([]byte, 0xffc)...), boot...))
 				board, host, unplug := plugEVK(t, evk.Config{Model: tc.model})
-				err, texts := engine(t, host, uuu.Backend{Script: tc.script(t, dir)})
+				texts, err := engine(t, host, uuu.Backend{Script: tc.script(t, dir)})
 				if err != nil {
 					t.Errorf("%v\n%s\nROM: %+v", err, strings.Join(texts, "\n"), board.ROM.Report().Error)
 				}
@@ -248,7 +248,7 @@ func fuses(t *testing.T, p *fuse.Plan, console bool) {
 	board, host, unplug := plugEVK(t, evk.Config{Fastboot: fastboot.Config{HasConsole: console}})
 	run := func(backend socs.Backend) []string {
 		t.Helper()
-		err, texts := engine(t, host, backend)
+		texts, err := engine(t, host, backend)
 		if err != nil {
 			t.Fatalf("%v\n%s", err, strings.Join(texts, "\n"))
 		}
@@ -299,7 +299,7 @@ func TestFusesReset(t *testing.T) {
 		dir := files(t, "imx8mm", imx.Config{})
 		board, host, unplug := plugEVK(t, evk.Config{Model: "imx8mm"})
 		script := load(t, dir, "SDP: boot -f flash.bin\nSDPV: write -f flash.bin -skipspl\nSDPV: jump\nFB: ucmd version\nFB: done")
-		if err, texts := engine(t, host, uuu.Backend{Script: script}); err != nil {
+		if texts, err := engine(t, host, uuu.Backend{Script: script}); err != nil {
 			t.Fatalf("%v\n%q", err, texts)
 		}
 		fuseCommand := board.UBoot.Commands["fuse"]
@@ -310,15 +310,15 @@ func TestFusesReset(t *testing.T) {
 			return uboot.ErrReset
 		}
 		burn := fuse.Backend{Plan: p, Confirm: func(context.Context, usb.Port) error { return nil }}
-		err, texts := engine(t, host, burn)
+		texts, err := engine(t, host, burn)
 		if recovery.ExitCode(err) != recovery.ExitBoard || !strings.Contains(err.Error(), "whether MAC_ADDR1 (bank 9 word 1) is burnt is not known") {
 			t.Fatalf("%v\n%q", err, texts)
 		}
 		board.UBoot.Commands["fuse"] = fuseCommand
-		if err, texts := engine(t, host, uuu.Backend{Script: script}); err != nil {
+		if texts, err := engine(t, host, uuu.Backend{Script: script}); err != nil {
 			t.Fatalf("%v\n%q", err, texts)
 		}
-		if err, texts := engine(t, host, burn); err != nil || !strings.Contains(strings.Join(texts, "\n"), "nothing to burn") {
+		if texts, err := engine(t, host, burn); err != nil || !strings.Contains(strings.Join(texts, "\n"), "nothing to burn") {
 			t.Errorf("%v\n%q", err, texts)
 		}
 		unplug()

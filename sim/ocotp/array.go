@@ -95,8 +95,8 @@ func (a *Array) Power() {
 
 // What goes wrong.
 var (
-	errArgument = errors.New("Invalid argument")
-	errProtect  = errors.New("Access protect error")
+	errArgument = errors.New("invalid argument")
+	errProtect  = errors.New("access protect error")
 )
 
 // access is one access.

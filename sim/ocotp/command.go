@@ -121,8 +121,11 @@ var (
 
 // failed prints what the driver and the command say.
 func (a *Array) failed(m *uboot.Machine, op Op, err error) error {
-	if errors.Is(err, errArgument) || errors.Is(err, errProtect) {
-		m.Printf("mxc_ocotp fuse_%s(): %v\n", op, err)
+	switch {
+	case errors.Is(err, errArgument):
+		m.Printf("mxc_ocotp fuse_%s(): Invalid argument\n", op)
+	case errors.Is(err, errProtect):
+		m.Printf("mxc_ocotp fuse_%s(): Access protect error\n", op)
 	}
 	m.Printf("ERROR\n")
 	return fmt.Errorf("fuse %s: %w", op, err)
