@@ -518,3 +518,54 @@ func TestCancel(t *testing.T) {
 		}
 	})
 }
+
+// Wherever the board is unplugged, or the image breaks off, it is an error that names a range, and what was said to be written is there.
+func TestTargetsCutOff(t *testing.T) {
+	data := content(1<<20+4096, 11)
+	r := rand.New(rand.NewPCG(5, 5))
+	for n := range 150 {
+		at := 1 + r.IntN(len(data)-1)
+		kind := []sim.FaultKind{sim.Unplug, sim.Reset, sim.Hang, sim.Fail}[n%4]
+		short := n%5 == 0
+		to := []string{"partition", "mmc", "nand"}[n%3]
+		t.Run(fmt.Sprintf("%s %s %d %t", to, kind, at, short), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := machine(t)
+				cfg := sim.Config{UBoot: m, FlashMMC: 1, Address: address, Buffer: 512 << 10}
+				if !short {
+					cfg.Faults = []sim.Fault{{Kind: kind, Stage: sim.StageGadget, At: at}}
+				}
+				c, _ := connect(t, "high speed", cfg)
+				im := file(t, data)
+				if short {
+					name := im.Name
+					if err := os.Truncate(name, int64(at)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				var target flash.Target
+				var medium io.ReaderAt
+				switch to {
+				case "partition":
+					target, medium = fastboot.Partition{Client: c, Name: "rootfs"}, partition(t, m, "rootfs")
+				case "mmc":
+					target, medium = fastboot.MMC{Client: c, Device: 1, Partition: "rootfs", Buffer: address}, partition(t, m, "rootfs")
+				case "nand":
+					target, medium = fastboot.MTD{Client: c, Name: "rootfs", Block: block, Buffer: address}, io.NewSectionReader(m.MTD[0], 4*block, 100*block)
+				}
+				var s steps
+				err := target.Write(t.Context(), im, flash.Options{Progress: s.add})
+				wrote := s.n[flash.Writing]
+				if err == nil {
+					// What repeats a pattern is not sent, so that the fault may not have come.
+					if short || wrote < int64(len(data)) {
+						t.Fatalf("no error, %d bytes were written", wrote)
+					}
+				} else if !strings.Contains(err.Error(), "bytes ") && !strings.Contains(err.Error(), "byte ") {
+					t.Errorf("no range: %v", err)
+				}
+				begins(t, to, medium, data[:min(wrote, int64(len(data)))])
+			})
+		})
+	}
+}
