@@ -3,6 +3,7 @@ package fastboot
 import (
 	"context"
 	"errors"
+	"slices"
 )
 
 // ahead runs prepare and use at the same time: prepare makes one thing after the other in buffers that it gets from next, and hands
@@ -63,11 +64,11 @@ type buffer struct {
 func (b *buffer) WriteAt(p []byte, off int64) (int, error) {
 	if end := int(off) + len(p); end > len(b.data) {
 		if end > cap(b.data) {
-			grown := make([]byte, len(b.data), max(end, min(2*cap(b.data), mostPiece)))
-			copy(grown, b.data)
-			b.data = grown
+			b.data = slices.Grow(b.data, end-len(b.data))
 		}
-		clear(b.data[len(b.data):end])
+		if from := len(b.data); int(off) > from {
+			clear(b.data[from:off])
+		}
 		b.data = b.data[:end]
 	}
 	return copy(b.data[off:], p), nil

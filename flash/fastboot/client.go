@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -205,6 +206,15 @@ func (c *Client) MaxDownload(ctx context.Context) (int64, error) {
 // them only when the device has them. It is a *SizeError if the device takes less. A reader that ends early is filled up with zeros, since there is no other way
 // out of a download, and its error returned.
 func (c *Client) Download(ctx context.Context, r io.Reader, size int64, progress func(int64)) error {
+	return c.download(ctx, size, &source{r: r, size: size, progress: progress})
+}
+
+// downloadBytes is Download of what is in memory.
+func (c *Client) downloadBytes(ctx context.Context, b []byte) error {
+	return c.download(ctx, int64(len(b)), &source{whole: b, size: int64(len(b))})
+}
+
+func (c *Client) download(ctx context.Context, size int64, src *source) error {
 	switch {
 	case size <= 0 || size > 0xffffffff:
 		return fmt.Errorf("download of %d bytes, expected 1 to %d", size, int64(0xffffffff))
@@ -230,7 +240,6 @@ func (c *Client) Download(ctx context.Context, r io.Reader, size int64, progress
 	if reply.size != size {
 		return c.fault(&ReplyError{Command: command, Expected: fmt.Sprintf("DATA%08x", size), Reply: fmt.Appendf(nil, "DATA%08x", reply.size)})
 	}
-	src := &source{r: r, size: size, progress: progress}
 	n, err := c.transport.Stream(ctx, dataIdle, src.pieces(ctx))
 	if err != nil {
 		err = fmt.Errorf("%s: after %d bytes of data: %w", command, n, err)
@@ -239,8 +248,8 @@ func (c *Client) Download(ctx context.Context, r io.Reader, size int64, progress
 	if n != size {
 		return c.fault(fmt.Errorf("%s: the transport took %d bytes of data", command, n))
 	}
-	if progress != nil && src.err == nil {
-		progress(size)
+	if src.progress != nil && src.err == nil {
+		src.progress(size)
 	}
 	ended, cancel := context.WithTimeout(ctx, overall*dataTime)
 	defer cancel()
@@ -277,6 +286,7 @@ func (c *Client) because(ctx context.Context, command string, err error) error {
 // source cuts a reader into pieces.
 type source struct {
 	r        io.Reader
+	whole    []byte // instead of r
 	size     int64
 	progress func(int64)
 	read     int64 // bytes that came from r
@@ -285,6 +295,14 @@ type source struct {
 
 func (s *source) pieces(ctx context.Context) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
+		if s.whole != nil {
+			for b := range slices.Chunk(s.whole, piece) {
+				if ctx.Err() != nil || !yield(b) {
+					return
+				}
+			}
+			return
+		}
 		buf := make([]byte, min(piece, s.size))
 		for off := int64(0); off < s.size; {
 			b := buf[:min(int64(len(buf)), s.size-off)]

@@ -86,7 +86,7 @@ func (c *Client) bufferAddress(ctx context.Context) (uint64, error) {
 func (m *memory) try(ctx context.Context) error {
 	var b [8]byte
 	rand.Read(b[:])
-	if err := m.c.Download(ctx, bytes.NewReader(b[:]), int64(len(b)), nil); err != nil {
+	if err := m.c.downloadBytes(ctx, b[:]); err != nil {
 		return err
 	}
 	for i := 0; i < len(b); i += 4 {
@@ -119,7 +119,7 @@ func (m *memory) fill(ctx context.Context, pattern [4]byte, n int64) error {
 
 func (m *memory) load(ctx context.Context, b []byte) error {
 	m.filled = 0
-	return m.c.Download(ctx, bytes.NewReader(b), int64(len(b)), nil)
+	return m.c.downloadBytes(ctx, b)
 }
 
 // compare has U-Boot compare n bytes, a multiple of 4, from the begin of the buffer with those at an offset.

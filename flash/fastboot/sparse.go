@@ -69,7 +69,7 @@ func (c *Client) FlashSparse(ctx context.Context, im *image.Image, partition str
 // flashPiece sends one sparse image, in smaller ones if the device does not take it.
 func (c *Client) flashPiece(ctx context.Context, partition string, b *buffer, patience time.Duration) error {
 	size := int64(len(b.data))
-	err := c.Download(ctx, bytes.NewReader(b.data), size, nil)
+	err := c.downloadBytes(ctx, b.data)
 	if _, small := errors.AsType[*SizeError](err); small && size/2 >= MinPiece {
 		im, err := image.New(ctx, "a part of it", bytes.NewReader(b.data), image.Options{})
 		if err != nil {

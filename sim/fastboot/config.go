@@ -58,6 +58,8 @@ type Config struct {
 	// FlashMMC is the device whose partitions flash and erase know (FASTBOOT_FLASH_MMC_DEV); FlashMTD has them know MTD partitions.
 	FlashMMC int
 	FlashMTD bool
+	// Unhashed leaves the SHA-256 of downloads out of the report, which take time.
+	Unhashed bool
 	// Full is the largest download that is taken, though max-download-size says more. Zero: they agree.
 	Full int
 	// Refuse has FAIL texts for commands, by their begin: "flash:rootfs".

@@ -43,6 +43,8 @@ type stage struct {
 	carrier carrier
 
 	image    []byte    // the last download
+	sum      string    // its SHA-256
+	fresh    bool      // it is not in U-Boot's memory yet, since no command has asked for it
 	fault    FaultKind // of the next answer
 	answered bool      // the command that ends the stage
 	end      error     // what the stage does when its answer was sent
@@ -176,14 +178,16 @@ func (s *stage) download(ctx context.Context, arg string) error {
 	if err := s.answer(ctx, "DATA"+arg); err != nil {
 		return err
 	}
+	image := s.image[:0]
+	if cap(image) < size {
+		image = make([]byte, 0, size)
+	}
 	s.image = nil
-	image := make([]byte, 0, size)
 	index := 0
 	s.edit(func(t *Stage) {
 		index = len(t.Downloads)
 		t.Downloads = append(t.Downloads, Download{Size: size})
 	})
-	buf := make([]byte, 64<<10)
 	for {
 		if err := s.due(ctx, "", len(image)); err != nil {
 			return err
@@ -192,11 +196,12 @@ func (s *stage) download(ctx context.Context, arg string) error {
 		if rest == 0 {
 			break
 		}
-		n, err := s.carrier.data(ctx, buf[:s.b.board.Before(len(image), min(rest, len(buf)))], rest)
+		at := len(image)
+		n, err := s.carrier.data(ctx, image[at:at+s.b.board.Before(at, min(rest, 256<<10))], rest)
 		if err != nil {
 			return err
 		}
-		image = append(image, buf[:n]...)
+		image = image[:at+n]
 		s.edit(func(t *Stage) {
 			t.Downloads[index].Bytes = len(image)
 			t.Received()
@@ -204,15 +209,16 @@ func (s *stage) download(ctx context.Context, arg string) error {
 	}
 	s.image = image
 	if m := s.b.cfg.UBoot; m != nil {
-		if err := m.Write(s.downloadAddress(), image); err != nil {
-			return err
-		}
+		s.fresh = true
 		m.Setenv("filesize", strconv.FormatInt(int64(size), 16))
 		if s.b.cfg.NXP != nil {
 			m.Setenv("fastboot_bytes", fmt.Sprintf("0x%x", size))
 		}
 	}
-	s.edit(func(t *Stage) { t.Downloads[index].SHA256 = hash(image) })
+	if !s.b.cfg.Unhashed {
+		s.sum = hash(image)
+	}
+	s.edit(func(t *Stage) { t.Downloads[index].SHA256 = s.sum })
 	if err := s.due(ctx, AfterData, 0); err != nil {
 		return err
 	}
@@ -310,7 +316,7 @@ func (s *stage) uboot(ctx context.Context, word, arg string) error {
 			if err := s.answer(ctx, "OKAY"); err != nil {
 				return err
 			}
-			if s.ends(c.UBoot.Run(ctx, arg)) {
+			if s.ends(s.command(ctx, arg)) {
 				s.answered = true
 				return s.end
 			}
@@ -346,6 +352,12 @@ func (s *stage) uboot(ctx context.Context, word, arg string) error {
 // command runs a command line of U-Boot: its own, or "setenv" and what the configuration has.
 func (s *stage) command(ctx context.Context, line string) error {
 	if m := s.b.cfg.UBoot; m != nil {
+		if s.fresh {
+			s.fresh = false
+			if err := m.Write(s.downloadAddress(), s.image); err != nil {
+				return err
+			}
+		}
 		return m.Run(ctx, line)
 	}
 	if rest, ok := strings.CutPrefix(line, "setenv fastboot."); ok {
@@ -520,7 +532,7 @@ func (s *stage) write(ctx context.Context, word, name string) error {
 	if s.fault == "" {
 		p := Partition{}
 		if word == "flash" {
-			p = Partition{Bytes: len(s.image), SHA256: hash(s.image)}
+			p = Partition{Bytes: len(s.image), SHA256: s.sum}
 		}
 		s.b.edit(func() { s.b.partitions[name] = p })
 	}

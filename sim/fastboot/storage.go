@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 
 	"snag/sim/uboot"
@@ -59,9 +60,9 @@ func (s *stage) store(word, name string) string {
 	if int64(len(s.image)) > to.size {
 		return "too large for partition"
 	}
-	p := append([]byte{}, s.image...)
-	for int64(len(p))%to.block != 0 {
-		p = append(p, 0)
+	p := s.image
+	if rest := int64(len(p)) % to.block; rest != 0 {
+		p = append(slices.Clip(p), make([]byte, to.block-rest)...)
 	}
 	if err := to.write(p, 0); err != nil {
 		return "failed writing to device " + name

@@ -115,13 +115,17 @@ func (g *gadget) command(ctx context.Context) ([]byte, error) {
 	return buf[:n], err
 }
 
-// data receives as U-Boot does: 4096 bytes at once, at the end what is left, rounded up to whole packets.
+// data receives whole packets, so that what is too much shows. U-Boot's requests are of 4096 bytes, which no host can tell from
+// others.
 func (g *gadget) data(ctx context.Context, buf []byte, rest int) (int, error) {
-	most := (rest + g.packet - 1) / g.packet * g.packet
-	if len(buf) < rest { // a fault is due there
-		most = len(buf)
+	if len(buf) < rest { // whole packets, unless a fault is due there
+		n, err := g.transfer(ctx, func(ctx context.Context) (int, error) { return g.OutPipe(epOut).Read(ctx, buf) })
+		if err == nil && n == 0 {
+			g.violation("an empty packet among the data")
+		}
+		return n, err
 	}
-	b := make([]byte, min(request, most))
+	b := make([]byte, (rest+g.packet-1)/g.packet*g.packet)
 	n, err := g.transfer(ctx, func(ctx context.Context) (int, error) { return g.OutPipe(epOut).Read(ctx, b) })
 	if err == nil && n == 0 {
 		g.violation("an empty packet among the data")

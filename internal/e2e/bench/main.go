@@ -1,7 +1,7 @@
 //go:build linux
 
-// Bench measures recoveries of virtual boards with snag and, in turns with it, with others: Debian's uuu, imx_usb and dfu-util,
-// and Snagboot where SNAGBOOT names its sources. All run in one VM of package lab.
+// Bench measures recoveries of virtual boards with snag and, in turns with it, with others: Debian's uuu, imx_usb, dfu-util and
+// fastboot, and Snagboot where SNAGBOOT names its sources. All run in one VM of package lab.
 //
 // For the AM335x it is how long the board takes from being plugged in until it has the last byte of U-Boot. snag and
 // Snagboot run as root and with udevd, on the same virtual board: a device of the kernel's virtual USB host controller whose
@@ -11,7 +11,8 @@
 // often as there are runs in all, and counted in the table.
 //
 // For the i.MX it is how long the program runs, from its start to its end, when the board is there and udevd is done
-// with it; and how much memory it had at most. For DFU it is the same, for a stage that takes a large file.
+// with it; and how much memory it had at most. For DFU it is the same, for a stage that takes a large file, and for fastboot, for
+// an image that is written to an eMMC.
 //
 //	SNAGBOOT        Snagboot's sources (the directory with src/)
 //	SNAGBOOT_TFTPY  the sources of tftpy, which Debian lacks; else the directory tftpy beside $SNAGBOOT
@@ -44,7 +45,8 @@ func main() {
 	delay := flag.Duration("delay", 0, "`time` by which the board's link delays each frame, each way")
 	window := flag.Duration("spl-window", 15*time.Second, "`time` that SPL waits for its link; U-Boot's 3 s are short in an emulated machine")
 	cpus := flag.Int("cpus", 1, "of the VM; more make an emulated one slower on a busy machine")
-	boards := flag.String("boards", "am335x,imx,dfu", "which to measure")
+	boards := flag.String("boards", "am335x,imx,dfu,fastboot", "which to measure")
+	flash := flag.Int("flash", 512, "size of the image for fastboot, in `MiB`")
 	stream := flag.Int("stream", 24, "size of the i.MX8MP's stream, in `MiB`")
 	guest := flag.Bool("guest", false, "this is the VM: -guest FIRMWARE IMAGE")
 	one := flag.Bool("run", false, "run a program and write what it took: -run PROGRAM ARGUMENT...")
@@ -66,8 +68,11 @@ func main() {
 		if with("dfu") && err == nil {
 			err = measureDFU(ctx, os.Stdout, *runs)
 		}
+		if with("fastboot") && err == nil {
+			err = measureFastboot(ctx, os.Stdout, *runs, *flash<<20)
+		}
 	default:
-		err = host(ctx, *boards, *stream, *runs, *window, *delay, *cpus)
+		err = host(ctx, *boards, *stream, *flash, *runs, *window, *delay, *cpus)
 	}
 	if err != nil {
 		log.Fatal(err)
@@ -79,7 +84,7 @@ const drivers = `modprobe -a vhci-hcd usbhid hid-generic rndis_host cdc_ether nf
 `
 
 // host runs this program in a VM.
-func host(ctx context.Context, boards string, stream, runs int, window, delay time.Duration, cpus int) error {
+func host(ctx context.Context, boards string, stream, flash, runs int, window, delay time.Duration, cpus int) error {
 	dir, err := os.MkdirTemp("", "snag-bench")
 	if err != nil {
 		return err
@@ -91,7 +96,8 @@ func host(ctx context.Context, boards string, stream, runs int, window, delay ti
 	job := lab.Job{
 		Udev: true, CPUs: cpus, Timeout: 3*time.Minute + time.Duration(runs)*8*time.Minute,
 		Files: map[string]string{}, Dirs: []string{filepath.Join(dir, "firmware")},
-		Packages: []string{"uuu", "imx-usb-loader", "dfu-util"},
+		Packages: []string{"uuu", "imx-usb-loader", "dfu-util", "fastboot"},
+		Memory:   1024 + 3*flash, // the image is a file in memory, and what the board has of it
 	}
 	for name, pkg := range map[string]string{"snag": "snag/cmd/snag", "snag-netmove": "snag/cmd/snag-netmove", "bench": "snag/internal/e2e/bench"} {
 		file := filepath.Join(dir, name)
@@ -130,7 +136,7 @@ func host(ctx context.Context, boards string, stream, runs int, window, delay ti
 	if err != nil {
 		return err
 	}
-	job.Script += fmt.Sprintf("bench -guest -boards %s -stream %d -runs %d -spl-window %v -delay %v '%s' '%s'\n", boards, stream, runs, window, delay, filepath.Join(dir, "firmware"), image)
+	job.Script += fmt.Sprintf("bench -guest -boards %s -stream %d -flash %d -runs %d -spl-window %v -delay %v '%s' '%s'\n", boards, stream, flash, runs, window, delay, filepath.Join(dir, "firmware"), image)
 
 	vm := filepath.Join(dir, "vm")
 	if err := os.Mkdir(vm, 0o755); err != nil {
