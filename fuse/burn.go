@@ -82,7 +82,7 @@ func (p *Plan) isFor(ctx context.Context, u UBoot, emit func(event.Body)) error 
 	switch {
 	case soc == "":
 		emit(event.Note{Text: fmt.Sprintf("this U-Boot does not say what SoC it runs on (its variable soc): that it is an %s is taken from the command line", p.SoC)})
-	case soc != p.layout.env:
+	case !strings.HasPrefix(soc, p.layout.env), soc == "mx7ulp": // whose fuses are another controller's
 		return boardError(fmt.Errorf("the board is no %s: its U-Boot is for %s (its variable soc), expected %s", p.SoC, soc, p.layout.env), "name the board's SoC with --soc")
 	}
 	return nil

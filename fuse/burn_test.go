@@ -197,6 +197,7 @@ func TestRefuse(t *testing.T) {
 		{"another address is there", func(b *board) { b.Burn(9, 0, 0x9f012345); b.Burn(9, 1, 0x0004) }, "", []string{"MAC_ADDR0", "MAC_ADDR1", "otherwise"}},
 		{"locked", func(b *board) { b.Burn(0, 0, 1<<14) }, "", []string{"MAC_ADDR0 (bank 9 word 0) is empty and locked"}},
 		{"another family's U-Boot", func(b *board) { b.Env["soc"] = "mx6" }, "", []string{"no imx865", "is for mx6"}},
+		{"a SoC with a name like the family's", func(b *board) { b.Env["soc"] = "imx8ulp" }, "", []string{"is for imx8ulp"}},
 		{"for another family's SoC", func(b *board) {}, "imx6sx", []string{"no imx6sx", "is for imx8m"}},
 		{"the shadow registers were overridden", func(b *board) { b.Setenv("x", "y"); b.command("fuse override 9 2 0x1") }, "", []string{"MAC_ADDR2", "shadow register 0x00000001"}},
 		{"the fuses change", func(b *board) {
