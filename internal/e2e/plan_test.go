@@ -29,7 +29,7 @@ func TestWithUMSPlan(t *testing.T) {
 		close(left)
 		return uboot.ErrLeave
 	}}
-	first, err := fastboot.New(fastboot.Config{UBoot: m, Buffer: 1 << 20})
+	first, err := fastboot.New(fastboot.Config{UBoot: m, Buffer: 1 << 20, Address: 0x42000000})
 	if err != nil {
 		t.Fatal(err)
 	}
