@@ -103,7 +103,7 @@ func TestSpeed(t *testing.T) {
 	if only := os.Getenv("SNAG_BENCH_ONLY"); only != "" {
 		cases = slices.DeleteFunc(cases, func(c contest) bool { return !strings.Contains(c.name, only) })
 	}
-	times, memory := make([][]time.Duration, len(cases)), make([]int64, len(cases))
+	times, busy, memory := make([][]time.Duration, len(cases)), make([][]time.Duration, len(cases)), make([]int64, len(cases))
 	for range runs {
 		for i, c := range cases {
 			os.Remove(out)
@@ -123,13 +123,16 @@ func TestSpeed(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: %v: %s", c.name, err, errs.Bytes())
 			}
+			busy[i] = append(busy[i], cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime())
 			memory[i] = max(memory[i], cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss>>10)
 		}
 	}
 	for i, c := range cases {
 		slices.Sort(times[i])
+		slices.Sort(busy[i])
 		n := len(times[i])
-		fmt.Printf("%-24s %6.2f s   %.2f to %.2f   %4d MiB\n", c.name, times[i][n/2].Seconds(), times[i][0].Seconds(), times[i][n-1].Seconds(), memory[i])
+		fmt.Printf("%-24s %6.2f s   %5.2f to %5.2f   processors %5.2f s   %3d MiB\n", c.name, times[i][n/2].Seconds(), times[i][0].Seconds(), times[i][n-1].Seconds(),
+			busy[i][n/2].Seconds(), memory[i])
 	}
 }
 
