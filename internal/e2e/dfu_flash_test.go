@@ -37,8 +37,8 @@ var gadgetCases = []gadgetCase{
 	{name: "suffix", alt: "boot", size: 100_000, suffix: true},
 	{name: "run-time mode", alt: "boot", size: 50_000, config: dfu.Config{RunTime: dfu.Detaches}},
 	{name: "run-time mode until a reset", alt: "boot", size: 50_000, config: dfu.Config{RunTime: dfu.WantsBus}},
-	{name: "DfuSe", alt: "@Internal Flash  /0x08000000/128*002Kg", size: 100_001, args: "-s 0x08000000", upload: "-s 0x08000000:262144", config: dfu.Config{
-		DfuSe: true, Alts: []dfu.Alt{{Name: "@Internal Flash  /0x08000000/128*002Kg", Size: 256 << 10, Address: 0x08000000, Page: 2048}},
+	{name: "DfuSe", alt: "@Internal Flash  /0x08000000/64*002Kg", size: 60_001, args: "-s 0x08000000", upload: "-s 0x08000000:131072", config: dfu.Config{
+		DfuSe: true, Alts: []dfu.Alt{{Name: "@Internal Flash  /0x08000000/64*002Kg", Size: 128 << 10, Address: 0x08000000, Page: 2048}},
 	}},
 	{name: "wrong bit", alt: "boot", size: 50_000, want: "bytes 0-49999: the device gives back something else",
 		config: dfu.Config{Faults: []dfu.Fault{{Kind: dfu.Flip, Stage: dfu.StageGadget, At: 20_000}}}},
@@ -64,7 +64,7 @@ func TestWithDFUGadget(t *testing.T) {
 			t.Parallel()
 			c.config.Model = model
 			if c.config.Alts == nil {
-				c.config.Alts = []dfu.Alt{{Name: "other", Size: 4096}, {Name: "boot", Size: 2 << 20}, {Name: "uImage", Size: 256 << 10, File: true}}
+				c.config.Alts = []dfu.Alt{{Name: "other", Size: 4096}, {Name: "boot", Size: 768 << 10}, {Name: "uImage", Size: 256 << 10, File: true}}
 				c.config.Buffer = 256 << 10
 			}
 			data := make([]byte, c.size)
