@@ -13,6 +13,8 @@
 // No wait is without a deadline, and what a device may say is bounded in length and number. A client that met anything but an answer
 // of the protocol is out of step with its device, and refuses all that follows.
 //
+// [Partition], [MMC] and [MTD] are targets for an image: by "flash", and by commands of U-Boot's that write from its buffer.
+//
 // Sources: AOSP system/core/fastboot/README.md (USB, TCP, UDP); U-Boot doc/android/fastboot.rst, doc/android/fastboot-protocol.rst,
 // drivers/fastboot, drivers/usb/gadget/f_fastboot.c, net/fastboot_udp.c, net/fastboot_tcp.c; NXP's uuu, libuuu/fastboot.cpp.
 package fastboot

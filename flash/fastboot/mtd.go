@@ -102,8 +102,7 @@ func (t MTD) write(ctx context.Context, im *image.Image, o flash.Options) error 
 			return err
 		}
 	}
-	at := t.Offset // where the next slice goes
-	w := &mtdWriter{MTD: t, m: m, most: most, r: reporter(o)}
+	w := &mtdWriter{MTD: t, m: m, most: most, r: reporter(o), at: t.Offset}
 	k := cutter{unit: t.Block, most: most, pad: 0xff}
 	if t.SF {
 		k.unit = 1
@@ -111,8 +110,7 @@ func (t MTD) write(ctx context.Context, im *image.Image, o flash.Options) error 
 	return ahead(ctx, func(ctx context.Context, next func() (*buffer, error), hand func(*buffer) error) error {
 		return k.cut(ctx, im, next, hand)
 	}, func(ctx context.Context, b *buffer) error {
-		whole := im.Size >= 0 && int64(len(b.data)) >= im.Size
-		if at, err = w.slice(ctx, b, at, whole); err != nil {
+		if err := w.slice(ctx, b); err != nil {
 			return fmt.Errorf("%s: bytes %d-%d: %w", im.Name, b.off, b.end-1, err)
 		}
 		return nil
@@ -197,44 +195,57 @@ type mtdWriter struct {
 	m    *memory
 	most int64
 	r    reporter
+
+	at   int64 // where the last slice was written, or the first one goes
+	n    int64 // bytes of the last one, which are still in memory; 0: none
+	tail bool  // its last block is not ff
 }
 
-// slice writes one at an offset, and returns where the next one goes.
-func (w *mtdWriter) slice(ctx context.Context, b *buffer, at int64, whole bool) (int64, error) {
-	n := int64(len(b.data))
+// slice writes one behind the one before.
+func (w *mtdWriter) slice(ctx context.Context, b *buffer) error {
+	switch {
+	case w.n > 0 && w.NOR:
+		w.at += w.n
+	case w.n > 0:
+		var err error
+		if w.at, err = w.end(ctx); err != nil {
+			return err
+		}
+	}
+	at, n := w.at, int64(len(b.data))
+	w.n = 0
 	if w.NOR {
 		erase := fmt.Sprintf("mtd erase %s %#x %#x", w.Name, at, n)
 		if w.SF {
 			erase = fmt.Sprintf("sf erase %#x +%#x", at, n)
 		}
 		if err := w.m.run(ctx, eraseTime, "%s", erase); err != nil {
-			return 0, err
+			return err
 		}
 	}
 	if err := w.m.load(ctx, b.data); err != nil {
-		return 0, err
+		return err
 	}
 	line := fmt.Sprintf("mtd write %s %#x %#x %#x", w.Name, w.m.addr, at, n)
 	if w.SF {
 		line = fmt.Sprintf("sf write %#x %#x %#x", w.m.addr, at, n)
 	}
 	if err := w.m.run(ctx, w.patience(n), "%s", line); err != nil {
-		return 0, err
+		return err
 	}
+	w.n, w.tail = n, n < w.Block || !blank(b.data[n-w.Block:])
 	w.r.wrote(b)
-	if w.r.Verify {
-		if err := w.read(ctx, w.m, w.most, at, n); err != nil {
-			return 0, err
-		}
-		if err := w.compareBytes(ctx, w.most, n); err != nil {
-			return 0, checkRead(err)
-		}
-		w.r.verified(b)
+	if !w.r.Verify {
+		return nil
 	}
-	if w.NOR || whole {
-		return at + n, nil
+	if err := w.read(ctx, w.m, w.most, at, n); err != nil {
+		return err
 	}
-	return w.end(ctx, b.data, at)
+	if err := w.compareBytes(ctx, w.most, n); err != nil {
+		return checkRead(err)
+	}
+	w.r.verified(b)
+	return nil
 }
 
 // compareBytes compares with cmp.b where that is needed.
@@ -245,20 +256,19 @@ func (w *mtdWriter) compareBytes(ctx context.Context, with, n int64) error {
 	return w.m.run(ctx, w.patience(n), "cmp.b %#x %#x %#x", w.m.addr, w.m.addr+uint64(with), n)
 }
 
-// end finds where the last block of a slice went that was written to NAND at an offset, and so where the next one goes: bad blocks have
-// moved it, which U-Boot only prints. A block that is read at a bad one's offset is the next good one's, so the last offset counts at
-// which it is read; behind it all is erased.
-func (w *mtdWriter) end(ctx context.Context, data []byte, at int64) (int64, error) {
-	n := int64(len(data))
-	last := n - w.Block
-	if blank(data[last:]) {
-		return 0, fmt.Errorf("the erase block behind byte %#x is ff, so it cannot be told how many bad blocks there are: write an image without it, or one that fits into U-Boot's buffer", last)
+// end finds where the last block of the last slice went on NAND, and so where the next one goes: bad blocks have moved it, which
+// U-Boot only prints. A block that is read at a bad one's offset is the next good one's, so the last offset counts at which it is read;
+// behind it all is erased.
+func (w *mtdWriter) end(ctx context.Context) (int64, error) {
+	last := w.n - w.Block
+	if !w.tail {
+		return 0, fmt.Errorf("the erase block before is ff, so it cannot be told how many bad blocks there are: write an image that fits into U-Boot's buffer")
 	}
 	found := false
-	for p := at + last; p < at+last+worstBad*w.Block; p += w.Block {
-		err := w.read(ctx, w.m, n, p, w.Block)
+	for p := w.at + last; p < w.at+last+worstBad*w.Block; p += w.Block {
+		err := w.read(ctx, w.m, w.n, p, w.Block)
 		if err == nil {
-			err = w.m.compare(ctx, last, n, w.Block)
+			err = w.m.compare(ctx, last, w.n, w.Block)
 		}
 		_, refused := errors.AsType[*FailError](err)
 		switch {
@@ -270,7 +280,7 @@ func (w *mtdWriter) end(ctx context.Context, data []byte, at int64) (int64, erro
 			return p, nil
 		}
 	}
-	return 0, fmt.Errorf("the last block is not found behind %#x: %w", at+last, errDiffers)
+	return 0, fmt.Errorf("the last block is not found behind %#x: %w", w.at+last, errDiffers)
 }
 
 func blank(b []byte) bool {

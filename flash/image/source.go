@@ -56,10 +56,16 @@ func (s *fileSource) seek(from int64) error {
 		return err
 	}
 	s.data, s.end = from, s.size
-	return conn.Control(func(fd uintptr) {
+	var short error
+	err = conn.Control(func(fd uintptr) {
 		data, err := unix.Seek(int(fd), from, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
 			s.data = s.size
+			// Behind the end is no hole: somebody has cut the file.
+			var st unix.Stat_t
+			if unix.Fstat(int(fd), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size < s.size {
+				short = io.ErrUnexpectedEOF
+			}
 		}
 		if err != nil {
 			return
@@ -69,6 +75,10 @@ func (s *fileSource) seek(from int64) error {
 			s.data, s.end = min(data, s.size), min(end, s.size)
 		}
 	})
+	if err == nil {
+		err = short
+	}
+	return err
 }
 
 func (s *fileSource) rest([]byte) (int, error) { return 0, io.EOF }

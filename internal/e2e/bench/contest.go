@@ -26,6 +26,7 @@ type contest struct {
 	name   string
 	power  func() (board, error)
 	rivals []*rival // snag first
+	cold   bool     // the first runs count: they are long
 }
 
 // board is a virtual board that is about to be powered.
@@ -65,7 +66,7 @@ func compete(ctx context.Context, w io.Writer, what string, contests []*contest,
 				}
 				u, err := c.once(ctx, r)
 				switch {
-				case n == 0: // for warming up
+				case n == 0 && !c.cold: // for warming up
 				case err != nil:
 					log.Printf("%s, run %d of %s: %v", c.name, n, r.name, err)
 					r.failed++

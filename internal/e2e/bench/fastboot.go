@@ -42,6 +42,7 @@ func measureFastboot(ctx context.Context, w io.Writer, runs, size int) error {
 	}
 	card := uboot.NewMMC(4<<30, 0)
 	c := &contest{
+		cold:  true,
 		name:  fmt.Sprintf("raw image of %d MiB", size>>20),
 		power: func() (board, error) { return fastbootBoard(card, size>>20) },
 		rivals: []*rival{
