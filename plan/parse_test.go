@@ -40,7 +40,7 @@ func TestDryRun(t *testing.T) {
 	}
 }
 
-// here is where the test was started.
+// testDir is where the tests were started.
 var testDir, _ = os.Getwd()
 
 func golden(name string) string { return filepath.Join(testDir, "testdata", name) }
@@ -150,8 +150,8 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		p, err := Parse("dir/plan.yaml", []byte(text))
 		if err != nil {
-			for _, e := range err.(interface{ Error() string }).Error() {
-				_ = e
+			if _, ok := errors.AsType[*Error](err); !ok {
+				t.Fatalf("%v is no *Error", err)
 			}
 			return
 		}
