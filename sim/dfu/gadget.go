@@ -3,7 +3,6 @@ package dfu
 import (
 	"errors"
 	"slices"
-	"time"
 
 	"snag/sim/usbdev"
 )
@@ -232,7 +231,6 @@ const (
 
 // program is what a device with DfuSe does with a block.
 func (d *device) program(m *medium, number uint16, data []byte) {
-	d.busy += time.Millisecond // dfu-util wants to be told so at least once
 	d.edit(func(*Stage) {
 		if number != 0 {
 			at := int64(d.pointer) - int64(m.Address) + int64(number-seFirst)*int64(d.st.transfer)
