@@ -230,12 +230,9 @@ func (d *MTD) WriteGood(p MTDPart, b []byte, off int64) error {
 	return nil
 }
 
-// Fill fills the chip with something.
-func (d *MTD) Fill(with byte) {
-	b := bytes.Repeat([]byte{with}, 1<<20)
-	for off := int64(0); off < d.Size(); off += int64(len(b)) {
-		d.store.WriteAt(b[:min(int64(len(b)), d.Size()-off)], off)
-	}
+// Fill fills the chip's first n bytes with something.
+func (d *MTD) Fill(with byte, n int64) {
+	d.store.WriteAt(bytes.Repeat([]byte{with}, int(n)), 0)
 }
 
 // Used is how much of it was written.
