@@ -3,6 +3,8 @@ package plan
 import (
 	"context"
 	"errors"
+	"fmt"
+	"syscall"
 
 	"snag/flash/block"
 	"snag/flash/fastboot"
@@ -16,7 +18,10 @@ func (x *session) failed(ctx context.Context, err error) error {
 	absent, gone := errors.AsType[*block.AbsentError](err)
 	refused, no := errors.AsType[*block.RefusedError](err)
 	access, denied := errors.AsType[*block.AccessError](err)
+	usbAccess, unruled := errors.AsType[*usb.AccessError](err)
 	switch {
+	case unruled && errors.Is(err, syscall.EACCES): // gadgets bear any ID, so no rule of snag's is for them
+		err = &recovery.PermissionError{Err: err, Hint: fmt.Sprintf("run `sudo snag setup --usb %s` once, replug the board, and be in group plugdev or logged in at the seat", usbAccess.ID)}
 	case gone:
 		err = &recovery.NoBoardError{For: absent.For, After: absent.After, Found: absent.Found, Hint: absent.Hint}
 	case no:

@@ -37,17 +37,29 @@ func (g Gadget) of(d usb.Device, named usb.ID) bool {
 		g == Fastboot && d.ID == named && !DFU.of(d, usb.ID{}) && !Disk.of(d, usb.ID{})
 }
 
-// needed lists the gadgets that steps need, each once.
-func needed(steps []Step) []Gadget {
-	var all []Gadget
+// first is what the board must show for the first of some steps that needs something of it. Only that tells which board is meant:
+// what it shows later, others may show now.
+func first(steps []Step) (g Gadget, id usb.ID) {
 	for _, s := range steps {
-		g := s.Action.gadget()
 		if w, ok := s.Action.(*Wait); ok {
-			g = w.For
+			return w.For, w.ID
 		}
-		if g != None && !slices.Contains(all, g) {
-			all = append(all, g)
+		if g := s.Action.gadget(); g != None {
+			return g, usb.ID{}
 		}
+	}
+	return None, usb.ID{}
+}
+
+// identities are how the board is told from others.
+func identities(steps []Step) []socs.Identity {
+	g, id := first(steps)
+	if id != (usb.ID{}) {
+		return []socs.Identity{{ID: id}}
+	}
+	var all []socs.Identity
+	for _, c := range gadgets[g].classes {
+		all = append(all, socs.Identity{Class: c})
 	}
 	return all
 }

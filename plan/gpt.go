@@ -107,6 +107,9 @@ const maxPartitions = 128
 func (p *parser) gpt(n *yaml.Node) Action {
 	m := p.mapping(n, "gpt", string(ToMMC), string(ToDisk), "partitions", "force")
 	a := &GPT{On: p.target(m, "gpt")}
+	if k := a.On.Kind; k != "" && k != ToMMC && k != ToDisk { // which m has refused as a key
+		return a
+	}
 	if a.On.Partition != "" || a.On.Hardware != 0 {
 		p.fail(m.at(string(a.On.Kind)), "gpt: %s: a table is of a whole device", a.On)
 	}

@@ -260,9 +260,6 @@ func (p *parser) image(m *mapping, what string) Source {
 	src := Source{Image: p.path(m.required(what, "image"))}
 	src.Bmap, src.NoBmap, src.AsIs = m.path("bmap"), m.bool("no-bmap"), m.bool("as-is")
 	src.Signature, src.Keyring = m.path("bmap-signature"), m.path("keyring")
-	if err := src.Check(); err != nil {
-		p.fail(m.node, "%s: %v", what, err)
-	}
 	return src
 }
 
@@ -310,20 +307,27 @@ func (p *parser) target(m *mapping, what string) Target {
 	t.Offset, t.EraseBlock, t.BufferSize, t.Force = m.size("offset"), m.size("erase-block"), m.size("buffer-size"), m.bool("force")
 	t.Address = m.size("address")
 	t.Buffer, t.NOR = uint64(m.size("buffer")), m.bool("nor")
-	if err := t.Check(); err != nil {
-		p.fail(m.node, "%s: %v", what, err)
-	}
 	return t
 }
 
 func (p *parser) flash(n *yaml.Node) Action {
 	m := p.mapping(n, "flash", append(append([]string{}, imageKeys...), append(targetKeys, "verify")...)...)
-	return &Flash{Source: p.image(m, "flash"), To: p.target(m, "flash"), Verify: m.bool("verify")}
+	a := &Flash{Source: p.image(m, "flash"), To: p.target(m, "flash"), Verify: m.bool("verify")}
+	if err := a.Check(); err != nil {
+		p.fail(n, "flash: %v", err)
+	}
+	return a
 }
 
 func (p *parser) verify(n *yaml.Node) Action {
 	m := p.mapping(n, "verify", append(append([]string{}, imageKeys...), targetKeys...)...)
-	return &Verify{Source: p.image(m, "verify"), On: p.target(m, "verify")}
+	a := &Verify{Source: p.image(m, "verify"), On: p.target(m, "verify")}
+	if err := errors.Join(a.Source.Check(), a.On.Check()); err != nil {
+		p.fail(n, "verify: %v", err)
+	} else if k := a.On.Kind; k != "" && (k != ToDisk || a.On.File != "") {
+		p.fail(m.at(string(k)), "verify: only disks can be compared later: elsewhere say verify: true when it is flashed")
+	}
+	return a
 }
 
 func (p *parser) uboot(n *yaml.Node) Action {

@@ -40,7 +40,7 @@ func TestDryRun(t *testing.T) {
 	}
 }
 
-// here is where the test was started.
+// testDir is where the tests were started.
 var testDir, _ = os.Getwd()
 
 func golden(name string) string { return filepath.Join(testDir, "testdata", name) }
@@ -70,6 +70,8 @@ func TestMistakes(t *testing.T) {
 		{"steps:\n- flash:", "p:2:3: flash: it says nothing more"},
 		{"steps:\n- flash: {image: x}", "p:2:10: flash: where? expected one of fastboot,"},
 		{"steps:\n- flash: {image: x, mmc: 0, dfu: y}", "p:2:29: flash: mmc and dfu: one target"},
+		{"steps:\n- flash: {image: x, fastboot: a, verify: true}", "p:2:10: flash: verify: what fastboot's flash has written cannot be read back"},
+		{"steps:\n- verify: {image: x, mmc: 0}", "p:2:22: verify: only disks can be compared later"},
 		{"steps:\n- flash: {mmc: 0}", "p:2:10: flash: image is missing"},
 		{"steps:\n- flash: {image: x, mmc: zero}", `p:2:26: mmc "zero": expected DEVICE`},
 		{"steps:\n- flash: {image: x, mmc: '0:a;reset'}", `p:2:26: mmc "0:a;reset": a partition's name of letters`},
@@ -148,8 +150,8 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		p, err := Parse("dir/plan.yaml", []byte(text))
 		if err != nil {
-			for _, e := range err.(interface{ Error() string }).Error() {
-				_ = e
+			if _, ok := errors.AsType[*Error](err); !ok {
+				t.Fatalf("%v is no *Error", err)
 			}
 			return
 		}

@@ -45,6 +45,9 @@ type Options struct {
 // Run checks a plan and runs it. Whatever happens, the last event is a Done or a Failed. recovery.ExitCode and
 // recovery.Hint know its errors.
 func (p *Plan) Run(ctx context.Context, opt Options) error {
+	if len(p.Steps) == 0 {
+		return &recovery.UsageError{Err: errors.New("a plan without steps")}
+	}
 	if opt.Port == "" && opt.ID == (usb.ID{}) {
 		opt.Port, opt.ID = p.Port, p.ID
 	}
@@ -67,8 +70,11 @@ func (p *Plan) Run(ctx context.Context, opt Options) error {
 	}
 	h := &here{opt: &opt}
 	start := time.Now()
-	err := p.Check(ctx)
 	legs := p.legs(&opt)
+	err := p.Check(ctx)
+	if err == nil {
+		err = legs[0].named(&opt)
+	}
 	if err == nil && (opt.Net != "" || !slices.ContainsFunc(legs, func(l leg) bool { return l.needsBoard() })) {
 		err = p.runHere(ctx, &opt, h, legs)
 	} else if err == nil {
@@ -110,6 +116,15 @@ func (p *Plan) legs(opt *Options) []leg {
 func (l leg) recovers() *Recover {
 	a, _ := l.steps[0].Action.(*Recover)
 	return a
+}
+
+// named refuses to take any disk that is there for the board's.
+func (l leg) named(opt *Options) error {
+	if g, id := first(l.steps); opt.Port != "" || opt.ID != (usb.ID{}) || opt.Net != "" || l.recovers() != nil || g != Disk || id != (usb.ID{}) {
+		return nil
+	}
+	return &recovery.UsageError{Err: errors.New("which board's disk? every USB stick shows what a board's mass storage does"),
+		Hint: "name the board with --usb-path (`snag list boards` shows the ports), or the disk itself: --disk /dev/sdX"}
 }
 
 func (l leg) needsBoard() bool {

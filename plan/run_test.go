@@ -173,7 +173,7 @@ steps:
   - recover: {soc: keembay, firmware: board.yaml}
   - gpt: {mmc: 1, partitions: [{name: boot, size: 64M}, {name: root, size: -}]}
   - flash: {image: disk.img, mmc: "1:root", verify: true}
-  - verify: {image: disk.img, mmc: "1:root"}
+  - verify: {image: disk.img, disk: /dev/sdx}
   - uboot: saveenv
   - fastboot: getvar:version
   - reset
@@ -232,6 +232,7 @@ func TestFailures(t *testing.T) {
 		{name: "no firmware", text: "[{recover: {soc: keembay, firmware: no.yaml}}]", never: true, code: recovery.ExitUsage, want: "step 1, recover keembay: "},
 		{name: "all that is missing", text: "[{flash: {image: no.img, mmc: 0}}, {flash: {image: nor.img, mmc: 0}}]", never: true, code: recovery.ExitFirmware, want: "step 2, flash " + dir + "/nor.img"},
 		{name: "nobody", text: "[{uboot: version}]", never: true, code: recovery.ExitNoBoard, want: "class ff/42/03"},
+		{name: "a disk of any board", text: "[{flash: {image: disk.img, disk: 0}}]", never: true, code: recovery.ExitUsage, want: "which board's disk?"},
 		{name: "nobody for a wait", text: "[{wait: {for: dfu, timeout: 7s}}]", never: true, code: recovery.ExitNoBoard, want: "no board within 7s"},
 		{name: "a command fails", text: "[{uboot: saveenv}, {uboot: 'false'}]", cfg: fastboot.Config{Command: func(s string) bool { return s != "false" }},
 			code: recovery.ExitBoard, want: "stage fastboot: " + dir + "/plan.yaml:2: step 2, uboot false: "},

@@ -310,13 +310,21 @@ func (a *Reset) able(x *session) bool {
 	case "":
 		return x.shows(DFU) || x.shows(Fastboot)
 	case Detach:
-		return x.shows(DFU) || x.shows(Disk)
+		return x.shows(DFU) || x.shows(Disk) || x.gone()
 	}
 	return x.shows(Fastboot)
 }
 
+// gone reports whether what the board showed has left by itself.
+func (x *session) gone() bool {
+	return x.stage != nil && !x.shows(None)
+}
+
 func (a *Reset) run(ctx context.Context, x *session) error {
 	switch {
+	case a.How == Detach && x.gone():
+		x.left()
+		return nil
 	case x.shows(DFU):
 		t := &dfu.Target{Host: x.opt.USB, Port: x.stage.Port, Alt: "0"}
 		if err := t.Detach(ctx, a.How != Detach); err != nil {
@@ -377,7 +385,12 @@ func (a *Command) run(ctx context.Context, x *session) error {
 		return err
 	}
 	switch word {
-	case "boot", "continue", "reboot", "reboot-bootloader", "reboot-fastboot", "reboot-recovery", "ACmd":
+	case "ACmd":
+		x.left()
+	case "boot", "continue", "reboot", "reboot-bootloader", "reboot-fastboot", "reboot-recovery":
+		if x.opt.Net != "" {
+			return x.silent(ctx)
+		}
 		x.left()
 	case "getvar":
 		x.emit(event.Note{Text: rest + ": " + value})

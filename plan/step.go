@@ -2,6 +2,7 @@ package plan
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -87,6 +88,14 @@ type Flash struct {
 	Source
 	To     Target
 	Verify bool // read back and compare
+}
+
+// Check finds what does not go together. The error begins with what is at fault.
+func (a *Flash) Check() error {
+	if a.Verify && a.To.Kind == ToFastboot {
+		return errors.New("verify: what fastboot's flash has written cannot be read back; as mmc, mtd or sf it can")
+	}
+	return errors.Join(a.Source.Check(), a.To.Check())
 }
 
 func (a *Flash) String() string { return fmt.Sprintf("flash %s to %s", a.Image, a.To) }

@@ -6,12 +6,8 @@ import (
 	"math"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
-
-	"snag/socs"
-	"snag/usb"
 )
 
 // Kind is what a target is reached through, and what names it there.
@@ -183,22 +179,4 @@ func (t Target) String() string {
 		s += fmt.Sprintf(" at %#x", t.Address)
 	}
 	return s
-}
-
-// identities are what the board may show first, when the plan's gadgets are what one looks for.
-func identities(steps []Step) []socs.Identity {
-	var all []socs.Identity
-	for _, g := range needed(steps) {
-		for _, c := range gadgets[g].classes {
-			all = append(all, socs.Identity{Class: c})
-		}
-	}
-	for _, s := range steps {
-		if w, ok := s.Action.(*Wait); ok && w.ID != (usb.ID{}) {
-			if id := (socs.Identity{ID: w.ID}); !slices.ContainsFunc(all, func(i socs.Identity) bool { return i.ID == id.ID }) {
-				all = append(all, id)
-			}
-		}
-	}
-	return all
 }

@@ -254,3 +254,86 @@ func TestDeviceLock(t *testing.T) {
 		t.Errorf("the companion port: %v", err)
 	}
 }
+
+// looker takes model a's ROM, and looks at what comes then, to find that it has no use for it.
+type looker struct{ twoStages }
+
+func (looker) Recover(ctx context.Context, job socs.Job) error {
+	if _, err := job.Board.Next(ctx); err != nil {
+		return err
+	}
+	job.Board.Emit("rom", event.StageDone{Summary: event.StageSummary{File: "looked at the ROM"}})
+	_, err := job.Board.Next(ctx)
+	return err
+}
+
+// taker takes whatever comes.
+type taker struct{ twoStages }
+
+func (taker) Family() socs.Family {
+	return socs.Family{Name: "taker", Carriers: []socs.Carrier{socs.USB, socs.Disk}, ComeBack: 40 * time.Second, Reenumerate: 40 * time.Second,
+		Later: []socs.Identity{{Class: socs.Class{Class: 255}}, {Class: socs.MassStorage}}}
+}
+
+func (taker) Recover(ctx context.Context, job socs.Job) error {
+	s, err := job.Board.Next(ctx)
+	if err != nil {
+		return err
+	}
+	job.Board.Emit("any", event.StageDone{Summary: event.StageSummary{File: fmt.Sprintf("took %s, opened %t", s.ID, s.USB != nil)}})
+	return nil
+}
+
+func TestLegs(t *testing.T) {
+	model := socs.Model{Name: "a", Family: "fake"}
+	leg := func(b socs.Backend) Leg { return Leg{Backend: b, Model: model} }
+	for _, tc := range []struct {
+		name string
+		then []Leg
+		act  func(t *testing.T, h *inproc.Host)
+		want []string
+		text string // of the error
+	}{
+		{name: "what the leg before had no use for", then: []Leg{leg(taker{})}, act: func(t *testing.T, h *inproc.Host) {
+			plug(t, h.Port("1-1"), romA, 2, usbdev.HighSpeed)
+			time.Sleep(time.Second)
+			h.Port("1-1").Detach()
+			plug(t, h.Port("1-1"), stranger, 0, usbdev.HighSpeed)
+		}, want: []string{"looked at the ROM", "took 0009:0009, opened true"}},
+		{name: "to the ROM again, past something else", then: []Leg{leg(taker{}), leg(twoStages{})}, act: func(t *testing.T, h *inproc.Host) {
+			for _, id := range []usb.ID{romA, stranger, stranger, romA, splAny} {
+				plug(t, h.Port("1-1"), id, 2, usbdev.HighSpeed)
+				time.Sleep(time.Second)
+				h.Port("1-1").Detach()
+			}
+		}, want: []string{"looked at the ROM", "took 0009:0009, opened true", "0001:000a rom=true", "0001:0005 rom=false"}},
+		{name: "never to the ROM again", then: []Leg{leg(taker{}), leg(twoStages{})}, act: func(t *testing.T, h *inproc.Host) {
+			for _, id := range []usb.ID{romA, stranger, stranger} {
+				h.Port("1-1").Detach()
+				plug(t, h.Port("1-1"), id, 2, usbdev.HighSpeed)
+				time.Sleep(time.Second)
+			}
+		}, want: []string{"looked at the ROM", "took 0009:0009, opened true"}, text: "0009:0009 (stage) is there, which is none of 0001:000a"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := inproc.New()
+				var mu sync.Mutex
+				var got []string
+				var wg sync.WaitGroup
+				wg.Go(func() { tc.act(t, h) })
+				err := Run(t.Context(), Options{Backend: looker{}, Model: model, Then: tc.then, USB: h, Timeout: time.Minute, Emit: func(e event.Event) {
+					mu.Lock()
+					defer mu.Unlock()
+					if d, ok := e.Body.(event.StageDone); ok {
+						got = append(got, d.Summary.File)
+					}
+				}})
+				wg.Wait()
+				if !slices.Equal(got, tc.want) || (err == nil) != (tc.text == "") || err != nil && !strings.Contains(err.Error(), tc.text) {
+					t.Errorf("got %q, %v, want %q, %q", got, err, tc.want, tc.text)
+				}
+			})
+		})
+	}
+}

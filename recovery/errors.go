@@ -134,14 +134,14 @@ func Hint(err error) string {
 		return usage.Hint
 	case errors.As(err, &noBoard):
 		return noBoard.Hint
+	case errors.As(err, &permission):
+		return permission.Hint
 	case errors.As(err, &access):
 		return access.Hint()
 	case errors.As(err, &tty):
 		return tty.Hint
 	case errors.As(err, &setup):
 		return setup.Hint
-	case errors.As(err, &permission):
-		return permission.Hint
 	case errors.As(err, &firmware):
 		return firmware.Hint
 	case errors.As(err, &board):

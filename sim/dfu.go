@@ -35,7 +35,11 @@ func (o DFU) Generate(dir string) error {
 // Run powers the boards, runs the command, and reports what the boards saw. The command's standard input is this
 // process's. The error is a *CommandError if all else went well.
 func (o DFU) Run(ctx context.Context, stdout, stderr io.Writer) error {
-	return powerUSB(ctx, &o.Options, o.Board.Model.Name, "U-Boot", stdout, stderr,
+	goal := "U-Boot"
+	if o.Board.Model.Family == dfu.Gadget {
+		goal = "what comes after DFU mode"
+	}
+	return powerUSB(ctx, &o.Options, o.Board.Model.Name, goal, stdout, stderr,
 		func(context.Context, *sync.WaitGroup) (usbBoard[*dfu.Stage], string, error) {
 			b, err := dfu.New(o.Board)
 			return b, "", err

@@ -45,13 +45,13 @@ func newFlash() *cobra.Command {
 		Long: `Writes an image to the storage of a board whose U-Boot offers fastboot, DFU or mass
 storage. The two commands that most people need:
 
-  snag flash --mmc 0 disk.img.zst        U-Boot: fastboot usb 0
-  snag flash --disk 0 disk.img.zst       U-Boot: ums 0 mmc 0
+  snag flash --mmc 0 disk.img.zst                    U-Boot: fastboot usb 0
+  snag flash --usb-path 1-2 --disk 0 disk.img.zst    U-Boot: ums 0 mmc 0
 
 (The first wants --buffer ADDRESS, unless it is NXP's U-Boot, which tells it.)
 IMAGE is a file, - or a URL; raw, Android sparse, compressed, with a block map
 beside it (disk.img.zst.bmap, disk.img.bmap, disk.bmap) or named. The board is the
-one that shows what is needed, or that of --usb-path.
+one that shows what is needed, or that of --usb-path; a disk's must be named.
 
 snag flash -f PLAN.yaml does several steps, from the boot ROM to the last reset
 (docs/plan.md). With -P the flags of Snagboot's snagflash are taken (docs/flash.md).`,
@@ -97,7 +97,7 @@ snag flash -f PLAN.yaml does several steps, from the boot ROM to the last reset
 	fl.BoolVar(&f.flash.Verify, "verify", false, "read back and compare what was written")
 	fl.BoolVar(&f.flash.To.Force, "force", false, "write a disk that is mounted, in use, not removable, or not the board's")
 	fl.BoolVar(&f.flash.To.NOR, "nor", false, "the MTD device is NOR: erase only what is written")
-	fl.BoolVar(&f.reset, "reset", false, "reset the board afterwards")
+	fl.BoolVar(&f.reset, "reset", false, "reset the board afterwards; with --disk: end its mass storage")
 
 	fl.StringArrayVarP(&f.files, "plan", "f", nil, "a plan, a YAML `file`; with -P fastboot: one of snagflash's commands")
 	fl.StringVarP(&f.usbPath, "usb-path", "p", "", "the board: its `port` (1-2.3), or the VID:PID it shows")
@@ -271,12 +271,19 @@ func (f *flashFlags) steps(cmd *cobra.Command, args []string) (*plan.Plan, error
 		}
 	}
 	a.To.Buffer = uint64(buffer)
-	if err := errors.Join(a.To.Check(), a.Source.Check()); err != nil {
+	if err := a.Check(); err != nil {
 		return nil, fmt.Errorf("--%w", err)
 	}
 	p := &plan.Plan{Steps: []plan.Step{{Action: &a}}}
 	if f.reset {
-		p.Steps = append(p.Steps, plan.Step{Action: &plan.Reset{}})
+		r := &plan.Reset{}
+		switch {
+		case a.To.Kind == plan.ToFile, a.To.Kind == plan.ToDisk && a.To.Device < 0:
+			return nil, fmt.Errorf("--reset: %s is on no board that snag knows", a.To)
+		case a.To.Kind == plan.ToDisk:
+			r.How = plan.Detach // which is all that can be done
+		}
+		p.Steps = append(p.Steps, plan.Step{Action: r})
 	}
 	return p, nil
 }

@@ -16,7 +16,8 @@ func newSimDFU() *cobra.Command {
 		Long: `Powers a virtual board that starts over DFU, of the model that the command is called
 by: stm32mp13, stm32mp25, am62x, j721e, zynqmp, rzn1, ... Its stages keep to the
 state machine of DFU as their sources do; at the end it tells what the host's work
-amounts to and what was wrong with it.
+amounts to and what was wrong with it. Called by the name dfu it is a gadget like that
+of U-Boot's dfu command, with storage (boot, rootfs, and a file, uImage) behind it.
 
 It takes the kernel's virtual USB host controller (modprobe vhci-hcd, as root), or
 with --carrier usbip a client of the USB/IP protocol elsewhere.`,
@@ -52,8 +53,11 @@ with --carrier usbip a client of the USB/IP protocol elsewhere.`,
 	fl.DurationVar(&b.Block, "block", 0, "how long each block keeps a stage busy")
 	fl.DurationVar(&b.Manifest, "manifest", 0, "how long the end of each file does")
 	fl.DurationVar(&b.StageDelay, "stage-delay", 0, "time until the next stage enumerates (default 300ms)")
+	fl.StringVar((*string)(&b.RunTime), "run-time", "", "dfu: it is in run-time mode first, and \"detaches\" or \"waits for reset\" at DETACH")
+	fl.DurationVar(&b.Drain, "drain", 0, "dfu: how long it takes to write a full buffer of 8 MiB to storage")
+	fl.BoolVar(&b.NoUpload, "no-upload", false, "dfu: nothing can be read back")
 	fl.StringVar(&b.Never, "never", "", "a `stage` that never enumerates")
 	fl.StringArrayVar(&b.Missing, "missing", nil, "the `name` of an alternate setting that no stage has; may be given several times")
-	simFlags(cmd, &s.Options, &b.Faults, dfu.ParseFault, "what goes wrong, as `KIND:STAGE:WHEN`: error (with a status behind another colon), busy, nak (with a time), lie (of the time), stall, hang, unplug or reset, at rom, rom2, tfa, u-boot, sysfw, spl-r5, spl-a53 or fsbl, at a number of bytes or at the end of a file (manifest)")
+	simFlags(cmd, &s.Options, &b.Faults, dfu.ParseFault, "what goes wrong, as `KIND:STAGE:WHEN`: error (with a status behind another colon), busy, nak (with a time), lie (of the time), flip (a bit, dfu only), stall, hang, unplug or reset, at rom, rom2, tfa, u-boot, sysfw, spl-r5, spl-a53, fsbl, app or gadget, at a number of bytes or at the end of a file (manifest)")
 	return cmd
 }

@@ -4,6 +4,7 @@ package block
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -27,7 +29,7 @@ import (
 
 // TestSpeed measures snag beside bmaptool, zstd and img2simg on an image of 13 GiB with 2 GiB of data, half of them incompressible:
 // medians of 5 runs, or of SNAG_BENCH_RUNS, in turns; of each the whole process. It runs if SNAG_BENCH names a directory with 12 GiB of room, on a
-// machine that does nothing else. SNAG_BENCH_DEVICE names a block device of 13 GiB to write to; by default it is a loop device on a file in the directory, if
+// machine that does nothing else; SNAG_BENCH_ONLY is a regular expression of rows, SNAG_BENCH_IMAGE an image to keep. SNAG_BENCH_DEVICE names a block device of 13 GiB to write to; by default it is a loop device on a file in the directory, if
 // that may be made.
 func TestSpeed(t *testing.T) {
 	if job := os.Getenv("SNAG_BENCH_JOB"); job != "" {
@@ -55,7 +57,7 @@ func TestSpeed(t *testing.T) {
 	}
 	z, out := name+".zst", filepath.Join(dir, "out")
 	if _, err := os.Stat(name); err != nil {
-		largeImage(t, name)
+		largeImage(t, name, 512)
 		zstd := lab.Command(t, "zstd", "zstd", "-q", name, "-o", z)
 		if b, err := zstd.CombinedOutput(); err != nil {
 			t.Fatalf("zstd: %v: %s", err, b)
@@ -92,18 +94,19 @@ func TestSpeed(t *testing.T) {
 		device = loop(t, filepath.Join(dir, "loop"), imageSize)
 	}
 	if device != "" {
+		kind := strings.TrimRight(filepath.Base(device), "b0123456789")
 		cases = append([]contest{
-			{"device: bmaptool", bmaptool(name, device)},
-			{"device: snag", snag("device", name, name+".bmap", device)},
-			{"device, verified: snag", snag("verify", name, name+".bmap", device)},
-			{"device, zstd: bmaptool", bmaptool(z, device)},
-			{"device, zstd: snag", snag("device", z, name+".bmap", device)},
+			{kind + ": bmaptool", bmaptool(name, device)},
+			{kind + ": snag", snag("device", name, name+".bmap", device)},
+			{kind + ", verified: snag", snag("verify", name, name+".bmap", device)},
+			{kind + ", zstd: bmaptool", bmaptool(z, device)},
+			{kind + ", zstd: snag", snag("device", z, name+".bmap", device)},
 		}, cases...)
 	}
 	if only := os.Getenv("SNAG_BENCH_ONLY"); only != "" {
-		cases = slices.DeleteFunc(cases, func(c contest) bool { return !strings.Contains(c.name, only) })
+		cases = slices.DeleteFunc(cases, func(c contest) bool { return !regexp.MustCompile(only).MatchString(c.name) })
 	}
-	times, memory := make([][]time.Duration, len(cases)), make([]int64, len(cases))
+	times, busy, memory := make([][]time.Duration, len(cases)), make([][]time.Duration, len(cases)), make([]int64, len(cases))
 	for range runs {
 		for i, c := range cases {
 			os.Remove(out)
@@ -123,14 +126,38 @@ func TestSpeed(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: %v: %s", c.name, err, errs.Bytes())
 			}
+			busy[i] = append(busy[i], cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime())
 			memory[i] = max(memory[i], cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss>>10)
 		}
 	}
 	for i, c := range cases {
 		slices.Sort(times[i])
+		slices.Sort(busy[i])
 		n := len(times[i])
-		fmt.Printf("%-24s %6.2f s   %.2f to %.2f   %4d MiB\n", c.name, times[i][n/2].Seconds(), times[i][0].Seconds(), times[i][n-1].Seconds(), memory[i])
+		fmt.Printf("%-24s %6.2f s   %5.2f to %5.2f   processors %5.2f s   %3d MiB\n", c.name, times[i][n/2].Seconds(), times[i][0].Seconds(), times[i][n-1].Seconds(),
+			busy[i][n/2].Seconds(), memory[i])
 	}
+}
+
+// TestSpeedNull is [TestSpeed] to a null block device, which takes the kernel of a VM. The image has 512 MiB of data there, as
+// the emulated processor is slow.
+func TestSpeedNull(t *testing.T) {
+	dir := os.Getenv("SNAG_BENCH")
+	if dir == "" {
+		t.Skip("SNAG_BENCH names no directory to measure in")
+	}
+	dir, err := os.MkdirTemp(dir, "snag-bench")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	name := filepath.Join(dir, "disk.img")
+	largeImage(t, name, 128)
+	lab.GoTest(t, ".", "^TestSpeed$", lab.Job{
+		Script: "modprobe null_blk gb=13\nexport SNAG_BENCH=/tmp SNAG_BENCH_DEVICE=/dev/nullb0 SNAG_BENCH_ONLY=^null: SNAG_BENCH_IMAGE=" + name +
+			" SNAG_BENCH_RUNS=" + cmp.Or(os.Getenv("SNAG_BENCH_RUNS"), "5"),
+		Packages: []string{"bmap-tools"}, Dirs: []string{dir}, CPUs: 2, Memory: 3072, Timeout: 15 * time.Minute,
+	})
 }
 
 // speedJob is what a process of its own does for TestSpeed.
@@ -164,8 +191,8 @@ func speedJob(ctx context.Context, job []string) error {
 
 const imageSize = 13 << 30
 
-// largeImage writes 512 stretches of 4 MiB into 13 GiB, and a block map beside it.
-func largeImage(t *testing.T, name string) {
+// largeImage writes n stretches of 4 MiB into 13 GiB, and a block map beside it.
+func largeImage(t *testing.T, name string, n int) {
 	f, err := os.Create(name)
 	if err != nil {
 		t.Fatal(err)
@@ -174,7 +201,7 @@ func largeImage(t *testing.T, name string) {
 	const stretch = 4 << 20
 	rng := rand.New(rand.NewPCG(13, 2))
 	b := make([]byte, stretch)
-	for i, at := range rng.Perm(imageSize / stretch)[:512] {
+	for i, at := range rng.Perm(imageSize / stretch)[:n] {
 		for j := range b {
 			b[j] = byte(rng.Uint32())
 			if i%2 == 0 {

@@ -12,8 +12,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -311,4 +313,66 @@ func (b *broken) Read(p []byte) (int, error) {
 	}
 	b.total += len(p)
 	return b.endless.Read(p)
+}
+
+// Pieces of any length and place, several neighbours at a time, leave what is beside them in their blocks.
+func TestPieces(t *testing.T) {
+	rng := rand.New(rand.NewPCG(4, 4))
+	want := bytes.Repeat([]byte("old "), 1<<18)
+	m := &fake{size: int64(len(want)), block: 4096, direct: true, delay: 100 * time.Microsecond}
+	m.each(want, 0, func(page, p []byte) { copy(page, p) })
+	w := newWriter(m, "pieces", true)
+	defer w.close()
+	w.hold = 100_000
+	type piece struct {
+		off, n int
+		zeros  bool
+	}
+	var pieces []piece
+	for at := 0; at < len(want); {
+		n := min(1+rng.IntN(6_000), len(want)-at)
+		pieces = append(pieces, piece{at, n, rng.IntN(4) == 0})
+		at += n
+		if rng.IntN(3) == 0 {
+			at += rng.IntN(10_000)
+		}
+	}
+	for _, p := range pieces {
+		for i := range want[p.off : p.off+p.n] {
+			if want[p.off+i] = byte(rng.Uint32()); p.zeros {
+				want[p.off+i] = 0
+			}
+		}
+	}
+	work := make(chan piece)
+	var group sync.WaitGroup
+	for range writers {
+		group.Go(func() {
+			for p := range work {
+				var err error
+				if p.zeros {
+					err = w.WriteZeros(int64(p.off), int64(p.n))
+				} else {
+					_, err = w.WriteAt(want[p.off:p.off+p.n], int64(p.off))
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for _, p := range pieces {
+		work <- p
+	}
+	close(work)
+	group.Wait()
+	if err := w.finish(); err != nil {
+		t.Fatal(err)
+	}
+	if i := differ(m.content(len(want)), want); i >= 0 {
+		t.Errorf("byte %d is something else", i)
+	}
+	if err := w.verify(t.Context(), nil); err != nil {
+		t.Error(err)
+	}
 }

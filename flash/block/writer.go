@@ -32,6 +32,9 @@ type writer struct {
 // holdSize is how much of a device holds what makes it boot: partition tables, boot sectors, and the boot loaders that ROMs look for.
 const holdSize = 1 << 20
 
+// firstSize is how much of it is written last of all.
+const firstSize = 4096
+
 func newWriter(m medium, name string, verify bool) *writer {
 	w := &writer{medium: m, name: name}
 	w.buffers.New = func() any { b := aligned(image.PieceSize, m.Block()); return &b }
@@ -132,11 +135,18 @@ func (w *writer) finish() error {
 		return nil
 	}
 	slices.SortFunc(spans, func(a, b [2]int64) int { return int(a[0] - b[0]) })
-	for len(spans) > 0 {
-		span := spans[0]
-		for spans = spans[1:]; len(spans) > 0 && spans[0][0] == span[1]; spans = spans[1:] {
-			span[1] = spans[0][1]
+	var whole [][2]int64
+	for _, span := range spans {
+		if n := len(whole); n > 0 && whole[n-1][1] == span[0] && span[0] != firstSize {
+			whole[n-1][1] = span[1]
+		} else {
+			whole = append(whole, span)
 		}
+	}
+	if first := whole[0]; first[0] < firstSize && first[1] > firstSize {
+		whole = append([][2]int64{{first[0], firstSize}, {firstSize, first[1]}}, whole[1:]...)
+	}
+	for _, span := range slices.Backward(whole) {
 		if err := w.put(w.head.data[span[0]:span[1]], span[0]); err != nil {
 			return &image.RangeError{Name: w.name, Off: span[0], End: span[1], Err: fmt.Errorf("writing: %w", err)}
 		}

@@ -441,6 +441,37 @@ func TestNobody(t *testing.T) {
 	})
 }
 
+// shy is a host whose first device cannot be opened at first.
+type shy struct {
+	usb.Host
+	errs []error
+}
+
+func (h *shy) Open(ctx context.Context, d usb.Device) (usb.Handle, error) {
+	if len(h.errs) > 0 {
+		err := h.errs[0]
+		h.errs = h.errs[1:]
+		return nil, err
+	}
+	return h.Host.Open(ctx, d)
+}
+
+// TestShy opens a device again that could not be, without another word from the host, unless that is for good.
+func TestShy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := power(t, simdfu.Config{})
+		target := g.target("boot")
+		target.Host = &shy{g.host, []error{usb.ErrProtocol, usb.ErrGone}}
+		if err := target.Write(t.Context(), raw(t, noise(10)), flash.Options{}); err != nil {
+			t.Error(err)
+		}
+		target.Host = &shy{g.host, []error{usb.ErrBusy}}
+		if err := target.Write(t.Context(), raw(t, noise(10)), flash.Options{}); !errors.Is(err, usb.ErrBusy) {
+			t.Error(err)
+		}
+	})
+}
+
 // TestDfuSe writes to memory that has pages.
 func TestDfuSe(t *testing.T) {
 	const name, base = "@Internal Flash  /0x08000000/64*002Kg", 0x08000000

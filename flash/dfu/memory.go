@@ -82,7 +82,7 @@ func (t *Target) writeMemory(ctx context.Context, w *writing, r io.Reader, size 
 		switch {
 		case n == 0, err != nil && err != io.ErrUnexpectedEOF: // which the last piece ends in
 			return err
-		case !ok:
+		case !ok || at >= m.size:
 			return full()
 		case !g.Write:
 			return fmt.Errorf("%s: the memory at address %#08x cannot be written", t, addr)

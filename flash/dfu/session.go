@@ -27,6 +27,9 @@ func (s *session) close(ctx context.Context) {
 	s.handle.Close()
 }
 
+// again is how soon a device is tried again that could not be opened.
+const again = time.Second
+
 // open waits for the device on the port, and detaches it if it is in run-time mode.
 func (t *Target) open(ctx context.Context) (*session, error) {
 	limit := cmp.Or(t.Wait, DefaultWait)
@@ -36,47 +39,64 @@ func (t *Target) open(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
+	retry := time.NewTicker(again)
+	defer retry.Stop()
 	var detached []usb.Device
 	seen := errors.New("no USB device")
-	for range changes {
+	for {
+		select {
+		case _, more := <-changes:
+			if !more {
+				changes = nil
+			}
+		case <-retry.C:
+		case <-bounded.Done():
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		if bounded.Err() != nil {
+			return nil, fmt.Errorf("no device in DFU mode on port %s within %v: %w", t.Port, limit, seen)
+		}
 		d, ok, err := t.find()
 		if err != nil {
 			return nil, err
 		}
-		if !ok {
+		if n := len(detached); !ok || n > 0 && detached[n-1].Address == d.Address {
 			continue
 		}
 		s, err := t.connect(bounded, d)
-		switch {
-		case errors.Is(err, usb.ErrGone), errors.Is(err, usb.ErrProtocol), errors.Is(err, dfu.ErrNoInterface), errors.Is(err, context.DeadlineExceeded):
-			seen = err
-			continue
-		case err != nil:
-			return nil, err
-		}
-		appMode, err := s.appMode(bounded)
-		if err == nil && !appMode {
-			for _, d := range detached {
-				s.ids = append(s.ids, d.ID)
-			}
-			return s, nil
-		}
 		if err == nil {
-			seen = fmt.Errorf("USB device %s in run-time mode", d.ID)
-			if n := len(detached); n == 0 || detached[n-1].Address != d.Address {
+			var appMode bool
+			if appMode, err = s.appMode(bounded); err == nil && !appMode {
+				for _, d := range detached {
+					s.ids = append(s.ids, d.ID)
+				}
+				return s, nil
+			}
+			if err == nil {
 				detached = append(detached, d)
+				seen = fmt.Errorf("USB device %s in run-time mode", d.ID)
 				err = s.leaveAppMode(bounded)
 			}
+			s.close(ctx)
+		} else {
+			seen = err
 		}
-		s.close(ctx)
-		if err != nil && !errors.Is(err, usb.ErrGone) && !errors.Is(err, usb.ErrProtocol) {
+		if err != nil && !passing(err) {
 			return nil, err
 		}
 	}
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+}
+
+// passing says whether an error may be that of a device which is just coming or going.
+func passing(err error) bool {
+	for _, e := range []error{usb.ErrGone, usb.ErrProtocol, dfu.ErrNoInterface, context.DeadlineExceeded} {
+		if errors.Is(err, e) {
+			return true
+		}
 	}
-	return nil, fmt.Errorf("no device in DFU mode on port %s within %v: %w", t.Port, limit, seen)
+	return false
 }
 
 // find looks for the device on the port, which has two names if it is one of USB 3.

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"snag/flash/image"
 	"snag/usb"
 )
 
@@ -24,6 +25,24 @@ func TestParseSuffix(t *testing.T) {
 	got, err := io.ReadAll(newUnsuffixed(bytes.NewReader(suffixed), []usb.ID{{Vendor: 0x0525, Product: 0xa4a5}}))
 	if err != nil || string(got) != "hello, world\n" {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// TestComparison has a device that gives less than it was sent, and one that gives it all.
+func TestComparison(t *testing.T) {
+	sent := bytes.Repeat([]byte("0123456789abcdef"), 200_000)
+	for _, n := range []int{0, 1, 2 << 20, len(sent) - 1, len(sent)} {
+		want := new(sums)
+		want.Write(sent)
+		want.close()
+		c := &comparison{name: "image", want: want, progress: func(int64) {}}
+		if _, err := io.Copy(c, bytes.NewReader(sent[:n])); err != nil {
+			t.Error(n, err)
+		}
+		var part *image.RangeError
+		if err := c.whole(); (err == nil) != (n == len(sent)) || err != nil && (!errors.As(err, &part) || part.Off != int64(n) || part.End != int64(len(sent))) {
+			t.Error(n, err)
+		}
 	}
 }
 

@@ -29,7 +29,7 @@ func TestWithUMSPlan(t *testing.T) {
 		close(left)
 		return uboot.ErrLeave
 	}}
-	first, err := fastboot.New(fastboot.Config{UBoot: m, Buffer: 1 << 20})
+	first, err := fastboot.New(fastboot.Config{UBoot: m, Buffer: 1 << 20, Address: 0x42000000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func TestWithUMSPlan(t *testing.T) {
 	defer func() { cancel(); <-ended }()
 
 	dir := t.TempDir()
-	data := make([]byte, 3<<20+512)
+	data := make([]byte, 256<<10+512)
 	r := rand.New(rand.NewPCG(3, 4))
 	for i := range data {
 		data[i] = byte(r.Uint32())
@@ -88,6 +88,7 @@ steps:
 	t.Logf("%.1f s", time.Since(begun).Seconds())
 	var stages []string
 	for _, e := range p.events(t) {
+		t.Log(e["time"], e["event"], e["text"], e["for"], e["stage"])
 		if e["event"] == "stage_done" {
 			stages = append(stages, e["stage"].(string))
 		}

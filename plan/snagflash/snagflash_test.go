@@ -206,3 +206,16 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestNOR is told by the target's name: only what is written is erased there.
+func TestNOR(t *testing.T) {
+	for target, want := range map[string]bool{"nor0": true, "spi-nor1": true, "spi-nand0": false, "nand0": false} {
+		p, err := Parse("f", []byte("set target "+target+"\nflash x 0 part"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if to := p.Steps[0].Action.(*plan.Flash).To; to.NOR != want || to.Name != "part" {
+			t.Errorf("%s: %+v", target, to)
+		}
+	}
+}

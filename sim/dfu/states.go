@@ -172,6 +172,9 @@ func (d *device) getStatus(data []byte) (int, error) {
 	switch d.state {
 	case dfuDownloadSync, dfuDownloadBusy:
 		poll = d.work(d.b.cfg.Block, dfuDownloadBusy, dfuDownloadIdle)
+		if d.st.kind == kindDfuSe && old == dfuDownloadSync && d.state == dfuDownloadIdle {
+			d.state, poll = dfuDownloadBusy, time.Millisecond // it is so once at least; dfu-util wants that
+		}
 	case dfuManifestSync, dfuManifest:
 		if d.state == dfuManifestSync && d.pending == 0 && d.st.kind != kindROM {
 			d.state = dfuManifest // the answer is that once at least

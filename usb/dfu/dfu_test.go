@@ -410,6 +410,27 @@ func TestDownloadFrom(t *testing.T) {
 	}
 }
 
+// TestUploadEnd has a file that is as long as is wanted, or not.
+func TestUploadEnd(t *testing.T) {
+	for _, tc := range []struct {
+		has, limit int
+		abort      bool
+	}{
+		{2500, 2500, false}, {2048, 2048, false}, {2500, 5000, false}, {2500, 2400, false}, {2500, 1024, true}, {5000, 1, true}, {0, 10, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b := &board{upload: file(tc.has)}
+			_, d := open(t, b, functional(1024, 3))
+			var got bytes.Buffer
+			n, err := d.UploadTo(t.Context(), &got, int64(tc.limit))
+			want := file(tc.has)[:min(tc.has, tc.limit)]
+			if err != nil || int(n) != len(want) || !bytes.Equal(got.Bytes(), want) || (len(b.requests) == 1) != tc.abort || b.state != dfu.Idle {
+				t.Errorf("%+v: %d bytes, %v, %v, %v", tc, got.Len(), err, b.requests, b.state)
+			}
+		})
+	}
+}
+
 // TestUploadTo has a writer that has had enough.
 func TestUploadTo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

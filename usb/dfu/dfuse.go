@@ -94,10 +94,9 @@ func (d *Device) UploadAt(ctx context.Context, addr uint32, n int) ([]byte, erro
 			return data, err
 		}
 		want := min(piece, n-len(data))
-		var b bytes.Buffer
-		_, err := d.upload(ctx, seFirst, &b, int64(want))
-		data = append(data, b.Bytes()...)
-		if err == nil && b.Len() < want {
+		b, err := d.upload(ctx, seFirst, want)
+		data = append(data, b...)
+		if err == nil && len(b) < want {
 			err = fmt.Errorf("DFU upload from address %#08x: %d of %d bytes: %w", addr, len(data), n, io.ErrUnexpectedEOF)
 		}
 		if err != nil {
