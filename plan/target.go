@@ -49,7 +49,7 @@ type Target struct {
 	Buffer uint64
 	// BufferSize is how much of the buffer is used at most; 0: all of it.
 	BufferSize int64
-	Force      bool // write a disk that is mounted, in use, not removable, or not the board's
+	Force      bool // write a disk that is not removable, or not the board's
 }
 
 var (

@@ -55,8 +55,8 @@ one that shows what is needed, or that of --usb-path; a disk's must be named.
 
 snag flash -f PLAN.yaml does several steps, from the boot ROM to the last reset
 (docs/plan.md). With -P the flags of Snagboot's snagflash are taken (docs/flash.md).`,
-		Example: `  snag flash --usb-path 1-2.3 --fastboot rootfs --verify rootfs.ext4
-  snag flash --mmc 0.boot0 flash.bin
+		Example: `  snag flash --usb-path 1-2.3 --fastboot rootfs rootfs.ext4.zst
+  snag flash --mmc 0.boot0 --verify flash.bin
   snag flash --disk /dev/sdX --keyring release.gpg https://host/disk.img.zst
   snag flash --net udp:192.168.7.2 --mmc 0:root rootfs.img
   snag flash -f factory.yaml --dry-run
@@ -95,7 +95,7 @@ snag flash -f PLAN.yaml does several steps, from the boot ROM to the last reset
 	fl.StringVar(&o.Signature, "bmap-signature", "", "`file` or URL of the block map's signature")
 	fl.BoolVar(&o.AsIs, "as-is", false, "write the file's own bytes, whatever its format")
 	fl.BoolVar(&f.flash.Verify, "verify", false, "read back and compare what was written")
-	fl.BoolVar(&f.flash.To.Force, "force", false, "write a disk that is mounted, in use, not removable, or not the board's")
+	fl.BoolVar(&f.flash.To.Force, "force", false, "write a disk that is not removable, or not the board's")
 	fl.BoolVar(&f.flash.To.NOR, "nor", false, "the MTD device is NOR: erase only what is written")
 	fl.BoolVar(&f.reset, "reset", false, "reset the board afterwards; with --disk: end its mass storage")
 
