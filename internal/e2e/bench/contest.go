@@ -49,7 +49,8 @@ type rival struct {
 // usage is what a process took, as "bench -run" writes it.
 type usage struct {
 	Seconds float64
-	Memory  int // bytes
+	CPU     float64 // seconds of processors, without the board's and what the kernel does for it
+	Memory  int     // bytes
 	Output  string
 	Error   string
 }
@@ -71,7 +72,7 @@ func compete(ctx context.Context, w io.Writer, what string, contests []*contest,
 					log.Printf("%s, run %d of %s: %v", c.name, n, r.name, err)
 					r.failed++
 				default:
-					log.Printf("%s, run %d of %s: %.3f s, %.1f MB", c.name, n, r.name, u.Seconds, float64(u.Memory)/1e6)
+					log.Printf("%s, run %d of %s: %.3f s, %.2f s of the processor, %.1f MB", c.name, n, r.name, u.Seconds, u.CPU, float64(u.Memory)/1e6)
 					r.seconds = append(r.seconds, u.Seconds)
 					r.memory = max(r.memory, u.Memory)
 				}
@@ -171,6 +172,7 @@ func runOne(w io.Writer, args []string) error {
 	}
 	if r, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
 		u.Memory = int(r.Maxrss) << 10
+		u.CPU = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
 	}
 	return json.NewEncoder(w).Encode(u)
 }
