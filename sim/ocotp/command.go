@@ -24,7 +24,7 @@ func (a *Array) Command(ctx context.Context, m *uboot.Machine, args []string) er
 	if len(args) < 2 {
 		return errUsage
 	}
-	bank, word := number(args[0], 0), number(args[1], 0)
+	bank, word := index(args[0]), index(args[1])
 	rest := args[2:]
 	count := 1
 	show := func(op Op, heading string) error {
@@ -32,7 +32,7 @@ func (a *Array) Command(ctx context.Context, m *uboot.Machine, args []string) er
 			return errUsage
 		}
 		if len(rest) == 1 {
-			count = number(rest[0], 0)
+			count = index(rest[0])
 		}
 		m.Printf("%s bank %d:\n", heading, bank)
 		for i := range count {
@@ -55,7 +55,7 @@ func (a *Array) Command(ctx context.Context, m *uboot.Machine, args []string) er
 		return show(Sense, "Sensing")
 	case "readm":
 		if len(rest) == 2 {
-			count = number(rest[1], 0)
+			count = index(rest[1])
 		} else if len(rest) != 1 {
 			return errUsage
 		}
@@ -66,7 +66,7 @@ func (a *Array) Command(ctx context.Context, m *uboot.Machine, args []string) er
 			if err != nil {
 				return a.failed(m, Read, err)
 			}
-			if err := m.Write(uint64(address+4*i), []byte{byte(v), byte(v >> 8), byte(v >> 16), byte(v >> 24)}); err != nil {
+			if err := m.Write(uint64(address)+4*uint64(i), []byte{byte(v), byte(v >> 8), byte(v >> 16), byte(v >> 24)}); err != nil {
 				return err
 			}
 		}
@@ -75,7 +75,7 @@ func (a *Array) Command(ctx context.Context, m *uboot.Machine, args []string) er
 		if len(rest) != 1 {
 			return errUsage
 		}
-		want := uint32(number(rest[0], 0))
+		want := number(rest[0], 0)
 		v, err := a.access(Read, bank, word, 0)
 		if err != nil {
 			return a.failed(m, Read, err)
@@ -92,7 +92,7 @@ func (a *Array) Command(ctx context.Context, m *uboot.Machine, args []string) er
 			return errUsage
 		}
 		for i, s := range rest {
-			v := uint32(number(s, 16))
+			v := number(s, 16)
 			access := Override
 			if op == "prog" {
 				access = Prog
@@ -131,8 +131,11 @@ func (a *Array) failed(m *uboot.Machine, op Op, err error) error {
 	return fmt.Errorf("fuse %s: %w", op, err)
 }
 
+// index is a number of a bank or word, or how many.
+func index(s string) int { return int(min(number(s, 0), math.MaxInt32)) }
+
 // number reads one as simple_strtoul does: up to what is no digit. Base 0 is C's.
-func number(s string, base int) int {
+func number(s string, base int) uint32 {
 	if t := strings.ToLower(s); strings.HasPrefix(t, "0x") && base != 10 {
 		s, base = t[2:], 16
 	} else if base == 0 && strings.HasPrefix(s, "0") {
@@ -142,7 +145,7 @@ func number(s string, base int) int {
 	}
 	for n := len(s); n > 0; n-- {
 		if v, err := strconv.ParseUint(s[:n], base, 32); err == nil {
-			return int(v)
+			return uint32(v)
 		} else if errors.Is(err, strconv.ErrRange) {
 			return math.MaxUint32
 		}
