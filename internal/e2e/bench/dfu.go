@@ -59,6 +59,7 @@ func measureDFU(ctx context.Context, w io.Writer, runs int) error {
 		}
 		contests = append(contests, &contest{
 			name: c.name,
+			cold: true,
 			power: func() (board, error) {
 				return c.power(stm32, first)
 			},
