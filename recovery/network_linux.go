@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"snag/event"
@@ -19,7 +20,8 @@ import (
 type kernelNet struct {
 	ns    *netsetup.Namespace
 	found <-chan []netsetup.Interface
-	leave func() error // prepares for snag's own network in the place of this; nil if that is not to be
+	leave func() error              // prepares for snag's own network in the place of this; nil if that is not to be
+	stir  atomic.Pointer[time.Time] // when something last happened on a port that may be the board's
 }
 
 // closeKernel gives up the namespace, if there is one.
@@ -63,6 +65,7 @@ func (b *board) openNetwork(ctx context.Context) error {
 	if err == nil {
 		if b.opt.NetNS == "" {
 			b.leave = func() error { return b.openUSB(ctx) }
+			b.watchStir(ctx)
 		}
 		return nil
 	}
@@ -116,6 +119,7 @@ func (b *board) nextInterface(ctx context.Context) (*socs.Stage, error) {
 			return nil, b.noNextInterface(ctx)
 		case now := <-look:
 			switch {
+			case since.IsZero() && now.Sub(*b.stir.Load()) > stirred:
 			case !b.leftAlone():
 				since = time.Time{}
 			case since.IsZero():
@@ -170,6 +174,24 @@ func (b *board) nextDeviceFrom(ctx context.Context, why string) (*socs.Stage, er
 // driverPatience is how long the kernel's drivers may take for a board that snag could drive itself: they probe it within
 // some 10 ms, and SPL waits for its link for 3 s.
 const driverPatience = time.Second
+
+// stirred is how long after a uevent it is looked for what the kernel leaves alone. To look all the time costs a machine with many
+// boards more than their recoveries.
+const stirred = 5 * time.Second
+
+// watchStir notes when something happens on the board's port, or on any as long as that is unknown. Where no uevent can be had, it is looked for as long as at the beginning.
+func (b *board) watchStir(ctx context.Context) {
+	stir := func() { now := time.Now(); b.stir.Store(&now) }
+	stir()
+	_ = usb.Hotplug(ctx, func(u usb.Uevent) {
+		b.mu.Lock()
+		port := b.port
+		b.mu.Unlock()
+		if p := u.Port(); p != "" && (port == "" || p == port) {
+			stir()
+		}
+	})
+}
 
 // leftAlone reports whether a board is there that no driver of the kernel's has taken, and that snag may open.
 func (b *board) leftAlone() bool {
