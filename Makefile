@@ -5,7 +5,7 @@ FUZZTIME ?= 30s
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 
-.PHONY: build cross libusb demo test packages test-unit lint fuzz bench man install clean
+.PHONY: build cross others libusb demo test packages test-unit lint fuzz bench man install clean
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -22,6 +22,15 @@ cross:
 		[ $$arch != $$($(GO) env GOHOSTARCH) ] || continue; \
 		echo "CGO_ENABLED=0 GOARCH=$$arch $(GO) build"; \
 		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -o /dev/null ./cmd/snag ./cmd/snag-netmove || exit 1; \
+	done
+
+# What snag-libusb is made of, as far as it needs no C compiler, on other systems. Not part of "make test": it builds the
+# standard library twice.
+others:
+	@for system in darwin windows; do \
+		echo "CGO_ENABLED=0 GOOS=$$system $(GO) build"; \
+		CGO_ENABLED=0 GOOS=$$system $(GO) build ./usb ./recovery ./netsetup ./internal/config ./internal/ui || exit 1; \
+		CGO_ENABLED=0 GOOS=$$system $(GO) vet ./usb/rndis ./usb/usbnet ./netboot/ethernet || exit 1; \
 	done
 
 # The same on libusb, bin/snag-libusb, a module of its own (docs/libusb.md). Its tests are run by "make test", which fetches

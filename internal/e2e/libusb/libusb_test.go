@@ -51,26 +51,6 @@ func TestLibusb(t *testing.T) {
 	})
 }
 
-// TestOtherSystems builds all of snag-libusb for the systems that it is for, but for what needs cgo: gousb, which there is no
-// compiler for, and the two packages on it. What boards without a kernel's network need is vetted, with its tests.
-func TestOtherSystems(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it builds the standard library for other systems")
-	}
-	for _, system := range []string{"darwin", "windows"} {
-		for _, args := range [][]string{
-			{"build", "snag/usb", "snag/recovery", "snag/netsetup", "snag/internal/config", "snag/internal/ui"},
-			{"vet", "snag/usb/rndis", "snag/usb/usbnet", "snag/netboot/ethernet"},
-		} {
-			cmd := exec.CommandContext(t.Context(), "go", args...)
-			cmd.Env = append(os.Environ(), "GOOS="+system, "CGO_ENABLED=0")
-			if out, err := cmd.CombinedOutput(); err != nil {
-				t.Errorf("%s: go %s: %v\n%s", system, strings.Join(args, " "), err, out)
-			}
-		}
-	}
-}
-
 // libusbBuild fetches what the module builds against, and returns go's flags and environment for it: a go.mod that
 // replaces gousb with the fetched one, and the places of libusb's header and library instead of pkg-config's.
 func libusbBuild(t *testing.T, module string) (flags, env []string) {
