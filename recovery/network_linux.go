@@ -21,7 +21,7 @@ type kernelNet struct {
 	ns    *netsetup.Namespace
 	found <-chan []netsetup.Interface
 	leave func() error              // prepares for snag's own network in the place of this; nil if that is not to be
-	stir  atomic.Pointer[time.Time] // when something last happened on a port that may be the board's
+	stir  atomic.Pointer[time.Time] // when a device came that may be the board's; zero: the kernel has it
 }
 
 // closeKernel gives up the namespace, if there is one.
@@ -175,20 +175,26 @@ func (b *board) nextDeviceFrom(ctx context.Context, why string) (*socs.Stage, er
 // some 10 ms, and SPL waits for its link for 3 s.
 const driverPatience = time.Second
 
-// stirred is how long after a uevent it is looked for what the kernel leaves alone. To look all the time costs a machine with many
-// boards more than their recoveries.
+// stirred is how long after a device came it is looked whether the kernel leaves it alone, unless it has made a network interface of
+// it. To look all the time costs a machine with many boards more than their recoveries.
 const stirred = 5 * time.Second
 
-// watchStir notes when something happens on the board's port, or on any as long as that is unknown. Where no uevent can be had, it is looked for as long as at the beginning.
+// watchStir notes when a device comes to the board's port, or to any as long as that is unknown. Where no uevent can be had, it is
+// looked for what is there at the beginning.
 func (b *board) watchStir(ctx context.Context) {
-	stir := func() { now := time.Now(); b.stir.Store(&now) }
-	stir()
+	begun := time.Now()
+	b.stir.Store(&begun)
 	_ = usb.Hotplug(ctx, func(u usb.Uevent) {
 		b.mu.Lock()
 		port := b.port
 		b.mu.Unlock()
-		if p := u.Port(); p != "" && (port == "" || p == port) {
-			stir()
+		switch p := u.Port(); {
+		case p == "" || port != "" && p != port:
+		case u.Action == "add" && u.DevType == "usb_device":
+			now := time.Now()
+			b.stir.Store(&now)
+		case u.Action == "add" && u.Subsystem == "net" && port != "":
+			b.stir.Store(new(time.Time))
 		}
 	})
 }
