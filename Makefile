@@ -5,7 +5,7 @@ FUZZTIME ?= 30s
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 
-.PHONY: build cross others libusb demo test packages test-unit lint fuzz bench man install clean
+.PHONY: build cross others libusb test-libusb demo test packages test-unit lint fuzz bench man install clean
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -33,14 +33,17 @@ others:
 		CGO_ENABLED=0 GOOS=$$system $(GO) vet ./usb/rndis ./usb/usbnet ./netboot/ethernet || exit 1; \
 	done
 
-# The same on libusb, bin/snag-libusb, a module of its own (docs/libusb.md). Its tests are run by "make test", which fetches
-# what it needs.
+# The same on libusb, bin/snag-libusb, a module of its own (docs/libusb.md). "make test" builds and vets it with what it fetches
+# itself; "make test-libusb" runs its tests too, in a VM, for three minutes.
 GOUSB := /usr/share/gocode/src/github.com/google/gousb
 
 libusb:
 	@test -d $(GOUSB) && pkg-config --exists libusb-1.0 || { echo "make libusb: apt install gcc pkg-config libusb-1.0-0-dev golang-github-google-gousb-dev" >&2; exit 1; }
 	cd usb/libusb && CGO_ENABLED=1 $(GO) vet ./...
 	cd usb/libusb && CGO_ENABLED=1 $(GO) build -trimpath -o ../../bin/snag-libusb ./cmd/snag-libusb
+
+test-libusb:
+	SNAG_LIBUSB=1 $(GO) test -count=1 -v ./internal/e2e/libusb
 
 # Recovers a virtual BeagleBone on this machine. No board, no USB and no QEMU needed.
 demo: build
