@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,10 +17,8 @@ import (
 	"snag/internal/lab"
 	"snag/sim/fastboot"
 	"snag/sim/usbdev"
-	"snag/sim/vhci"
 	"snag/sim/virtual"
 	"snag/usb"
-	"snag/usb/usbfs"
 )
 
 // TestFastboot is the proof that the virtual fastboot boards are right which does not rest on snag: Debian's fastboot drives
@@ -36,24 +33,12 @@ func TestFastboot(t *testing.T) {
 // plugFastboot plugs a board in.
 func plugFastboot(t *testing.T, cfg fastboot.Config) (board *fastboot.Board, port usb.Port, unplug func()) {
 	t.Helper()
-	slot, err := vhci.Open("")
+	board, err := fastboot.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if board, err = fastboot.New(cfg); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- board.Run(ctx, slot) }()
-	unplug = sync.OnceFunc(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("board on %s: %v", slot.Name(), err)
-		}
-	})
-	t.Cleanup(unplug)
-	return board, slot.Name(), unplug
+	port, unplug = plugAlone(t, board.Run)
+	return board, port, unplug
 }
 
 // foreign runs Debian's fastboot, and returns what it says.
@@ -167,26 +152,7 @@ func TestWithFastbootClient(t *testing.T) {
 				board, port, _ := plugFastboot(t, fastboot.Config{Speed: speed, Console: []string{long, long, "end"}, Variables: map[string]string{"long": long}})
 				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 				defer cancel()
-				var h usb.Handle
-				soon(t, 20*time.Second, func() error {
-					devices, err := usbfs.Host{}.Devices()
-					if err != nil {
-						return err
-					}
-					for _, d := range devices {
-						if d.Port == port && d.ID == fastboot.ID && d.Config == 1 {
-							h, err = usbfs.Host{}.Open(ctx, d)
-							return err
-						}
-					}
-					return fmt.Errorf("no %s on %s", fastboot.ID, port)
-				})
-				defer h.Close()
-				tr, err := client.OpenUSB(ctx, h, false)
-				if err != nil {
-					t.Fatal(err)
-				}
-				c := client.New(tr)
+				c := openFastboot(t, port)
 				if v, err := c.GetVar(ctx, "long"); err != nil || v != long {
 					t.Error(v, err)
 				}

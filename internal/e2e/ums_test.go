@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,7 +18,6 @@ import (
 	"snag/flash/image"
 	"snag/internal/lab"
 	"snag/sim/ums"
-	"snag/sim/vhci"
 	"snag/sim/virtual"
 	"snag/usb"
 )
@@ -35,24 +33,12 @@ func TestMassStorage(t *testing.T) {
 // plugUMS plugs a board in.
 func plugUMS(t *testing.T, cfg ums.Config) (board *ums.Board, port usb.Port, unplug func()) {
 	t.Helper()
-	slot, err := vhci.Open("")
+	board, err := ums.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if board, err = ums.New(cfg); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- board.Run(ctx, slot) }()
-	unplug = sync.OnceFunc(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("board on %s: %v", slot.Name(), err)
-		}
-	})
-	t.Cleanup(unplug)
-	return board, slot.Name(), unplug
+	port, unplug = plugAlone(t, board.Run)
+	return board, port, unplug
 }
 
 // diskImage writes an image of 24 MiB and a bit, with a partition table of two partitions, holes, and a block map.
