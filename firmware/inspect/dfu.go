@@ -256,6 +256,9 @@ func (r *Report) elf() int {
 		p.Parts = append(p.Parts, &Part{Kind: kindSegment, Text: fmt.Sprintf("segment %d, %s, %d bytes in memory", n, orDash(access), s.Memory), Offset: s.Offset, Size: len(s.Data),
 			Load: addr(s.Physical)})
 	}
+	if h := r.hashes(); h != nil {
+		p.Parts = append(p.Parts, h)
+	}
 	r.add(p)
 	return 0
 }
