@@ -142,11 +142,16 @@ func ParseMBNHashes(b []byte) (*MBNHashes, error) {
 	}
 	at := e.Headers[n]
 	s := &MBNHashes{Offset: at.Offset, Size: len(at.Data)}
-	if uint64(len(at.Data)) < at.Size || len(at.Data) < mbnHeaderSize+8 {
-		return s, fmt.Errorf("ELF: %w: of the hash segment's %d bytes the file has %d", ErrTruncated, at.Size, len(at.Data))
-	}
 	word := func(off int) uint64 { return uint64(binary.LittleEndian.Uint32(at.Data[off:])) }
-	s.Version = int(word(4))
+	if len(at.Data) >= 8 {
+		s.Version = int(word(4))
+	}
+	switch {
+	case uint64(len(at.Data)) < at.Size:
+		return s, fmt.Errorf("ELF: %w: of the hash segment's %d bytes the file has %d", ErrTruncated, at.Size, len(at.Data))
+	case len(at.Data) < mbnHeaderSize+8:
+		return s, fmt.Errorf("ELF: the hash segment has %d bytes", len(at.Data))
+	}
 	table, size := uint64(mbnHeaderSize), word(20)
 	switch s.Version {
 	case 3, 5:

@@ -35,16 +35,17 @@ func (r *Report) mbn() int {
 	return at
 }
 
-// hashes is the hash segment that Qualcomm's ELF files have.
-func (r *Report) hashes() *Part {
+// hashes is the hash segment that Qualcomm's ELF files have, and what it says of the program headers' bytes.
+func (r *Report) hashes() (*Part, map[int][]Check) {
 	h, err := firmware.ParseMBNHashes(r.data)
 	if h == nil {
-		return nil
+		return nil, nil
 	}
 	r.problem(err)
 	p := &Part{Kind: kindHashes, Text: fmt.Sprintf("Qualcomm hash segment, version %d", h.Version), Offset: h.Offset, Size: h.Size}
+	checks := map[int][]Check{}
 	for _, d := range h.Digests {
-		p.Checks = append(p.Checks, Check{h.Algo, outcome(d.OK)})
+		checks[d.Header] = []Check{{h.Algo, outcome(d.OK)}}
 		if !d.OK {
 			r.problem(fmt.Errorf("ELF: the bytes of program header %d have another %s than the hash segment says", d.Header, h.Algo))
 		}
@@ -52,5 +53,5 @@ func (r *Report) hashes() *Part {
 	if h.Rest > 0 {
 		p.Text += fmt.Sprintf(", with %d bytes of signatures and certificates (which were not verified)", h.Rest)
 	}
-	return p
+	return p, checks
 }
