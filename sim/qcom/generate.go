@@ -16,12 +16,10 @@ type Images struct {
 
 // Generate makes images whose programs are of a size, of noise that the seed determines.
 func Generate(size int, seed uint64) Images {
-	r := rand.New(rand.NewPCG(seed, 13))
+	r := rand.NewChaCha8([32]byte{byte(seed), 13})
 	noise := func(n int) []byte {
 		b := make([]byte, n)
-		for i := range b {
-			b[i] = byte(r.Uint32())
-		}
+		r.Read(b)
 		return b
 	}
 	program := noise(size)

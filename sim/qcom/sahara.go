@@ -113,6 +113,13 @@ type session struct {
 
 func (s *session) edit(f func(*Stage)) { s.b.board.Edit(func(*Report) { f(s.report) }) }
 
+// transfer changes the image in the report, if the board has begun with it.
+func (s *session) transfer(f func(*Transfer)) {
+	if s.loading {
+		s.edit(func(t *Stage) { f(&t.Images[len(t.Images)-1]) })
+	}
+}
+
 func (s *session) violation(format string, args ...any) { s.b.board.Violation(format, args...) }
 
 // due carries out the faults that are due at a packet or, if its name is empty, at the bytes received.
@@ -169,7 +176,7 @@ func (s *session) send(ctx context.Context, b []byte) error {
 	case Range:
 		b = packet(cmdRead, s.id, 0xffffff00, 0x200)
 	case Hello:
-		b = s.hello()
+		return errAnew
 	case Debug:
 		b = packet(cmdDebug, 0x1000, 0x40)
 	case Again:
@@ -185,8 +192,11 @@ func (s *session) send(ctx context.Context, b []byte) error {
 	return s.write(ctx, b)
 }
 
-// errEarly is a board that has started what it has without a word.
-var errEarly = errors.New("it left in the middle")
+// The ways in which a fault ends an image: the board starts what it has without a word, or begins anew.
+var (
+	errEarly = errors.New("it left in the middle")
+	errAnew  = errors.New("it begins anew")
+)
 
 func (s *session) write(ctx context.Context, b []byte) error {
 	_, err := s.InPipe(epIn).Write(ctx, b)
@@ -199,11 +209,7 @@ func (s *session) hello() []byte {
 
 // refuse ends an image with a status, and waits for the host to reset the board.
 func (s *session) refuse(ctx context.Context, status uint32) error {
-	s.edit(func(t *Stage) {
-		if s.loading {
-			t.Images[s.index].Status = status
-		}
-	})
+	s.transfer(func(t *Transfer) { t.Status = status })
 	if err := s.write(ctx, packet(cmdEnd, s.id, status)); err != nil {
 		return err
 	}
@@ -353,20 +359,26 @@ func (s *session) commands(ctx context.Context) error {
 
 // image asks for an image, and starts it.
 func (s *session) image(ctx context.Context, id uint32) error {
+	for {
+		err := s.once(ctx, id)
+		if errors.Is(err, errEarly) {
+			return nil
+		}
+		if !errors.Is(err, errAnew) {
+			return err
+		}
+	}
+}
+
+// once asks for an image until it is there, or a fault ends that.
+func (s *session) once(ctx context.Context, id uint32) error {
 	s.id, s.loading = id, false
 	if err := s.greet(ctx); err != nil {
 		return err
 	}
-	s.edit(func(t *Stage) {
-		s.loading, s.index = true, len(t.Images)
-		t.Images = append(t.Images, Transfer{ID: id})
-	})
-	s.sum = sha256.New()
-	err := s.load(ctx)
-	if errors.Is(err, errEarly) {
-		return nil
-	}
-	if err != nil {
+	s.loading, s.sum = true, sha256.New()
+	s.edit(func(t *Stage) { t.Images = append(t.Images, Transfer{ID: id}) })
+	if err := s.load(ctx); err != nil {
 		return err
 	}
 	b := s.b
@@ -374,17 +386,13 @@ func (s *session) image(ctx context.Context, id uint32) error {
 	if err := s.due(ctx, AtEnd); err != nil {
 		return err
 	}
-	err = s.send(ctx, packet(cmdEnd, id, 0))
-	if err == nil {
-		_, err = s.expect(ctx, 8, cmdDone)
-	}
-	if errors.Is(err, errEarly) {
-		return nil
-	}
-	if err != nil {
+	if err := s.send(ctx, packet(cmdEnd, id, 0)); err != nil {
 		return err
 	}
-	s.edit(func(t *Stage) { t.Images[s.index].Complete = true })
+	if _, err := s.expect(ctx, 8, cmdDone); err != nil {
+		return err
+	}
+	s.transfer(func(t *Transfer) { t.Complete = true })
 	state := uint32(0)
 	if last && !b.cfg.Pending {
 		state = 1
@@ -392,7 +400,7 @@ func (s *session) image(ctx context.Context, id uint32) error {
 	if err := s.due(ctx, AtDone); err != nil {
 		return err
 	}
-	if err := s.send(ctx, packet(cmdDoneResp, state)); err != nil && !errors.Is(err, errEarly) {
+	if err := s.send(ctx, packet(cmdDoneResp, state)); err != nil {
 		return err
 	}
 	s.edit(func(t *Stage) { t.Complete = true })
@@ -449,10 +457,8 @@ func (s *session) receive(ctx context.Context, length int) ([]byte, error) {
 		}
 		n += got
 		s.got += got
-		s.edit(func(t *Stage) {
-			t.Images[s.index].Bytes += got
-			t.Received()
-		})
+		s.edit((*Stage).Received)
+		s.transfer(func(t *Transfer) { t.Bytes += got })
 		if n > length || got < most && n < length {
 			s.violation("%d bytes, where %d were asked for", n, length)
 			return nil, s.refuse(ctx, statusReceived)
@@ -463,10 +469,10 @@ func (s *session) receive(ctx context.Context, length int) ([]byte, error) {
 			return nil, err
 		}
 	}
-	s.sum.Write(b[:length])
-	s.edit(func(t *Stage) {
-		t.Images[s.index].Requests++
-		t.Images[s.index].SHA256 = fmt.Sprintf("%x", s.sum.Sum(nil))
+	s.transfer(func(t *Transfer) {
+		t.Requests++
+		s.sum.Write(b[:length])
+		t.SHA256 = fmt.Sprintf("%x", s.sum.Sum(nil))
 	})
 	return b[:length], nil
 }

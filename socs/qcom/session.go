@@ -77,14 +77,16 @@ func (s *session) run(ctx context.Context) error {
 // first waits for what the board says first. If there is nothing its HELLO may have been read by another program: then the answer
 // to that may have it go on.
 func (s *session) first(ctx context.Context) (packet, error) {
+	late := time.Now().Add(answer)
 	b, err := s.receive(ctx, firstTime)
-	if err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+	if silent(ctx, err) {
 		s.warn("the board has said nothing for %s: its HELLO may have been read by another program (ModemManager); answering it all the same", firstTime)
-		if err := s.send(ctx, helloResponse(2, 1, modePending), func(int) {}); err != nil {
+		short, cancel := context.WithTimeout(ctx, firstTime)
+		defer cancel()
+		if _, err := s.handle.Out(short, s.out.Address, helloResponse(2, 1, modePending)); err != nil && !silent(ctx, err) {
 			return packet{}, err
 		}
-		b, err = s.receive(ctx, answer-firstTime)
-		if err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+		if b, err = s.receive(ctx, time.Until(late)); silent(ctx, err) {
 			return packet{}, s.fail(eatenHint, "no HELLO within %s: %w", answer, err)
 		}
 	}
@@ -94,13 +96,18 @@ func (s *session) first(ctx context.Context) (packet, error) {
 	return s.parse(b)
 }
 
+// silent says whether it was for the board's silence that a transfer failed.
+func silent(ctx context.Context, err error) bool {
+	return ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded)
+}
+
 // next waits for what the board says next.
 func (s *session) next(ctx context.Context, wait time.Duration) (packet, error) {
 	b, err := s.receive(ctx, wait)
 	if err == nil {
 		return s.parse(b)
 	}
-	if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+	if !silent(ctx, err) {
 		return packet{}, err
 	}
 	if wait == helloTime {
@@ -259,6 +266,7 @@ func (s *session) end(ctx context.Context, p packet) error {
 		return fmt.Errorf("%w: the end of image %d in the middle of image %d", errPacket, p.Image, img.id)
 	}
 	stage := s.stage()
+	s.progress(s.sent, s.sent) // it wants no more
 	s.active, s.rested, img.done = nil, true, true
 	s.board.Emit(stage, event.StageDone{Summary: event.StageSummary{Stage: stage, File: img.Path, Bytes: s.sent, Duration: time.Since(s.since), Retries: img.runs - 1}})
 	s.since = time.Now()
