@@ -43,6 +43,15 @@ type ELF struct {
 	Machine  uint16
 	Entry    uint64
 	Segments []ELFSegment // those that are to be loaded
+	Headers  []ELFHeader  // all program headers
+}
+
+// ELFHeader is a program header of any type.
+type ELFHeader struct {
+	Type, Flags uint32
+	Offset      int    // in the file
+	Size        uint64 // bytes in the file
+	Data        []byte // those that are there
 }
 
 // ELFSegment is a program header of type PT_LOAD.
@@ -125,20 +134,19 @@ func ParseELF(b []byte) (*ELF, error) {
 	var cut error
 	for n := range count {
 		h := b[int(table)+n*each:][:size]
-		if order.Uint32(h) != elfLoad {
+		kind, flags := order.Uint32(h), order.Uint32(h[at(24, 4):])
+		start, length, have := num(h, 4, 8), num(h, 16, 32), uint64(len(b))
+		from := min(start, have)
+		data := b[from:][:min(length, have-from)]
+		e.Headers = append(e.Headers, ELFHeader{Type: kind, Flags: flags, Offset: int(from), Size: length, Data: data})
+		if kind != elfLoad {
 			continue
 		}
-		s := ELFSegment{Virtual: num(h, 8, 16), Physical: num(h, 12, 24), Memory: num(h, 20, 40), Flags: order.Uint32(h[at(24, 4):])}
-		start, length, have := num(h, 4, 8), num(h, 16, 32), uint64(len(b))
-		if start > have || length > have-start {
-			if cut == nil {
-				cut = fmt.Errorf("ELF: %w: segment %d has %d bytes at %#x, the file has %#x bytes", ErrTruncated, n, length, start, have)
-			}
-			start = min(start, have)
-			length = min(length, have-start)
+		if cut == nil && (start > have || uint64(len(data)) < length) {
+			cut = fmt.Errorf("ELF: %w: segment %d has %d bytes at %#x, the file has %#x bytes", ErrTruncated, n, length, start, have)
 		}
-		s.Offset, s.Data = int(start), b[start:start+length]
-		e.Segments = append(e.Segments, s)
+		e.Segments = append(e.Segments, ELFSegment{Offset: int(from), Data: data, Virtual: num(h, 8, 16), Physical: num(h, 12, 24),
+			Memory: num(h, 20, 40), Flags: flags})
 	}
 	return e, cut
 }

@@ -37,6 +37,7 @@ const (
 	KindTIX509      // K3: an X.509 certificate in front
 	KindSPKG        // RZ/N1
 	KindZynqMP      // Zynq UltraScale+: a boot image
+	KindMBN         // Qualcomm, before ELF
 	KindOtherSoC    // a first stage, or an image, in another SoC vendor's format
 	KindDisk        // an image of a whole disk or file system
 )
@@ -67,7 +68,7 @@ func Identify(b []byte) Info {
 		}
 	}
 	for _, look := range []func([]byte) (Info, bool){
-		identifyTree, identifyUImage, identifyTI, identifyELF, identifyNXP, identifyDER, identifyARM, identifyDisk, identifyText,
+		identifyTree, identifyUImage, identifyTI, identifyELF, identifyNXP, identifyDER, identifyARM, identifyMBN, identifyDisk, identifyText,
 	} {
 		if info, ok := look(b); ok {
 			return info
@@ -191,7 +192,22 @@ func identifyELF(b []byte) (Info, bool) {
 		order = binary.BigEndian
 	}
 	machine := elfMachine(order.Uint16(b[18:]))
+	if e, _ := ParseELF(b); e != nil && e.hashSegment() >= 0 {
+		return Info{KindELF, "an ELF file for " + machine + " with a Qualcomm hash segment"}, true
+	}
 	return Info{KindELF, "an ELF file for " + machine + " (what the linker made; boards want the .bin or .img made from it)"}, true
+}
+
+// identifyMBN comes late: a header without magic is known by its lengths alone.
+func identifyMBN(b []byte) (Info, bool) {
+	m, _ := ParseMBN(b)
+	switch {
+	case m == nil:
+		return Info{}, false
+	case m.SBL:
+		return Info{KindMBN, "a Qualcomm first stage (SBL1, 80-byte MBN header)"}, true
+	}
+	return Info{KindMBN, fmt.Sprintf("a Qualcomm boot image (MBN header, image id %d)", m.ID)}, true
 }
 
 // nxpPlaces are where images for i.MX begin: in files for USB, and in those that were made for, or

@@ -7,9 +7,9 @@ import (
 	"time"
 
 	"snag/event"
-	"snag/flash/fastboot"
 	"snag/socs"
 	"snag/usb"
+	"snag/usb/fastboot"
 )
 
 // Backend carries out a plan on a board whose U-Boot runs fastboot, and that package recovery finds and follows.

@@ -10,8 +10,8 @@ import (
 	"strings"
 
 	"snag/event"
-	"snag/flash/fastboot"
 	"snag/socs"
+	"snag/usb/fastboot"
 )
 
 // stage is what events and errors call U-Boot's fastboot.

@@ -12,10 +12,10 @@ import (
 	"time"
 
 	"snag/event"
-	"snag/flash/fastboot"
 	"snag/sim/ocotp"
 	"snag/sim/uboot"
 	"snag/socs"
+	"snag/usb/fastboot"
 )
 
 // board is a U-Boot with fuses, at the other end of a fastboot that loses nothing.

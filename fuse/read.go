@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"snag/flash/fastboot"
+	"snag/usb/fastboot"
 )
 
 // UBoot runs U-Boot's commands: a *fastboot.Client.

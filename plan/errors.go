@@ -7,10 +7,11 @@ import (
 	"syscall"
 
 	"snag/flash/block"
-	"snag/flash/fastboot"
+	target "snag/flash/fastboot"
 	"snag/flash/image"
 	"snag/recovery"
 	"snag/usb"
+	"snag/usb/fastboot"
 )
 
 // failed is the error of the step at work.
@@ -44,7 +45,7 @@ func hint(err error) string {
 		return "U-Boot gives no reason over fastboot: its serial console does"
 	case ok:
 		return ""
-	case errors.Is(err, fastboot.ErrBuffer):
+	case errors.Is(err, target.ErrBuffer):
 		return "--buffer ADDRESS, in a plan buffer: ADDRESS; or --fastboot, for a partition that U-Boot's fastboot knows"
 	case errors.Is(err, context.DeadlineExceeded):
 		return "what its serial console says may tell why; a step that needs longer has a timeout"

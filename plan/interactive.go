@@ -6,7 +6,7 @@ import (
 	"io"
 
 	"snag/event"
-	"snag/flash/fastboot"
+	"snag/usb/fastboot"
 )
 
 // Interactive does what somebody says step by step.

@@ -14,10 +14,10 @@ import (
 	"snag/flash"
 	"snag/flash/block"
 	"snag/flash/dfu"
-	"snag/flash/fastboot"
 	"snag/recovery"
 	"snag/socs"
 	"snag/usb"
+	"snag/usb/fastboot"
 )
 
 const (

@@ -137,11 +137,12 @@ func (b *board) Emit(stage string, body event.Body) {
 	if stage != "" {
 		b.stage = stage
 	}
-	if d, ok := body.(event.StageDone); ok {
-		b.done = append(b.done, d.Summary)
-		b.stageDone = time.Now()
-	}
 	switch body := body.(type) {
+	case event.StageBegun: // it may follow another on the same device
+		b.stageDone = time.Time{}
+	case event.StageDone:
+		b.done = append(b.done, body.Summary)
+		b.stageDone = time.Now()
 	case event.Waiting:
 		b.waiting = body.For
 	case event.BoardSeen:

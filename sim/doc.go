@@ -8,6 +8,7 @@
 //	imx       the models of i.MX boards
 //	dfu       the models of boards that start over DFU
 //	fastboot  the model of a fastboot gadget, and of Keem Bay's ROM
+//	qcom      the model of a Qualcomm board in EDL
 //	uboot     the model of U-Boot's shell, and of the storage behind it
 //	ocotp     the model of the fuses of i.MX
 //	evk       whole boards with an i.MX: ROM, SPL, U-Boot, storage and fuses

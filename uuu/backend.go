@@ -9,12 +9,12 @@ import (
 	"time"
 
 	"snag/event"
-	"snag/flash/fastboot"
 	"snag/flash/image"
 	"snag/recovery"
 	"snag/socs"
 	"snag/socs/imx"
 	"snag/usb"
+	"snag/usb/fastboot"
 )
 
 // nextStage is how long the next enumeration may take after the lines of one are done. U-Boot may have its countdown before fastboot.

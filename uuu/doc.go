@@ -14,7 +14,7 @@
 //
 // [Load] finds a script, be it a file, a directory, a zip archive, one of the built-in ones or a single command, fills in its arguments and
 // parses it: every mistake is an [Error] with line and column, and is found before a board is touched. A [Backend] carries it out; it is one as
-// any SoC family's, so package recovery finds, locks and follows the board. socs/imx talks to ROM and SPL, flash/fastboot to U-Boot, flash/image reads what is flashed.
+// any SoC family's, so package recovery finds, locks and follows the board. socs/imx talks to ROM and SPL, usb/fastboot to U-Boot, flash/image reads what is flashed.
 // [Script.DryRun] tells what would be sent.
 //
 // The pieces: load.go and args.go (scripts), parse.go (lines), file.go (the files that scripts name), device.go (the table), common.go, rom.go,

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"snag/event"
-	"snag/flash/fastboot"
 	"snag/usb"
+	"snag/usb/fastboot"
 )
 
 // The commands of U-Boot's fastboot (libuuu/fastboot.cpp).

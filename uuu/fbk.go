@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"snag/flash/fastboot"
+	"snag/usb/fastboot"
 )
 
 // The commands of a Linux kernel made for flashing, whose "uuc" speaks fastboot's messages with words of its own (libuuu/fastboot.cpp):

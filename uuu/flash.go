@@ -10,7 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"snag/flash/fastboot"
+	target "snag/flash/fastboot"
+	"snag/usb/fastboot"
 )
 
 // sparseMagic begins an Android sparse image (AOSP, system/core/libsparse/sparse_format.h).
@@ -55,8 +56,8 @@ func (s *Script) flashCommand(w word, text string) (command, error) {
 	if err != nil {
 		return nil, err
 	}
-	if w, ok := o.value["-S"]; ok && piece < fastboot.MinPiece {
-		return nil, w.errorf("-S %d: expected %d or more", piece, fastboot.MinPiece)
+	if w, ok := o.value["-S"]; ok && piece < target.MinPiece {
+		return nil, w.errorf("-S %d: expected %d or more", piece, target.MinPiece)
 	}
 	c.piece = int64(piece)
 	if c.limit, err = o.number("-scanlimited", 63, 0); err != nil {

@@ -15,10 +15,10 @@ import (
 	"time"
 
 	"snag/event"
-	"snag/flash/fastboot"
 	"snag/flash/image"
 	"snag/flash/sparse"
 	"snag/socs"
+	"snag/usb/fastboot"
 )
 
 // medium is a U-Boot that writes sparse images to a medium that is full of 0xee.

@@ -7,8 +7,9 @@ import (
 	"strings"
 
 	"snag/event"
-	"snag/flash/fastboot"
+	target "snag/flash/fastboot"
 	"snag/flash/image"
+	"snag/usb/fastboot"
 )
 
 // usualPiece is how much uuu sends at a time, since U-Boot is silent while it writes.
@@ -32,7 +33,7 @@ func (c flash) inPieces(ctx context.Context, x *session, client *fastboot.Client
 	}
 	progress := x.begin(c.file.text, max(im.Size, 0))
 	at := int64(0)
-	err = client.FlashSparse(ctx, im, c.partition, fastboot.SparseOptions{
+	err = target.FlashSparse(ctx, client, im, c.partition, target.SparseOptions{
 		Piece: cmp.Or(c.piece, usualPiece), Block: block, Patience: x.line.Timeout, // what a script says is for pieces that are sent whole, so it is the least
 		Progress: func(n int64) {
 			at += n

@@ -3,6 +3,8 @@ package inspect
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"snag/firmware"
@@ -246,6 +248,13 @@ func (r *Report) elf() int {
 		return 0
 	}
 	p := &Part{Kind: kindELF, Text: fmt.Sprintf("ELF file, %d bits, %s, for %s", e.Bits, e.TypeName(), e.MachineName()), Size: len(r.data), Entry: addr(e.Entry)}
+	hashes, checks := r.hashes()
+	var loads []int // program headers of the segments
+	for n, h := range e.Headers {
+		if h.Type == 1 { // PT_LOAD
+			loads = append(loads, n)
+		}
+	}
 	for n, s := range e.Segments {
 		var access string
 		for i, c := range "xwr" {
@@ -254,7 +263,14 @@ func (r *Report) elf() int {
 			}
 		}
 		p.Parts = append(p.Parts, &Part{Kind: kindSegment, Text: fmt.Sprintf("segment %d, %s, %d bytes in memory", n, orDash(access), s.Memory), Offset: s.Offset, Size: len(s.Data),
-			Load: addr(s.Physical)})
+			Load: addr(s.Physical), Checks: checks[loads[n]]})
+		delete(checks, loads[n])
+	}
+	if hashes != nil {
+		for _, n := range slices.Sorted(maps.Keys(checks)) { // the headers
+			hashes.Checks = append(hashes.Checks, checks[n]...)
+		}
+		p.Parts = append(p.Parts, hashes)
 	}
 	r.add(p)
 	return 0

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"snag/firmware/firmwaretest"
@@ -78,7 +79,24 @@ func generated(t testing.TB) []file {
 		{"spl.bin", sim.GenerateSPL(2000, 1)},
 		{"zero", make([]byte, 99)},
 		{"notes.txt", []byte("no image\n")},
-	}, dfuImages()...)
+	}, slices.Concat(dfuImages(), qualcommImages())...)
+}
+
+// qualcommImages are Qualcomm's.
+func qualcommImages() []file {
+	ft := firmwaretest.Pattern
+	xbl := firmwaretest.QualcommELF(7, 0x14680000, ft(3000), ft(200))
+	mbn := firmwaretest.MBN{ID: 5, Version: 3, Load: 0x8f600000, Code: ft(900), Signature: ft(256), Certificate: ft(99)}
+	sbl := mbn
+	sbl.SBL, sbl.ID = true, 21
+	return []file{
+		{"iq9075/xbl.elf", xbl},
+		{"iq9075/xbl-damaged.elf", firmwaretest.Damage(xbl, 0x2100)},
+		{"iq9075/xbl-cut.elf", xbl[:0x1040]},
+		{"emmc_appsboot.mbn", mbn.Bytes()},
+		{"emmc_appsboot-cut.mbn", mbn.Bytes()[:1000]},
+		{"sbl1.mbn", append(sbl.Bytes(), "behind"...)},
+	}
 }
 
 // dfuImages are those of the families whose ROMs speak DFU and fastboot.

@@ -107,6 +107,8 @@ const (
 	kindPartition   = "partition"
 	kindELF         = "elf"
 	kindSegment     = "segment"
+	kindMBN         = "mbn-image"
+	kindHashes      = "hash-segment"
 )
 
 // File reads a file and takes it apart. Of a file that is longer than Limit, only so much is looked at.
@@ -170,6 +172,8 @@ func Data(name string, data []byte) *Report {
 		end = r.zynqmp()
 	case firmware.KindELF:
 		end = r.elf()
+	case firmware.KindMBN:
+		end = r.mbn()
 	default:
 		if _, err := firmware.FindIVT(data, 0); err == nil {
 			end = r.ivts(0)

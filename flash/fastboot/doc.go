@@ -1,20 +1,8 @@
-// Package fastboot is a client of the fastboot protocol: of U-Boot's gadget and servers, of Android's, and of the boot ROMs
-// that speak a part of it.
+// Package fastboot writes images to the storage of a device that speaks fastboot, with the client of usb/fastboot.
 //
-// A command is one message of ASCII to the device; the device answers with messages whose first four bytes are a status:
+// [Partition], [MMC] and [MTD] are the targets: by "flash", of which [FlashSparse] is the part for images that are larger than the device's
+// buffer, and by commands of U-Boot's that write from that buffer.
 //
-//	off size
-//	0   4    INFO, TEXT: text to show, more follows; OKAY: done, with a value; FAIL: refused, with a reason; DATA: 8 hex digits follow
-//	4   -    text, up to 252 bytes; U-Boot's end at 60
-//
-// Only "download" is answered by DATA, with as many bytes as the device now awaits; behind them comes another status.
-//
-// A [Client] knows the commands, over any [Transport]: [OpenUSB] (a bulk endpoint each way), [NewTCP] and [NewUDP] (both port 5554).
-// No wait is without a deadline, and what a device may say is bounded in length and number. A client that met anything but an answer
-// of the protocol is out of step with its device, and refuses all that follows.
-//
-// [Partition], [MMC] and [MTD] are targets for an image: by "flash", and by commands of U-Boot's that write from its buffer.
-//
-// Sources: AOSP system/core/fastboot/README.md (USB, TCP, UDP); U-Boot doc/android/fastboot.rst, doc/android/fastboot-protocol.rst,
-// drivers/fastboot, drivers/usb/gadget/f_fastboot.c, net/fastboot_udp.c, net/fastboot_tcp.c; NXP's uuu, libuuu/fastboot.cpp.
+// Sources: U-Boot doc/android/fastboot.rst, drivers/fastboot, cmd/mmc.c, cmd/mtd.c, cmd/sf.c; Android's sparse images are
+// package flash/sparse's.
 package fastboot

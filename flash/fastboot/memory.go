@@ -14,6 +14,7 @@ import (
 
 	"snag/flash"
 	"snag/flash/image"
+	"snag/usb/fastboot"
 )
 
 // The extended flow, which Snagboot has too: what is downloaded lies in U-Boot's memory, and a command of U-Boot's writes it from there
@@ -25,7 +26,7 @@ import (
 
 // memory is U-Boot's buffer.
 type memory struct {
-	c    *Client
+	c    *fastboot.Client
 	addr uint64
 	size int64
 
@@ -36,8 +37,8 @@ type memory struct {
 // usualBuffer is what a device is taken for to have that does not say.
 const usualBuffer = 16 << 20
 
-// memory asks for the buffer, and makes sure of the address.
-func (c *Client) memory(ctx context.Context, addr uint64) (*memory, error) {
+// newMemory asks for the buffer, and makes sure of the address.
+func newMemory(ctx context.Context, c *fastboot.Client, addr uint64) (*memory, error) {
 	limit, err := c.MaxDownload(ctx)
 	if err != nil {
 		return nil, err
@@ -46,7 +47,7 @@ func (c *Client) memory(ctx context.Context, addr uint64) (*memory, error) {
 		limit = usualBuffer
 	}
 	if addr == 0 {
-		if addr, err = c.bufferAddress(ctx); err != nil {
+		if addr, err = bufferAddress(ctx, c); err != nil {
 			return nil, err
 		}
 	}
@@ -58,13 +59,13 @@ func (c *Client) memory(ctx context.Context, addr uint64) (*memory, error) {
 }
 
 // variable has U-Boot store the value of an expression of its shell where getvar finds it, and gets it from there.
-func (c *Client) variable(ctx context.Context, expression string) (string, error) {
+func variable(ctx context.Context, c *fastboot.Client, expression string) (string, error) {
 	const name = "snag"
 	if err := c.Run(ctx, "setenv fastboot."+name+" "+expression, 0); err != nil {
 		return "", err
 	}
 	v, err := c.GetVar(ctx, name)
-	if _, refused := errors.AsType[*FailError](err); refused {
+	if _, refused := errors.AsType[*fastboot.FailError](err); refused {
 		return "", nil
 	}
 	return strings.TrimSpace(v), err
@@ -73,8 +74,8 @@ func (c *Client) variable(ctx context.Context, expression string) (string, error
 // ErrBuffer says that the address of U-Boot's buffer is not known, which [MMC] and [MTD] need.
 var ErrBuffer = errors.New("U-Boot does not tell where its fastboot buffer is (only NXP's has ${fastboot_buffer}): give its address, CONFIG_FASTBOOT_BUF_ADDR of its configuration")
 
-func (c *Client) bufferAddress(ctx context.Context) (uint64, error) {
-	text, err := c.variable(ctx, "${fastboot_buffer}")
+func bufferAddress(ctx context.Context, c *fastboot.Client) (uint64, error) {
+	text, err := variable(ctx, c, "${fastboot_buffer}")
 	if err != nil {
 		return 0, err
 	}
@@ -89,7 +90,7 @@ func (c *Client) bufferAddress(ctx context.Context) (uint64, error) {
 func (m *memory) try(ctx context.Context) error {
 	var b [8]byte
 	rand.Read(b[:])
-	if err := m.c.downloadBytes(ctx, b[:]); err != nil {
+	if err := m.c.DownloadBytes(ctx, b[:]); err != nil {
 		return err
 	}
 	for i := 0; i < len(b); i += 4 {
@@ -113,7 +114,7 @@ func (m *memory) fill(ctx context.Context, pattern [4]byte, n int64) error {
 		return nil
 	}
 	m.filled = 0
-	if err := m.run(ctx, writeTime(n), "mw.l %#x %#x %#x", m.addr, binary.LittleEndian.Uint32(pattern[:]), n/4); err != nil {
+	if err := m.run(ctx, fastboot.WriteTime(n), "mw.l %#x %#x %#x", m.addr, binary.LittleEndian.Uint32(pattern[:]), n/4); err != nil {
 		return err
 	}
 	m.pattern, m.filled = pattern, n
@@ -122,12 +123,12 @@ func (m *memory) fill(ctx context.Context, pattern [4]byte, n int64) error {
 
 func (m *memory) load(ctx context.Context, b []byte) error {
 	m.filled = 0
-	return m.c.downloadBytes(ctx, b)
+	return m.c.DownloadBytes(ctx, b)
 }
 
 // compare has U-Boot compare n bytes, a multiple of 4, from the begin of the buffer with those at an offset.
 func (m *memory) compare(ctx context.Context, from, with, n int64) error {
-	return m.run(ctx, writeTime(n), "cmp.l %#x %#x %#x", m.addr+uint64(from), m.addr+uint64(with), n/4)
+	return m.run(ctx, fastboot.WriteTime(n), "cmp.l %#x %#x %#x", m.addr+uint64(from), m.addr+uint64(with), n/4)
 }
 
 // errDiffers is what is wrong with a medium that does not hold what was written.
@@ -135,7 +136,7 @@ var errDiffers = errors.New("what was written is not what is read back")
 
 // checkRead is the error for what compare has found.
 func checkRead(err error) error {
-	if _, refused := errors.AsType[*FailError](err); refused {
+	if _, refused := errors.AsType[*fastboot.FailError](err); refused {
 		return fmt.Errorf("%w (%v)", errDiffers, err)
 	}
 	return err

@@ -9,6 +9,7 @@ import (
 
 	"snag/flash"
 	"snag/flash/image"
+	"snag/usb/fastboot"
 )
 
 // blockSize is that of an MMC.
@@ -17,7 +18,7 @@ const blockSize = 512
 // MMC is an eMMC or SD card that U-Boot writes by its mmc commands: the user area, another hardware partition, or a partition of the
 // GPT. It is a [flash.Target]. What a block map leaves out is not touched; long runs of one pattern are not sent, U-Boot makes them.
 type MMC struct {
-	Client    *Client
+	Client    *fastboot.Client
 	Device    int    // as in "mmc dev"
 	HWPart    int    // 0: the user area; 1, 2: boot partitions; 4 to 7: general purpose
 	Partition string // of the GPT; empty: the offset is in the area
@@ -56,7 +57,7 @@ func (t MMC) write(ctx context.Context, im *image.Image, o flash.Options) error 
 	case t.Partition != "" && t.HWPart != 0:
 		return errors.New("a partition of the GPT and a hardware partition: expected one of them")
 	}
-	m, err := t.Client.memory(ctx, t.Buffer)
+	m, err := newMemory(ctx, t.Client, t.Buffer)
 	if err != nil {
 		return err
 	}
@@ -100,7 +101,7 @@ func (t MMC) write(ctx context.Context, im *image.Image, o flash.Options) error 
 		}
 		return nil
 	})
-	if t.HWPart != 0 && t.Client.broken == nil && ctx.Err() == nil { // what comes after expects the user area
+	if t.HWPart != 0 && t.Client.Err() == nil && ctx.Err() == nil { // what comes after expects the user area
 		err = errors.Join(err, m.run(ctx, 0, "mmc dev %d 0", t.Device))
 	}
 	return err
@@ -125,7 +126,7 @@ func (t MMC) slice(ctx context.Context, m *memory, b *buffer, start, most int64,
 		return nil
 	}
 	err := each(func(lba, n int64) error {
-		return m.run(ctx, writeTime(n), "mmc write %#x %#x %#x", m.addr, lba, n/blockSize)
+		return m.run(ctx, fastboot.WriteTime(n), "mmc write %#x %#x %#x", m.addr, lba, n/blockSize)
 	})
 	if err != nil {
 		return err
@@ -135,7 +136,7 @@ func (t MMC) slice(ctx context.Context, m *memory, b *buffer, start, most int64,
 		return nil
 	}
 	err = each(func(lba, n int64) error {
-		if err := m.run(ctx, writeTime(n), "mmc read %#x %#x %#x", m.addr+uint64(most), lba, n/blockSize); err != nil {
+		if err := m.run(ctx, fastboot.WriteTime(n), "mmc read %#x %#x %#x", m.addr+uint64(most), lba, n/blockSize); err != nil {
 			return err
 		}
 		return checkRead(m.compare(ctx, 0, most, n))
@@ -157,7 +158,7 @@ func (t MMC) extent(ctx context.Context, m *memory) (start, blocks int64, err er
 	}
 	err = m.run(ctx, 0, "gpt setenv mmc %d %s", t.Device, t.Partition)
 	values := []string{"${gpt_partition_addr}", "${gpt_partition_size}"}
-	if _, refused := errors.AsType[*FailError](err); refused { // a U-Boot without gpt may have part
+	if _, refused := errors.AsType[*fastboot.FailError](err); refused { // a U-Boot without gpt may have part
 		values = []string{"${snag_start}", "${snag_size}"}
 		err = m.run(ctx, 0, "part start mmc %d %s snag_start && part size mmc %[1]d %[2]s snag_size", t.Device, t.Partition)
 	}
@@ -165,7 +166,7 @@ func (t MMC) extent(ctx context.Context, m *memory) (start, blocks int64, err er
 		return 0, 0, fmt.Errorf("no such partition (or U-Boot has neither gpt nor part): %w", err)
 	}
 	for i, to := range []*int64{&start, &blocks} {
-		text, err := t.Client.variable(ctx, values[i])
+		text, err := variable(ctx, t.Client, values[i])
 		if err != nil {
 			return 0, 0, err
 		}
@@ -182,18 +183,6 @@ func shellName(s string) error {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-.+:,@", r))
 	}) {
 		return fmt.Errorf("name %q: expected letters, digits and _-.+:,@ only, since it goes to U-Boot's shell", s)
-	}
-	return nil
-}
-
-// WriteGPT has U-Boot write the partition table of a device, from a description as "gpt write" has it:
-// "name=boot,size=8MiB;name=rootfs,size=-".
-func (c *Client) WriteGPT(ctx context.Context, device int, partitions string) error {
-	if partitions == "" || strings.ContainsAny(partitions, "'\\\n\r\x00") {
-		return fmt.Errorf("partitions %q: expected name=...,size=...;..., without quotes", partitions)
-	}
-	if err := c.Run(ctx, fmt.Sprintf("gpt write mmc %d '%s'", device, partitions), flashTime); err != nil {
-		return fmt.Errorf("partition table of mmc %d (CONFIG_CMD_GPT is needed, and unless partitions have a uuid, CONFIG_RANDOM_UUID): %w", device, err)
 	}
 	return nil
 }

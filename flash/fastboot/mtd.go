@@ -10,6 +10,7 @@ import (
 
 	"snag/flash"
 	"snag/flash/image"
+	"snag/usb/fastboot"
 )
 
 // MTD is flash memory that U-Boot erases and writes by its mtd commands, or by sf: NAND and NOR. It is a [flash.Target].
@@ -18,7 +19,7 @@ import (
 // to the partition's end; so it is best named by a partition. Of NOR only what the image takes is erased. What an image leaves out is
 // written as ff, as if erased.
 type MTD struct {
-	Client *Client
+	Client *fastboot.Client
 	Name   string // partition or chip, as in "mtd list"; with SF BUS:CS, or nothing
 	SF     bool   // by "sf", for a U-Boot without mtd
 	NOR    bool   // there are no bad blocks; always so with SF
@@ -57,7 +58,7 @@ func (t MTD) write(ctx context.Context, im *image.Image, o flash.Options) error 
 			return err
 		}
 	}
-	m, err := t.Client.memory(ctx, t.Buffer)
+	m, err := newMemory(ctx, t.Client, t.Buffer)
 	if err != nil {
 		return err
 	}
@@ -172,7 +173,7 @@ func (t MTD) eraseAll(ctx context.Context, m *memory, size int64) error {
 	if t.Offset > 0 {
 		line += fmt.Sprintf(" %#x %#x", t.Offset, (size+t.Block-1)/t.Block*t.Block)
 	}
-	return m.run(ctx, eraseTime, "%s", line)
+	return m.run(ctx, fastboot.EraseTime, "%s", line)
 }
 
 func (t MTD) read(ctx context.Context, m *memory, at, off, n int64) error {
@@ -184,9 +185,9 @@ func (t MTD) read(ctx context.Context, m *memory, at, off, n int64) error {
 
 func (t MTD) patience(n int64) time.Duration {
 	if t.NOR {
-		return flashTime + time.Duration(n)*time.Second/norRate
+		return fastboot.WriteTime(0) + time.Duration(n)*time.Second/norRate
 	}
-	return writeTime(n)
+	return fastboot.WriteTime(n)
 }
 
 // mtdWriter writes slices.
@@ -219,7 +220,7 @@ func (w *mtdWriter) slice(ctx context.Context, b *buffer) error {
 		if w.SF {
 			erase = fmt.Sprintf("sf erase %#x +%#x", at, n)
 		}
-		if err := w.m.run(ctx, eraseTime, "%s", erase); err != nil {
+		if err := w.m.run(ctx, fastboot.EraseTime, "%s", erase); err != nil {
 			return err
 		}
 	}
@@ -270,7 +271,7 @@ func (w *mtdWriter) end(ctx context.Context) (int64, error) {
 		if err == nil {
 			err = w.m.compare(ctx, last, w.n, w.Block)
 		}
-		_, refused := errors.AsType[*FailError](err)
+		_, refused := errors.AsType[*fastboot.FailError](err)
 		switch {
 		case err == nil:
 			found = true

@@ -12,6 +12,7 @@ import (
 
 	"snag/flash"
 	"snag/flash/image"
+	"snag/usb/fastboot"
 )
 
 // Partition is what "flash NAME" writes: a partition by its name, or one of the names that U-Boot has beside them. It is a
@@ -23,7 +24,7 @@ import (
 //
 // Nothing can be read back by fastboot alone: Verify is refused. [MMC] and [MTD] can.
 type Partition struct {
-	Client    *Client
+	Client    *fastboot.Client
 	Name      string
 	Piece     int64         // most bytes of a download; 0: 32 MiB for sparse images, and what the device takes for others
 	Sparse    bool          // also what would fit goes as a sparse image
@@ -84,7 +85,7 @@ func (p Partition) Write(ctx context.Context, im *image.Image, o flash.Options) 
 	if block == 0 && size > 0 && size%4096 != 0 {
 		block = 512 // or the last block might not fit
 	}
-	err = p.Client.FlashSparse(ctx, im, p.Name, SparseOptions{Piece: p.Piece, Block: block, SkipZeros: p.SkipZeros, Patience: p.Patience, Progress: progress})
+	err = FlashSparse(ctx, p.Client, im, p.Name, SparseOptions{Piece: p.Piece, Block: block, SkipZeros: p.SkipZeros, Patience: p.Patience, Progress: progress})
 	if err != nil {
 		return fmt.Errorf("%s: %w", p, err)
 	}
@@ -101,7 +102,7 @@ func sizeText(n int64) string {
 // size is the partition's, 0 if the device does not tell. AOSP's host reads it as hexadecimal even without 0x.
 func (p Partition) size(ctx context.Context) (int64, error) {
 	text, err := p.Client.GetVar(ctx, "partition-size:"+p.Name)
-	if _, refused := errors.AsType[*FailError](err); refused {
+	if _, refused := errors.AsType[*fastboot.FailError](err); refused {
 		return 0, nil
 	}
 	if err != nil {
@@ -120,7 +121,7 @@ func (p Partition) whole(ctx context.Context, im *image.Image, progress func(int
 	if err := p.Client.Download(ctx, &reader{im: im, size: size}, size, nil); err != nil {
 		return fmt.Errorf("%s: %w", p, err)
 	}
-	if err := p.Client.Flash(ctx, p.Name, max(p.Patience, writeTime(size))); err != nil {
+	if err := p.Client.Flash(ctx, p.Name, max(p.Patience, fastboot.WriteTime(size))); err != nil {
 		return fmt.Errorf("%s: %w", p, err)
 	}
 	progress(size)

@@ -8,6 +8,7 @@ import (
 
 	"snag/flash"
 	"snag/flash/fastboot"
+	client "snag/usb/fastboot"
 )
 
 // A real U-Boot, whose "fastboot udp" listens at SNAG_FASTBOOT_UDP (HOST:PORT) with its buffer at 0x42000000, and whose device mmc 0 is the
@@ -32,11 +33,11 @@ func TestRealUBoot(t *testing.T) {
 	}
 	defer conn.Close()
 	ctx := t.Context()
-	tr, err := fastboot.NewUDP(ctx, conn)
+	tr, err := client.NewUDP(ctx, conn)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := fastboot.New(tr)
+	c := client.New(tr)
 	c.Info = func(s string) { t.Log("INFO", s) }
 	for _, v := range []string{"version-bootloader", "max-download-size"} {
 		s, err := c.GetVar(ctx, v)

@@ -10,6 +10,7 @@ import (
 
 	"snag/flash/image"
 	"snag/flash/sparse"
+	"snag/usb/fastboot"
 )
 
 // How images go in pieces. A device is silent while it writes one, and a piece may have fill chunks, of which it writes
@@ -21,7 +22,7 @@ const (
 	mostFilled = 256 << 20
 )
 
-// SparseOptions is how [Client.FlashSparse] cuts an image.
+// SparseOptions is how [FlashSparse] cuts an image.
 type SparseOptions struct {
 	Piece     int64         // most bytes of a download; 0: 32 MiB. The device's limit holds too
 	Block     int64         // 0: 4096, or less if the image's blocks are smaller
@@ -33,7 +34,7 @@ type SparseOptions struct {
 // FlashSparse writes an image to a partition as Android sparse images that are no larger than the device's buffer, which
 // MaxDownload has asked for. It keeps two of them in memory: the next is made while one is written. A device that takes less than
 // it said gets smaller ones. It closes the image.
-func (c *Client) FlashSparse(ctx context.Context, im *image.Image, partition string, o SparseOptions) error {
+func FlashSparse(ctx context.Context, c *fastboot.Client, im *image.Image, partition string, o SparseOptions) error {
 	piece := o.Piece
 	if piece == 0 {
 		piece = usualPiece
@@ -56,7 +57,7 @@ func (c *Client) FlashSparse(ctx context.Context, im *image.Image, partition str
 			},
 		}})
 	}, func(ctx context.Context, b *buffer) error {
-		if err := c.flashPiece(ctx, partition, b, o.Patience); err != nil {
+		if err := flashPiece(ctx, c, partition, b, o.Patience); err != nil {
 			return fmt.Errorf("bytes %d-%d: %w", b.off, b.end-1, err)
 		}
 		if o.Progress != nil {
@@ -67,38 +68,19 @@ func (c *Client) FlashSparse(ctx context.Context, im *image.Image, partition str
 }
 
 // flashPiece sends one sparse image, in smaller ones if the device does not take it.
-func (c *Client) flashPiece(ctx context.Context, partition string, b *buffer, patience time.Duration) error {
+func flashPiece(ctx context.Context, c *fastboot.Client, partition string, b *buffer, patience time.Duration) error {
 	size := int64(len(b.data))
-	err := c.downloadBytes(ctx, b.data)
-	if _, small := errors.AsType[*SizeError](err); small && size/2 >= MinPiece {
+	err := c.DownloadBytes(ctx, b.data)
+	if _, small := errors.AsType[*fastboot.SizeError](err); small && size/2 >= MinPiece {
 		im, err := image.New(ctx, "a part of it", bytes.NewReader(b.data), image.Options{})
 		if err != nil {
 			return err
 		}
 		c.Limit = size / 2
-		return c.FlashSparse(ctx, im, partition, SparseOptions{Block: im.BlockSize, Patience: patience})
+		return FlashSparse(ctx, c, im, partition, SparseOptions{Block: im.BlockSize, Patience: patience})
 	}
 	if err != nil {
 		return err
 	}
-	return c.Flash(ctx, partition, max(patience, writeTime(b.written)))
-}
-
-// writeTime is how long a device may be silent while it writes so many bytes.
-func writeTime(n int64) time.Duration { return flashTime + time.Duration(n)*time.Second/flashRate }
-
-// BlockSize is the device's variable logical-block-size, 0 if it does not tell a sensible one.
-func (c *Client) BlockSize(ctx context.Context) (int64, error) {
-	text, err := c.GetVar(ctx, "logical-block-size")
-	if _, refused := errors.AsType[*FailError](err); refused {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	n, err := ParseSize(text)
-	if err != nil || n < 512 || n > 4096 || n&(n-1) != 0 {
-		return 0, nil
-	}
-	return n, nil
+	return c.Flash(ctx, partition, max(patience, fastboot.WriteTime(b.written)))
 }

@@ -24,6 +24,7 @@ import (
 	"snag/flash/sparse"
 	sim "snag/sim/fastboot"
 	"snag/sim/uboot"
+	client "snag/usb/fastboot"
 )
 
 const (
@@ -185,31 +186,31 @@ func (s *steps) add(step flash.Step, n int64) {
 func TestTargets(t *testing.T) {
 	type target struct {
 		name string
-		make func(c *fastboot.Client) flash.Target
+		make func(c *client.Client) flash.Target
 		read func(t *testing.T, m *uboot.Machine, size int) io.ReaderAt
 		most int // bytes
 	}
 	targets := []target{
-		{"partition", func(c *fastboot.Client) flash.Target { return fastboot.Partition{Client: c, Name: "rootfs"} },
+		{"partition", func(c *client.Client) flash.Target { return fastboot.Partition{Client: c, Name: "rootfs"} },
 			func(t *testing.T, m *uboot.Machine, _ int) io.ReaderAt { return partition(t, m, "rootfs") }, 1 << 30},
-		{"small partition", func(c *fastboot.Client) flash.Target {
+		{"small partition", func(c *client.Client) flash.Target {
 			return fastboot.Partition{Client: c, Name: "odd", Sparse: true}
 		}, func(t *testing.T, m *uboot.Machine, _ int) io.ReaderAt { return partition(t, m, "odd") }, 5 << 10},
-		{"user area", func(c *fastboot.Client) flash.Target {
+		{"user area", func(c *client.Client) flash.Target {
 			return fastboot.MMC{Client: c, Device: 1, Offset: 1 << 30, Buffer: address}
 		}, func(t *testing.T, m *uboot.Machine, _ int) io.ReaderAt {
 			return io.NewSectionReader(m.MMC[1].Areas[0], 1<<30, 1<<30)
 		}, 1 << 30},
-		{"mmc partition", func(c *fastboot.Client) flash.Target {
+		{"mmc partition", func(c *client.Client) flash.Target {
 			return fastboot.MMC{Client: c, Device: 1, Partition: "boot"}
 		}, func(t *testing.T, m *uboot.Machine, _ int) io.ReaderAt { return partition(t, m, "boot") }, 8 << 20},
-		{"boot partition", func(c *fastboot.Client) flash.Target {
+		{"boot partition", func(c *client.Client) flash.Target {
 			return fastboot.MMC{Client: c, Device: 1, HWPart: 2, Buffer: address}
 		}, func(t *testing.T, m *uboot.Machine, _ int) io.ReaderAt { return m.MMC[1].Areas[2] }, 4 << 20},
-		{"general purpose partition", func(c *fastboot.Client) flash.Target {
+		{"general purpose partition", func(c *client.Client) flash.Target {
 			return fastboot.MMC{Client: c, Device: 1, HWPart: 4, Buffer: address}
 		}, func(t *testing.T, m *uboot.Machine, _ int) io.ReaderAt { return m.MMC[1].Areas[4] }, 8 << 20},
-		{"NAND", func(c *fastboot.Client) flash.Target {
+		{"NAND", func(c *client.Client) flash.Target {
 			return fastboot.MTD{Client: c, Name: "rootfs", Block: block, Buffer: address}
 		}, func(t *testing.T, m *uboot.Machine, size int) io.ReaderAt {
 			b, err := m.MTD[0].ReadGood(4*block, int64(size))
@@ -218,10 +219,10 @@ func TestTargets(t *testing.T) {
 			}
 			return bytes.NewReader(b)
 		}, 110 * block},
-		{"NOR", func(c *fastboot.Client) flash.Target {
+		{"NOR", func(c *client.Client) flash.Target {
 			return fastboot.MTD{Client: c, Name: "nor0", NOR: true, Buffer: address}
 		}, func(t *testing.T, m *uboot.Machine, _ int) io.ReaderAt { return m.MTD[1] }, 4 << 20},
-		{"SPI flash", func(c *fastboot.Client) flash.Target { return fastboot.MTD{Client: c, SF: true, Buffer: address} },
+		{"SPI flash", func(c *client.Client) flash.Target { return fastboot.MTD{Client: c, SF: true, Buffer: address} },
 			func(t *testing.T, m *uboot.Machine, _ int) io.ReaderAt { return m.MTD[1] }, 4 << 20},
 	}
 	for _, tg := range targets {
@@ -244,7 +245,7 @@ func TestTargets(t *testing.T) {
 							m.MTD[0].Fill(0x5a, 40*block)
 							m.MTD[1].Fill(0x5a, 4<<20)
 							buffer := 1 << 20
-							c, b := connect(t, "high speed", sim.Config{UBoot: m, FlashMMC: 1, Buffer: buffer, Address: address, HasConsole: true})
+							c, b := connect(t, sim.Config{UBoot: m, FlashMMC: 1, Buffer: buffer, Address: address, HasConsole: true})
 							want := content(size, uint64(size))
 							im := raw(t, want, image.Options{})
 							switch form {
@@ -307,7 +308,7 @@ func TestGaps(t *testing.T) {
 			t.Run(fmt.Sprint(to, verify), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					m := machine(t)
-					c, b := connect(t, "high speed", sim.Config{UBoot: m, FlashMMC: 1, Buffer: 1 << 20})
+					c, b := connect(t, sim.Config{UBoot: m, FlashMMC: 1, Buffer: 1 << 20})
 					old := bytes.Repeat([]byte{0xee}, 6<<20)
 					rootfs := partition(t, m, "rootfs")
 					_, off, _ := rootfs.Outer()
@@ -343,56 +344,56 @@ func TestTargetFailures(t *testing.T) {
 		name   string
 		cfg    sim.Config
 		m      func(m *uboot.Machine)
-		make   func(c *fastboot.Client) flash.Target
+		make   func(c *client.Client) flash.Target
 		image  []byte
 		pipe   bool
 		verify bool
 		says   []string
 		wrote  bool // something was
 	}{
-		{name: "no such partition", make: func(c *fastboot.Client) flash.Target { return fastboot.Partition{Client: c, Name: "x"} }, says: []string{"flash:x", "invalid partition"}},
-		{name: "larger than the partition", make: func(c *fastboot.Client) flash.Target { return fastboot.Partition{Client: c, Name: "boot"} }, says: []string{"9437184 bytes, the partition 8388608"}},
-		{name: "a boot partition larger than the buffer", make: func(c *fastboot.Client) flash.Target { return fastboot.Partition{Client: c, Name: "mmc1boot0"} }, says: []string{"only in one", "use mmc"}},
-		{name: "plain and verify", make: func(c *fastboot.Client) flash.Target { return fastboot.Partition{Client: c, Name: "rootfs"} }, verify: true, says: []string{"cannot be read back"}},
-		{name: "no address", make: func(c *fastboot.Client) flash.Target { return fastboot.MMC{Client: c, Device: 1} }, says: []string{"CONFIG_FASTBOOT_BUF_ADDR"}},
-		{name: "another address", make: func(c *fastboot.Client) flash.Target { return fastboot.MMC{Client: c, Device: 1, Buffer: 0x41000000} }, says: []string{"not the address"}},
-		{name: "no shell", cfg: sim.Config{NoUUU: true}, make: func(c *fastboot.Client) flash.Target { return fastboot.MMC{Client: c, Device: 1, Buffer: address} }, says: []string{"CONFIG_FASTBOOT_UUU_SUPPORT"}},
-		{name: "no memory commands", m: func(m *uboot.Machine) { m.Missing = []string{"mw", "cmp"} }, make: func(c *fastboot.Client) flash.Target { return fastboot.MMC{Client: c, Device: 1, Buffer: address} }, says: []string{"CONFIG_CMD_MEMORY"}},
-		{name: "no such device", make: func(c *fastboot.Client) flash.Target { return fastboot.MMC{Client: c, Device: 0, Buffer: address} }, says: []string{"no such device"}},
-		{name: "device too small", make: func(c *fastboot.Client) flash.Target {
+		{name: "no such partition", make: func(c *client.Client) flash.Target { return fastboot.Partition{Client: c, Name: "x"} }, says: []string{"flash:x", "invalid partition"}},
+		{name: "larger than the partition", make: func(c *client.Client) flash.Target { return fastboot.Partition{Client: c, Name: "boot"} }, says: []string{"9437184 bytes, the partition 8388608"}},
+		{name: "a boot partition larger than the buffer", make: func(c *client.Client) flash.Target { return fastboot.Partition{Client: c, Name: "mmc1boot0"} }, says: []string{"only in one", "use mmc"}},
+		{name: "plain and verify", make: func(c *client.Client) flash.Target { return fastboot.Partition{Client: c, Name: "rootfs"} }, verify: true, says: []string{"cannot be read back"}},
+		{name: "no address", make: func(c *client.Client) flash.Target { return fastboot.MMC{Client: c, Device: 1} }, says: []string{"CONFIG_FASTBOOT_BUF_ADDR"}},
+		{name: "another address", make: func(c *client.Client) flash.Target { return fastboot.MMC{Client: c, Device: 1, Buffer: 0x41000000} }, says: []string{"not the address"}},
+		{name: "no shell", cfg: sim.Config{NoUUU: true}, make: func(c *client.Client) flash.Target { return fastboot.MMC{Client: c, Device: 1, Buffer: address} }, says: []string{"CONFIG_FASTBOOT_UUU_SUPPORT"}},
+		{name: "no memory commands", m: func(m *uboot.Machine) { m.Missing = []string{"mw", "cmp"} }, make: func(c *client.Client) flash.Target { return fastboot.MMC{Client: c, Device: 1, Buffer: address} }, says: []string{"CONFIG_CMD_MEMORY"}},
+		{name: "no such device", make: func(c *client.Client) flash.Target { return fastboot.MMC{Client: c, Device: 0, Buffer: address} }, says: []string{"no such device"}},
+		{name: "device too small", make: func(c *client.Client) flash.Target {
 			return fastboot.MMC{Client: c, Device: 1, HWPart: 1, Buffer: address}
 		}, says: []string{"too small"}},
-		{name: "GPT partition too small", make: func(c *fastboot.Client) flash.Target {
+		{name: "GPT partition too small", make: func(c *client.Client) flash.Target {
 			return fastboot.MMC{Client: c, Device: 1, Partition: "boot", Buffer: address}
 		}, says: []string{"room for 8388608"}},
-		{name: "GPT partition too small for a pipe", pipe: true, wrote: true, make: func(c *fastboot.Client) flash.Target {
+		{name: "GPT partition too small for a pipe", pipe: true, wrote: true, make: func(c *client.Client) flash.Target {
 			return fastboot.MMC{Client: c, Device: 1, Partition: "boot", Buffer: address}
 		}, says: []string{"room for 8388608"}},
-		{name: "no GPT partition", make: func(c *fastboot.Client) flash.Target {
+		{name: "no GPT partition", make: func(c *client.Client) flash.Target {
 			return fastboot.MMC{Client: c, Device: 1, Partition: "none", Buffer: address}
 		}, says: []string{"no such partition"}},
-		{name: "a name for the shell", make: func(c *fastboot.Client) flash.Target {
+		{name: "a name for the shell", make: func(c *client.Client) flash.Target {
 			return fastboot.MMC{Client: c, Device: 1, Partition: "a;reset", Buffer: address}
 		}, says: []string{"shell"}},
-		{name: "a broken block", wrote: true, m: func(m *uboot.Machine) { m.MMC[1].Broken = map[int64]bool{5000: true} }, make: func(c *fastboot.Client) flash.Target {
+		{name: "a broken block", wrote: true, m: func(m *uboot.Machine) { m.MMC[1].Broken = map[int64]bool{5000: true} }, make: func(c *client.Client) flash.Target {
 			return fastboot.MMC{Client: c, Device: 1, Buffer: address}
 		}, says: []string{"bytes 2097152-", "mmc write"}},
-		{name: "a FAIL text", wrote: true, cfg: sim.Config{Refuse: map[string]string{"flash:rootfs": "flash write failure"}}, make: func(c *fastboot.Client) flash.Target { return fastboot.Partition{Client: c, Name: "rootfs"} }, says: []string{"bytes 0-", "flash write failure"}},
-		{name: "unplugged", wrote: true, cfg: sim.Config{Faults: []sim.Fault{{Kind: sim.Unplug, Stage: sim.StageGadget, At: 700_000}}}, make: func(c *fastboot.Client) flash.Target { return fastboot.Partition{Client: c, Name: "rootfs"} }, says: []string{"bytes 0-"}},
-		{name: "no erase block's size", make: func(c *fastboot.Client) flash.Target { return fastboot.MTD{Client: c, Name: "rootfs", Buffer: address} }, says: []string{"size of erase blocks", "oem console"}},
-		{name: "no such flash", make: func(c *fastboot.Client) flash.Target {
+		{name: "a FAIL text", wrote: true, cfg: sim.Config{Refuse: map[string]string{"flash:rootfs": "flash write failure"}}, make: func(c *client.Client) flash.Target { return fastboot.Partition{Client: c, Name: "rootfs"} }, says: []string{"bytes 0-", "flash write failure"}},
+		{name: "unplugged", wrote: true, cfg: sim.Config{Faults: []sim.Fault{{Kind: sim.Unplug, Stage: sim.StageGadget, At: 700_000}}}, make: func(c *client.Client) flash.Target { return fastboot.Partition{Client: c, Name: "rootfs"} }, says: []string{"bytes 0-"}},
+		{name: "no erase block's size", make: func(c *client.Client) flash.Target { return fastboot.MTD{Client: c, Name: "rootfs", Buffer: address} }, says: []string{"size of erase blocks", "oem console"}},
+		{name: "no such flash", make: func(c *client.Client) flash.Target {
 			return fastboot.MTD{Client: c, Name: "none", Block: block, Buffer: address}
 		}, says: []string{"no such flash"}},
-		{name: "flash too small", image: content(17<<20, 1), make: func(c *fastboot.Client) flash.Target {
+		{name: "flash too small", image: content(17<<20, 1), make: func(c *client.Client) flash.Target {
 			return fastboot.MTD{Client: c, Name: "rootfs", Block: block, Buffer: address}
 		}, says: []string{"too small"}},
-		{name: "a worn block", wrote: true, verify: true, m: func(m *uboot.Machine) { m.MTD[0].Fill(0x5a, 20*block); m.MTD[0].Worn[12] = true }, make: func(c *fastboot.Client) flash.Target {
+		{name: "a worn block", wrote: true, verify: true, m: func(m *uboot.Machine) { m.MTD[0].Fill(0x5a, 20*block); m.MTD[0].Worn[12] = true }, make: func(c *client.Client) flash.Target {
 			return fastboot.MTD{Client: c, Name: "rootfs", Block: block, Buffer: address}
 		}, says: []string{"not what is read back"}},
-		{name: "NAND whose end cannot be told", wrote: true, image: slices.Concat(content(6*block, 1), bytes.Repeat([]byte{0xff}, block), content(block, 1)), make: func(c *fastboot.Client) flash.Target {
+		{name: "NAND whose end cannot be told", wrote: true, image: slices.Concat(content(6*block, 1), bytes.Repeat([]byte{0xff}, block), content(block, 1)), make: func(c *client.Client) flash.Target {
 			return fastboot.MTD{Client: c, Name: "rootfs", Block: block, Buffer: address}
 		}, says: []string{"cannot be told how many bad blocks"}},
-		{name: "no SPI flash", make: func(c *fastboot.Client) flash.Target {
+		{name: "no SPI flash", make: func(c *client.Client) flash.Target {
 			return fastboot.MTD{Client: c, Name: "0:3", SF: true, Buffer: address}
 		}, says: []string{"no such flash"}},
 	} {
@@ -406,7 +407,7 @@ func TestTargetFailures(t *testing.T) {
 				}
 				cfg := tc.cfg
 				cfg.UBoot, cfg.FlashMMC, cfg.Address, cfg.Buffer = m, 1, address, 1<<20
-				c, b := connect(t, "high speed", cfg)
+				c, b := connect(t, cfg)
 				data := tc.image
 				if data == nil {
 					data = big
@@ -441,7 +442,7 @@ func TestTargetFailures(t *testing.T) {
 func TestSmallerThanSaid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := machine(t)
-		c, b := connect(t, "high speed", sim.Config{UBoot: m, FlashMMC: 1, Buffer: 4 << 20, Full: 1 << 20})
+		c, b := connect(t, sim.Config{UBoot: m, FlashMMC: 1, Buffer: 4 << 20, Full: 1 << 20})
 		want := content(9<<20, 3)
 		if err := (fastboot.Partition{Client: c, Name: "rootfs"}).Write(t.Context(), raw(t, want, image.Options{}), flash.Options{}); err != nil {
 			t.Fatal(err)
@@ -462,7 +463,7 @@ func TestSlowErase(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			m := machine(t)
 			m.Takes = map[string]time.Duration{"mtd erase": tc.takes}
-			c, _ := connect(t, "high speed", sim.Config{UBoot: m, Alive: tc.alive, Buffer: 1 << 20})
+			c, _ := connect(t, sim.Config{UBoot: m, Alive: tc.alive, Buffer: 1 << 20})
 			err := fastboot.MTD{Client: c, Name: "boot", Block: block, Buffer: 0x40000000}.Write(t.Context(), raw(t, content(block, 1), image.Options{}), flash.Options{})
 			if (err == nil) != tc.good {
 				t.Errorf("%v: %v", tc, err)
@@ -475,7 +476,7 @@ func TestSlowErase(t *testing.T) {
 func TestTables(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := machine(t)
-		c, b := connect(t, "high speed", sim.Config{UBoot: m, FlashMMC: 1})
+		c, b := connect(t, sim.Config{UBoot: m, FlashMMC: 1})
 		if err := c.WriteGPT(t.Context(), 1, "uuid_disk=12345678-1234-1234-1234-123456789abc;name=a,size=1MiB;name=b,size=-"); err != nil {
 			t.Fatal(err)
 		}
@@ -511,7 +512,7 @@ func TestCancel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := machine(t)
 		m.Takes = map[string]time.Duration{"mmc write": time.Minute}
-		c, _ := connect(t, "high speed", sim.Config{UBoot: m, Buffer: 1 << 20})
+		c, _ := connect(t, sim.Config{UBoot: m, Buffer: 1 << 20})
 		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 		defer cancel()
 		err := fastboot.MMC{Client: c, Device: 1, Buffer: 0x40000000}.Write(ctx, raw(t, content(9<<20, 1), image.Options{}), flash.Options{})
@@ -537,7 +538,7 @@ func TestTargetsCutOff(t *testing.T) {
 				if !short {
 					cfg.Faults = []sim.Fault{{Kind: kind, Stage: sim.StageGadget, At: at}}
 				}
-				c, _ := connect(t, "high speed", cfg)
+				c, _ := connect(t, cfg)
 				im := file(t, data)
 				if short {
 					name := im.Name

@@ -15,13 +15,14 @@ import (
 	"time"
 
 	"snag/flash"
-	client "snag/flash/fastboot"
+	target "snag/flash/fastboot"
 	"snag/flash/image"
 	"snag/flash/sparse"
 	"snag/internal/lab"
 	"snag/sim/fastboot"
 	"snag/sim/uboot"
 	"snag/usb"
+	client "snag/usb/fastboot"
 	"snag/usb/usbfs"
 )
 
@@ -145,7 +146,7 @@ func TestWithFastbootFlash(t *testing.T) {
 	program := func(args ...string) func(*testing.T, usb.Port) {
 		return func(t *testing.T, port usb.Port) { run(t, args...) }
 	}
-	rootfs := func(c *client.Client) flash.Target { return client.Partition{Client: c, Name: "rootfs"} }
+	rootfs := func(c *client.Client) flash.Target { return target.Partition{Client: c, Name: "rootfs"} }
 	want := data
 	for _, tc := range []struct {
 		name string
@@ -157,7 +158,7 @@ func TestWithFastbootFlash(t *testing.T) {
 		{"uuu sparse", program("uuu", script("FB: flash rootfs sparse"))},
 		{"snag raw", snag(rootfs, "image", flash.Options{})},
 		{"snag sparse", snag(rootfs, "sparse", flash.Options{})},
-		{"snag mmc", snag(func(c *client.Client) flash.Target { return client.MMC{Client: c, Partition: "rootfs"} }, "image", flash.Options{Verify: true})},
+		{"snag mmc", snag(func(c *client.Client) flash.Target { return target.MMC{Client: c, Partition: "rootfs"} }, "image", flash.Options{Verify: true})},
 		{"snag run raw2sparse", program("snag", "run", script("FB: flash -raw2sparse rootfs image"))},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -185,7 +186,7 @@ func TestWithFastbootFlash(t *testing.T) {
 	}{
 		{"uuu ucmd", program("uuu", script(lines...))},
 		{"snag run ucmd", program("snag", "run", script(lines...))},
-		{"snag boot partition", snag(func(c *client.Client) flash.Target { return client.MMC{Client: c, HWPart: 1, Offset: 0x2000} }, "boot", flash.Options{Verify: true})},
+		{"snag boot partition", snag(func(c *client.Client) flash.Target { return target.MMC{Client: c, HWPart: 1, Offset: 0x2000} }, "boot", flash.Options{Verify: true})},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			m := uBoot(t)
@@ -202,7 +203,7 @@ func TestWithFastbootFlash(t *testing.T) {
 	t.Run("snag NAND", func(t *testing.T) {
 		m := uBoot(t)
 		board, port, unplug := plugFastboot(t, fastboot.Config{UBoot: m, Buffer: buffer, Address: 0x42000000, HasConsole: true})
-		snag(func(c *client.Client) flash.Target { return client.MTD{Client: c, Name: "ubi"} }, "image", flash.Options{Verify: true})(t, port)
+		snag(func(c *client.Client) flash.Target { return target.MTD{Client: c, Name: "ubi"} }, "image", flash.Options{Verify: true})(t, port)
 		unplug()
 		clean(t, board)
 		got, err := m.MTD[0].ReadGood(0, size)

@@ -13,12 +13,12 @@ import (
 	"testing"
 	"time"
 
-	client "snag/flash/fastboot"
 	"snag/internal/lab"
 	"snag/sim/fastboot"
 	"snag/sim/usbdev"
 	"snag/sim/virtual"
 	"snag/usb"
+	client "snag/usb/fastboot"
 )
 
 // TestFastboot is the proof that the virtual fastboot boards are right which does not rest on snag: Debian's fastboot drives

@@ -15,9 +15,9 @@ import (
 
 	"snag/event"
 	"snag/firmware"
-	"snag/flash/fastboot"
 	"snag/socs"
 	"snag/usb"
+	"snag/usb/fastboot"
 )
 
 const stageROM = "rom"

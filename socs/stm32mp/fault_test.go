@@ -42,7 +42,7 @@ func TestFaults(t *testing.T) {
 		{model: mp15, fault: "hang:tfa:200000", code: 6, says: "deadline exceeded", most: 40 * time.Second},
 		{model: mp15, fault: "reset:tfa:200000", says: "starting over", most: 10 * time.Second},
 		{model: mp15, fault: "stall:tfa:manifest", code: 6, says: "the end of the file: refused with a stall", most: 10 * time.Second},
-		{model: mp15, fault: "unplug:tfa:200000", code: 6, says: "nothing enumerated there", most: 30 * time.Second},
+		{model: mp15, fault: "unplug:tfa:200000", code: 6, says: "did not come back within 15s", most: 30 * time.Second},
 		{model: mp15, cfg: dfu.Config{Missing: []string{"@Partition3 /0x03/1*16Me"}}, code: 6, says: "phase 0x03, for which it has no alternate setting; it has 0", most: 10 * time.Second},
 		{model: mp15, cfg: dfu.Config{Missing: []string{"@virtual /0xF1/1*512Ba"}}, code: 6, says: "is no STM32MP in serial boot", most: 10 * time.Second},
 		{model: mp15, fault: "refuse:tfa:200000", code: 6, says: `refused with a stall, status OK, state dfuDNLOAD-IDLE; the board says "refused by request"`, most: 10 * time.Second},

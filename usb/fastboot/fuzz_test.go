@@ -6,7 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"snag/flash/fastboot"
+	"snag/usb/fastboot"
 )
 
 // FuzzClient lets a device answer anything, over TCP and over UDP. A download ends in time, and without an error only if the device said OKAY.

@@ -15,11 +15,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"snag/flash/fastboot"
 	sim "snag/sim/fastboot"
 	"snag/sim/inproc"
 	"snag/sim/usbdev"
 	"snag/usb"
+	"snag/usb/fastboot"
 )
 
 // script is a transport that plays a device: answers by command, each several.

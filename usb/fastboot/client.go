@@ -34,9 +34,14 @@ const (
 	dataTime   = 10 * time.Second // for the status behind the data
 	flashTime  = 30 * time.Second // and what the data take, at flashRate
 	flashRate  = 1_000_000        // bytes per second
-	eraseTime  = 10 * time.Minute
-	failTime   = time.Second // for a FAIL that may explain why data were not taken
+	failTime   = time.Second      // for a FAIL that may explain why data were not taken
 )
+
+// EraseTime is how long a device may be silent while it erases.
+const EraseTime = 10 * time.Minute
+
+// WriteTime is how long a device may be silent while it writes so many bytes.
+func WriteTime(n int64) time.Duration { return flashTime + time.Duration(n)*time.Second/flashRate }
 
 // maxInfos bounds the texts that come before the end of a command, and overall the time of the command, in multiples of
 // the time for one answer: each text gives the device that time anew.
@@ -102,6 +107,9 @@ func (c *Client) begin(ctx context.Context, command string, patience *time.Durat
 	}
 	return ctx, cancel, nil
 }
+
+// Err is what put the client out of step with its device, so that nothing more can be sent; nil if it is in step.
+func (c *Client) Err() error { return c.broken }
 
 // fault puts the client out of step.
 func (c *Client) fault(err error) error {
@@ -207,6 +215,22 @@ func (c *Client) MaxDownload(ctx context.Context) (int64, error) {
 	return c.Limit, nil
 }
 
+// BlockSize is the device's variable logical-block-size, 0 if it does not tell a sensible one.
+func (c *Client) BlockSize(ctx context.Context) (int64, error) {
+	text, err := c.GetVar(ctx, "logical-block-size")
+	if _, refused := errors.AsType[*FailError](err); refused {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	n, err := ParseSize(text)
+	if err != nil || n < 512 || n > 4096 || n&(n-1) != 0 {
+		return 0, nil
+	}
+	return n, nil
+}
+
 // Download sends size bytes to the device's buffer; progress, which may be nil, is told how many are on their way, and of all of
 // them only when the device has them. It is a *SizeError if the device takes less. A reader that ends early is filled up with zeros, since there is no other way
 // out of a download, and its error returned.
@@ -214,8 +238,8 @@ func (c *Client) Download(ctx context.Context, r io.Reader, size int64, progress
 	return c.download(ctx, size, &source{r: r, size: size, progress: progress})
 }
 
-// downloadBytes is Download of what is in memory.
-func (c *Client) downloadBytes(ctx context.Context, b []byte) error {
+// DownloadBytes is Download of what is in memory.
+func (c *Client) DownloadBytes(ctx context.Context, b []byte) error {
 	return c.download(ctx, int64(len(b)), &source{whole: b, size: int64(len(b))})
 }
 
@@ -337,7 +361,7 @@ func (s *source) pieces(ctx context.Context) iter.Seq[[]byte] {
 // patience is for the device's silence meanwhile (0: what the download's size lets expect).
 func (c *Client) Flash(ctx context.Context, partition string, patience time.Duration) error {
 	if patience <= 0 {
-		patience = flashTime + time.Duration(c.downloaded)*time.Second/flashRate
+		patience = WriteTime(c.downloaded)
 	}
 	_, err := c.Do(ctx, "flash:"+partition, patience)
 	return err
@@ -346,7 +370,7 @@ func (c *Client) Flash(ctx context.Context, partition string, patience time.Dura
 // Erase erases a partition. patience is for the device's silence meanwhile (0: 10 minutes).
 func (c *Client) Erase(ctx context.Context, partition string, patience time.Duration) error {
 	if patience <= 0 {
-		patience = eraseTime
+		patience = EraseTime
 	}
 	_, err := c.Do(ctx, "erase:"+partition, patience)
 	return err

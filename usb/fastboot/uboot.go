@@ -88,3 +88,15 @@ func (c *Client) Console(ctx context.Context, line string) ([]string, error) {
 	}
 	return shown, err
 }
+
+// WriteGPT has U-Boot write the partition table of a device, from a description as "gpt write" has it:
+// "name=boot,size=8MiB;name=rootfs,size=-".
+func (c *Client) WriteGPT(ctx context.Context, device int, partitions string) error {
+	if partitions == "" || strings.ContainsAny(partitions, "'\\\n\r\x00") {
+		return fmt.Errorf("partitions %q: expected name=...,size=...;..., without quotes", partitions)
+	}
+	if err := c.Run(ctx, fmt.Sprintf("gpt write mmc %d '%s'", device, partitions), flashTime); err != nil {
+		return fmt.Errorf("partition table of mmc %d (CONFIG_CMD_GPT is needed, and unless partitions have a uuid, CONFIG_RANDOM_UUID): %w", device, err)
+	}
+	return nil
+}
