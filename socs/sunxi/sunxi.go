@@ -54,7 +54,7 @@ func (Backend) Family() socs.Family {
 		Title:       "Allwinner",
 		Carriers:    []socs.Carrier{socs.USB},
 		ROM:         []socs.Identity{{ID: fel.ROM}},
-		Reenumerate: 20 * time.Second,
+		Reenumerate: 15 * time.Second, // it comes back only if it was reset
 		BootMode:    "hold the button FEL (or UBOOT, RECOVERY) at power-on, or take the card out; with nothing to boot from, the ROM waits for FEL on the OTG port",
 		Slots: []socs.Slot{
 			{Name: slotBoth, Doc: "SPL and U-Boot in one file, u-boot-sunxi-with-spl.bin", Keys: []string{keyTree, keyForce}},
