@@ -61,7 +61,6 @@ func (Backend) Family() socs.Family {
 			{Name: slotSPL, Doc: "SPL alone, sunxi-spl.bin; without " + slotUBoot + " the recovery ends when it has run", Keys: []string{keyForce}},
 			{Name: slotUBoot, Doc: "what SPL starts, u-boot.img or u-boot.itb", Keys: []string{keyTree, keyForce}},
 		},
-		Unproven: unproven(),
 	}
 }
 
