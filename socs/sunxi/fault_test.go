@@ -18,7 +18,6 @@ func TestFaults(t *testing.T) {
 		says  string        // the error, or else the events
 		most  time.Duration // of the whole recovery
 	}{
-		{fault: "hang:rom:version", says: "out of step", most: 3 * time.Second},
 		{fault: "mute:rom:version", says: "out of step", most: 3 * time.Second},
 		{fault: "magic:rom:version", says: `expected "AWUS" and 9 bytes, got 13 bytes: 41 57 55 58`, most: time.Second},
 		{fault: "cut:rom:version", says: `expected "AWUS" and 9 bytes, got 7 bytes`, most: time.Second},
