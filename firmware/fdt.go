@@ -243,6 +243,18 @@ func (n *Node) Text(name string) string {
 	return printable(string(s))
 }
 
+// Texts returns the strings of a property that is a list of them, fit for messages.
+func (n *Node) Texts(name string) []string {
+	v, _ := n.Prop(name)
+	var all []string
+	for s := range bytes.SplitSeq(bytes.TrimSuffix(v, []byte{0}), []byte{0}) {
+		if len(s) > 0 {
+			all = append(all, printable(string(s)))
+		}
+	}
+	return all
+}
+
 // Uint returns a property of one or two cells, and whether there is one.
 func (n *Node) Uint(name string) (uint64, bool) {
 	v, _ := n.Prop(name)

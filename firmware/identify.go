@@ -37,6 +37,7 @@ const (
 	KindTIX509      // K3: an X.509 certificate in front
 	KindSPKG        // RZ/N1
 	KindZynqMP      // Zynq UltraScale+: a boot image
+	KindEGON        // Allwinner: an eGON image, with U-Boot behind it or without
 	KindOtherSoC    // a first stage, or an image, in another SoC vendor's format
 	KindDisk        // an image of a whole disk or file system
 )
@@ -87,7 +88,6 @@ var magics = []struct {
 	kind  Kind
 	text  string
 }{
-	{4, "eGON.BT0", KindOtherSoC, "an Allwinner eGON SPL"},
 	{4, "eGON.BT1", KindOtherSoC, "an Allwinner eGON boot1 image"},
 	{0, "TOC0.GLH", KindOtherSoC, "an Allwinner TOC0 (secure boot) SPL"},
 	{8192 + 4, "eGON.BT0", KindOtherSoC, "an Allwinner SD card image (eGON SPL at 8 KiB)"},
@@ -287,10 +287,35 @@ func identifyHeader(b []byte) (Info, bool) {
 			text += " with a first stage alone"
 		}
 		return Info{KindZynqMP, text}, true
+	case isEGON(b):
+		return Info{KindEGON, egonText(b)}, true
 	case zynq:
 		return Info{KindOtherSoC, "a Xilinx Zynq-7000 boot image (its FSBL does not go into ZynqMP's OCM)"}, true
 	}
 	return Info{}, false
+}
+
+// egonText says what an eGON image is.
+func egonText(b []byte) string {
+	e, _ := ParseEGON(b)
+	text := "an Allwinner eGON SPL"
+	switch {
+	case e == nil || !e.SPL:
+		return "an Allwinner eGON image (boot0, not U-Boot's SPL)"
+	case e.DeviceTree != "":
+		text += " for " + e.DeviceTree
+	}
+	if e.Branch == "riscv" {
+		text += " (RISC-V)"
+	}
+	if off, err := e.UBoot(b); err == nil {
+		for _, look := range []func([]byte) (Info, bool){identifyTree, identifyUImage} {
+			if info, ok := look(b[off:]); ok {
+				text += " with " + info.Text
+			}
+		}
+	}
+	return text
 }
 
 // identifyDER finds what begins with an X.509 certificate: TI's K3 images.

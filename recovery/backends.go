@@ -8,6 +8,7 @@ import (
 	"snag/socs/keembay"
 	"snag/socs/rzn1"
 	"snag/socs/stm32mp"
+	"snag/socs/sunxi"
 	"snag/socs/zynqmp"
 )
 
@@ -20,6 +21,7 @@ func Backends() []socs.Backend {
 		k3.Backend{},
 		rzn1.Backend{},
 		stm32mp.Backend{},
+		sunxi.Backend{},
 		zynqmp.Backend{},
 	}
 }

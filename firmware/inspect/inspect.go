@@ -105,6 +105,7 @@ const (
 	kindSPKG        = "spkg"
 	kindZynqMP      = "zynqmp-image"
 	kindPartition   = "partition"
+	kindEGON        = "egon"
 	kindELF         = "elf"
 	kindSegment     = "segment"
 )
@@ -168,6 +169,8 @@ func Data(name string, data []byte) *Report {
 		end = r.spkg()
 	case firmware.KindZynqMP:
 		end = r.zynqmp()
+	case firmware.KindEGON:
+		end = r.egon()
 	case firmware.KindELF:
 		end = r.elf()
 	default:
