@@ -40,7 +40,8 @@ type SoC struct {
 	start     *Start // that an instruction asked for, or that the last call led to
 	reset     bool   // by the watchdog
 
-	spl *SPL // the last one that ran
+	spl   *SPL // the last one that ran
+	steps int  // a call may take
 }
 
 // CP15's registers.
@@ -76,7 +77,7 @@ const nop = 0x15000000
 
 func newSoC(cfg *Config, violation func(string, ...any)) *SoC {
 	m := &cfg.Model
-	s := &SoC{cfg: cfg, m: m, violation: violation, secure: !cfg.Fused, cache: map[uint32]uint32{}}
+	s := &SoC{cfg: cfg, m: m, violation: violation, secure: !cfg.Fused, steps: maxSteps, cache: map[uint32]uint32{}}
 	r := rand.New(rand.NewPCG(uint64(m.SoC), 1))
 	noise := func(n uint32) []byte {
 		b := make([]byte, n)
@@ -449,9 +450,8 @@ func (s *SoC) monitor() error {
 	return nil
 }
 
-// maxSteps is how many instructions may be executed until the ROM is waited for in vain. Swapping and summing up an SPL of 200 KiB
-// takes half a million.
-const maxSteps = 5_000_000
+// maxSteps is how many instructions may be executed until the ROM is waited for in vain. To sum up an SPL of 200 KiB takes a quarter of that.
+const maxSteps = 1_000_000
 
 // Call implements [Machine].
 func (s *SoC) Call(ctx context.Context, entry uint32) (back bool, err error) {
@@ -471,7 +471,7 @@ func (s *SoC) Call(ctx context.Context, entry uint32) (back bool, err error) {
 	if err := c.branch(entry); err != nil {
 		return false, err
 	}
-	for n := range maxSteps {
+	for n := range s.steps {
 		if n%4096 == 0 && ctx.Err() != nil {
 			return false, ctx.Err()
 		}
