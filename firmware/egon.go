@@ -66,6 +66,7 @@ func ParseEGON(b []byte) (*EGON, error) {
 	if string(b[20:23]) == "SPL" {
 		e.SPL, e.Major, e.Minor = true, int(b[23]>>5), int(b[23]&31)
 	}
+	e.DeviceTree = e.deviceTree()
 	switch {
 	case length%4 != 0 || length < egonHeader:
 		return e, fmt.Errorf("eGON image: its length is %d, expected a multiple of four from %d on", length, egonHeader)
@@ -76,7 +77,6 @@ func ParseEGON(b []byte) (*EGON, error) {
 	for w := e.Data; len(w) > 0; w = w[4:] {
 		e.Sum += le.Uint32(w)
 	}
-	e.DeviceTree = e.deviceTree()
 	if e.Sum != e.Checksum {
 		return e, fmt.Errorf("eGON image: checksum is %08x, the header says %08x", e.Sum, e.Checksum)
 	}

@@ -79,8 +79,8 @@ the one board of that SoC; several are an error that lists them.`,
 	fl.DurationVar(&f.timeout, "timeout", recovery.DefaultTimeout, "give up after this `time` in all")
 	fl.StringVar(&f.onWait, "on-wait", "", "shell `command` to run when the board is awaited: power relay, boot-mode switch")
 	fl.StringVar(&f.expect, "expect", "none", "wait for this `VID:PID` on the port after the last stage: proof that U-Boot runs")
-	fl.StringVar(&f.dt, "dt", "", "choose the device tree of this `name` from a FIT; if the family chooses one (sunxi)")
-	fl.BoolVar(&f.force, "force", false, "send firmware that seems to be for another SoC; if the family can tell (sunxi)")
+	fl.StringVar(&f.dt, "dt", "", "`name` of the device tree to take from a FIT with several (sunxi)")
+	fl.BoolVar(&f.force, "force", false, "send firmware that is for another SoC, as far as snag can tell (sunxi)")
 	f.outputFlags.add(cmd)
 	// What only a board on a USB port has.
 	for _, flag := range []string{"usb-path", "rom-usb", "spl-usb", "net", "netns", "expect"} {

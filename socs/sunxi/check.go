@@ -66,7 +66,7 @@ func check(chip *chip, fw socs.Firmware) *plan {
 	egon, err := p.first(chip, slot, spl)
 	if err != nil {
 		p.Take(slot, spl, err)
-		if egon == nil {
+		if egon == nil || haveBoth {
 			return p
 		}
 	}

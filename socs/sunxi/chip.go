@@ -33,8 +33,6 @@ type chip struct {
 	fused  uint32 // a word that reads 0 if the fuses have the ROM leave the secure state; 0: there is none
 	l2     bool   // the second level cache is to be turned on
 	icache bool   // the ROM runs with the instruction cache on, and does not flush it
-
-	unproven bool // no other program has recovered the virtual board (docs/sunxi.md)
 }
 
 // swap is an area of the ROM's that SPL overlaps, and where there is room for it.
@@ -193,15 +191,4 @@ func (c *chip) place(spl []byte) []piece {
 	}
 	add(end, at)
 	return pieces
-}
-
-// unproven are the models of the chips that are.
-func unproven() []string {
-	var all []string
-	for _, c := range chips {
-		if c.unproven {
-			all = append(all, strings.Fields(c.models)...)
-		}
-	}
-	return all
 }

@@ -189,26 +189,21 @@ func (m *machine) runSPL(ctx context.Context, gone <-chan struct{}, spl []byte, 
 	if err := m.Write(ctx, c.thunk, progThunk.bytes(c.exchange()...), nil); err != nil {
 		return err
 	}
-	if err := m.Exec(ctx, c.thunk); err != nil {
-		return err
-	}
 	progress(sent)
-	quiet := time.NewTimer(settleTime)
-	defer quiet.Stop()
-	select {
-	case <-quiet.C:
-	case <-gone:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	text := make([]byte, len(textRan))
-	m.AnswerTime = splTime
-	err := m.Read(ctx, c.spl+4, text)
-	m.AnswerTime = 0
+	const build = "check that SPL was built for this very board: it hangs when it sets up DRAM that is not there; watch its serial console"
 	stuck := func(hint, format string, args ...any) error {
 		return &socs.BoardError{Stage: stageSPL, Err: fmt.Errorf(format, args...), Hint: hint}
 	}
-	const build = "check that SPL was built for this very board: it hangs when it sets up DRAM that is not there; watch its serial console"
+	m.AnswerTime = splTime
+	defer func() { m.AnswerTime = 0 }()
+	text := make([]byte, len(textRan))
+	err := m.Exec(ctx, c.thunk)
+	if err == nil {
+		if err := quiet(ctx, gone); err != nil {
+			return err
+		}
+		err = m.Read(ctx, c.spl+4, text)
+	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
 		return stuck(build, "SPL did not return to FEL: %w", err)
@@ -226,6 +221,19 @@ func (m *machine) runSPL(ctx context.Context, gone <-chan struct{}, spl []byte, 
 		return stuck("unplug the board and its power, and bring it into FEL mode again", "SPL was not run: the boot ROM did not call the program that does so")
 	}
 	return stuck(build, "SPL has returned to FEL, and its header is gone: expected %q, got %q", textRan, text)
+}
+
+// quiet leaves the bus alone while SPL begins.
+func quiet(ctx context.Context, gone <-chan struct{}) error {
+	timer := time.NewTimer(settleTime)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-gone:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
 }
 
 // exchange is what the thunk is told: where SPL is, and the areas to exchange.

@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	versionTime  = 2 * time.Second // for the ROM's first answer
-	versionTries = 3               // until it is in step
+	versionTime  = 2 * time.Second       // for the ROM's first answer
+	versionTries = 3                     // until it is in step
+	resetTime    = 20 * time.Millisecond // from a port's reset on, for the ROM to begin anew
 	splTime      = 10 * time.Second
 	startTime    = 2 * time.Second // for the ROM's answer when it calls what does not return
 	progressTime = 100 * time.Millisecond
@@ -105,6 +106,7 @@ func (r *recovery) connect(ctx context.Context, stage *socs.Stage) (*fel.Device,
 		if err := stage.USB.Reset(ctx); err != nil {
 			return nil, version, err
 		}
+		dfustage.Left(ctx, stage, resetTime)
 	}
 }
 

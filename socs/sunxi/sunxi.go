@@ -54,14 +54,13 @@ func (Backend) Family() socs.Family {
 		Title:       "Allwinner",
 		Carriers:    []socs.Carrier{socs.USB},
 		ROM:         []socs.Identity{{ID: fel.ROM}},
-		Reenumerate: 20 * time.Second,
+		Reenumerate: 15 * time.Second, // it comes back only if it was reset
 		BootMode:    "hold the button FEL (or UBOOT, RECOVERY) at power-on, or take the card out; with nothing to boot from, the ROM waits for FEL on the OTG port",
 		Slots: []socs.Slot{
 			{Name: slotBoth, Doc: "SPL and U-Boot in one file, u-boot-sunxi-with-spl.bin", Keys: []string{keyTree, keyForce}},
 			{Name: slotSPL, Doc: "SPL alone, sunxi-spl.bin; without " + slotUBoot + " the recovery ends when it has run", Keys: []string{keyForce}},
 			{Name: slotUBoot, Doc: "what SPL starts, u-boot.img or u-boot.itb", Keys: []string{keyTree, keyForce}},
 		},
-		Unproven: unproven(),
 	}
 }
 

@@ -35,6 +35,7 @@ package fel
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -65,9 +66,8 @@ const (
 	versionSize  = 32
 	fromDevice   = 0x11
 	toDevice     = 0x12
-	answerTime   = 5 * time.Second  // for a message
-	idleTime     = 10 * time.Second // for a chunk, of ROMs that take 64 KiB in a second
-	chunk        = 64 << 10         // of data, in one USB transfer
+	answerTime   = 5 * time.Second
+	chunk        = 64 << 10 // of data, in one USB transfer: a slow ROM takes it in a second
 	versionMagic = "AWUSBFEX"
 )
 
@@ -96,7 +96,7 @@ func (e *RefusedError) Error() string {
 
 // Device is an open boot ROM in FEL mode. One of its methods is called at a time.
 type Device struct {
-	// AnswerTime bounds the wait for each message; 0 is 5 seconds.
+	// AnswerTime bounds each USB transfer; 0 is 5 seconds.
 	AnswerTime time.Duration
 
 	handle  usb.Handle
@@ -184,7 +184,7 @@ func Started(err error) bool {
 	return ok && (errors.Is(e.err, context.DeadlineExceeded) || errors.Is(e.err, usb.ErrGone) || errors.Is(e.err, usb.ErrProtocol))
 }
 
-// answerError is an answer that did not come, to a call that the device has taken.
+// answerError is an answer that did not come, to what the device has taken.
 type answerError struct {
 	what string
 	err  error
@@ -207,11 +207,10 @@ func (d *Device) command(ctx context.Context, what string, code uint16, addr, le
 		}
 	}
 	var b [answerSize]byte
-	switch err := d.receive(ctx, what, b[:]); {
-	case err != nil && code == cmdExec:
-		return &answerError{what, err}
-	case err != nil:
+	if err := d.receive(ctx, what, b[:]); err != nil {
 		return err
+	}
+	switch {
 	case b[0] != 0xff || b[1] != 0xff:
 		return &ProtocolError{what, "a status that begins with ff ff", fmt.Sprintf("% x", b)}
 	case b[4] != 0:
@@ -222,7 +221,7 @@ func (d *Device) command(ctx context.Context, what string, code uint16, addr, le
 
 // send is an AWUSB transfer to the device. Request and data are in the host controller's queue together.
 func (d *Device) send(ctx context.Context, what string, data []byte, progress func(int)) error {
-	n, err := d.handle.Stream(ctx, d.out.Address, idleTime, transfers(request(toDevice, len(data)), data, progress))
+	n, err := d.handle.Stream(ctx, d.out.Address, d.patience(), transfers(request(toDevice, len(data)), data, progress))
 	if err != nil {
 		return fmt.Errorf("%s: after %d bytes: %w", what, max(n-requestSize, 0), err)
 	}
@@ -253,12 +252,12 @@ func (d *Device) receive(ctx context.Context, what string, buf []byte) error {
 	short, cancel := d.bounded(ctx)
 	defer cancel()
 	if _, err := d.handle.Out(short, d.out.Address, request(fromDevice, len(buf))); err != nil {
-		return fmt.Errorf("%s: %w", what, err)
+		return &answerError{what, err}
 	}
 	for n := 0; n < len(buf); {
 		got, err := d.receiveOne(ctx, buf[n:min(len(buf), n+chunk)])
 		if n += got; err != nil {
-			return fmt.Errorf("%s: after %d of %d bytes: %w", what, n, len(buf), err)
+			return &answerError{what, fmt.Errorf("after %d of %d bytes: %w", n, len(buf), err)}
 		}
 		if got == 0 {
 			return &ProtocolError{what, fmt.Sprintf("%d bytes", len(buf)), fmt.Sprintf("%d and an empty packet", n)}
@@ -273,7 +272,7 @@ func (d *Device) status(ctx context.Context, what string) error {
 	n, err := d.receiveOne(ctx, b)
 	switch b = b[:n]; {
 	case err != nil:
-		return fmt.Errorf("%s: no status: %w", what, err)
+		return &answerError{what, err}
 	case n != statusSize || !bytes.HasPrefix(b, []byte("AWUS")):
 		return &ProtocolError{what, `"AWUS" and 9 bytes`, fmt.Sprintf("%d bytes: % x", n, b[:min(n, 16)])}
 	case b[12] != 0:
@@ -289,14 +288,12 @@ func (d *Device) receiveOne(ctx context.Context, buf []byte) (int, error) {
 	return d.handle.In(ctx, d.in.Address, buf)
 }
 
-// bounded gives a message its time.
+// bounded gives a transfer its time.
 func (d *Device) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	patience := d.AnswerTime
-	if patience == 0 {
-		patience = answerTime
-	}
-	return context.WithTimeout(ctx, patience)
+	return context.WithTimeout(ctx, d.patience())
 }
+
+func (d *Device) patience() time.Duration { return cmp.Or(d.AnswerTime, answerTime) }
 
 // request is the beginning of an AWUSB transfer.
 func request(direction byte, length int) []byte {
