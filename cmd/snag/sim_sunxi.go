@@ -16,12 +16,15 @@ func newSimSunxi() *cobra.Command {
 		Long: `Powers a virtual board with an Allwinner SoC whose boot ROM is in FEL mode, of the model that
 the command is called by: h3, a10, a64, h616, t113-s3, ... It interprets the code that
 the host has it execute, and does at once what U-Boot's SPL would do; at the end it
-tells what the host's work amounts to and what was wrong with it.
+tells what the host's work amounts to and what was wrong with it. With --qemu memory
+and processor are those of one of QEMU's machines, SPL and U-Boot run, and UART0, their
+console, is on a pseudo-terminal.
 
 It takes the kernel's virtual USB host controller (modprobe vhci-hcd, as root), or
 with --carrier usbip a client of the USB/IP protocol elsewhere.`,
 		Example: `  sudo snag sim h3 -- snag recover --soc h3 -f board.yaml
   sudo snag sim a64 --fault reset:rom:100000 -- ./our-lab-script
+  sudo snag sim h3 --qemu
   snag sim h616 --generate images`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
@@ -45,6 +48,7 @@ with --carrier usbip a client of the USB/IP protocol elsewhere.`,
 	b, fl := &s.Board, cmd.Flags()
 	fl.StringVar((*string)(&s.Carrier), "carrier", "vhci", "vhci or usbip")
 	fl.StringVar(&s.Listen, "listen", "127.0.0.1:3240", "`address` of the USB/IP server")
+	fl.BoolVar(&s.QEMU, "qemu", false, "let the board execute what it receives (h3; a10 and r40 with QEMU 10; needs qemu-system-arm)")
 	fl.StringVar(&generate, "generate", "", "write test images for this board into a `directory`, and end")
 	fl.Uint16Var(&b.SoC, "id", 0, "the SoC `ID` that the ROM tells")
 	fl.BoolVar(&b.Fused, "fused", false, "the part is fused for secure boot")

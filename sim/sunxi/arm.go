@@ -15,6 +15,7 @@ const (
 
 	cpsrMode  = 0x1f
 	cpsrThumb = 1 << 5
+	cpsrState = 0x0700fc00 | cpsrThumb // of the instruction set, which MSR does not write
 
 	modeFIQ        = 0x11
 	modeIRQ        = 0x12
@@ -385,7 +386,7 @@ func (c *cpu) status(op, v uint32) error {
 			mask |= m
 		}
 	}
-	mask &^= cpsrThumb
+	mask &^= cpsrState
 	v = c.cpsr&^mask | v&mask
 	if err := c.mode(v & cpsrMode); err != nil {
 		return err

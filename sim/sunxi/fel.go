@@ -368,19 +368,19 @@ func (s *session) execute(ctx context.Context, addr uint32, log func(end string)
 			cancel()
 		}
 	})()
-	exit, err := s.machine.Call(called, addr)
+	back, err := s.machine.Call(called, addr)
 	switch {
 	case called.Err() != nil:
 		return false, ctx.Err()
+	case errors.Is(err, virtual.ErrReset):
+		log("reset")
+		return false, err
 	case err != nil:
 		log(err.Error())
 		return false, &stuckError{fmt.Errorf("executing at %#x: %w", addr, err)}
-	case exit.Reset:
-		log("reset")
-		return false, virtual.ErrReset
-	case exit.Left:
+	case !back:
 		log("left")
-		return true, s.left(called, exit)
+		return true, s.left(called, addr)
 	}
 	log("")
 	if err := s.returned(called); err != nil {

@@ -9,6 +9,12 @@ import (
 	"snag/usb"
 )
 
+// sunxiFEL is Debian's sunxi-fel 1.4.2, which knows all but the SoCs that have sunxi-tools of 2025 (d7bbd17).
+const (
+	sunxiFEL      = "sunxi-fel"
+	newerSunxiFEL = "sunxi-fel of d7bbd17 (by hand)"
+)
+
 // ID is what every SoC shows in FEL mode.
 var ID = usb.ID{Vendor: 0x1f3a, Product: 0xefe8}
 
@@ -38,6 +44,10 @@ type Model struct {
 	Name string
 	SoC  uint16 // the ID in the answer to the version request
 	SPL  uint32 // where an SPL is loaded to, and the start of the SRAM
+
+	// ProvenBy is the program, which nobody here wrote, that has recovered the virtual board, as internal/e2e's TestROMs has it: Debian's
+	// sunxi-fel or, "(by hand)", one that is newer. Empty: none; the model is what the sources say and no more.
+	ProvenBy string
 
 	core    core
 	sram    []Area
@@ -86,7 +96,7 @@ var (
 // old makes a SoC whose ROM keeps an interrupt stack, a stack and data at the offsets of A10's.
 func old(name string, id uint16, base uint32, c core, sram ...Area) Model {
 	m := Model{
-		Name: name, SoC: id, SPL: base, core: c, sram: sram, dram: dram1G, rom: highROM, in: 0x82, out: 0x01,
+		Name: name, SoC: id, SPL: base, ProvenBy: sunxiFEL, core: c, sram: sram, dram: dram1G, rom: highROM, in: 0x82, out: 0x01,
 		kept: []Area{{base + 0x1c00, 0x400}, {base + 0x5c00, 0x1400}, {base + 0x7c00, 0x400}},
 		sp:   base + 0x6f00, irq: base + 0x2000,
 	}
@@ -142,6 +152,11 @@ func (m Model) stale() Model {
 	return m
 }
 
+func (m Model) newer() Model {
+	m.ProvenBy = newerSunxiFEL
+	return m
+}
+
 func (m Model) l2() Model {
 	m.needsL2 = true
 	return m
@@ -177,7 +192,7 @@ var models = []Model{
 	old("a83t", 0x1673, 0, cortexA7, Area{0, 0x8000}, sramA2).keeps(ar100...).fuses(0x01c14000, 0x200).dogH3(),
 	old("h3", 0x1680, 0, cortexA7, Area{0, 0x1b000}, sramA2).fuses(0x01c14000, 0x200).smc(0x40004).dogH3().with(func(m *Model) { m.sidLazy = true }),
 	old("v3s", 0x1681, 0, cortexA7, Area{0, 0xf000}).fuses(0x01c23800, 0).dogH3(),
-	old("t7", 0x1708, 0x20000, cortexA7, Area{0x20000, 0x30000}, sramA2H6).fuses(0x03006000, 0x200).dogH6(),
+	old("t7", 0x1708, 0x20000, cortexA7, Area{0x20000, 0x30000}, sramA2H6).fuses(0x03006000, 0x200).newer().dogH6(),
 	old("h5", 0x1718, 0x10000, cortexA53, Area{0x10000, 0x23000}, sramA2).fuses(0x01c14000, 0x200).reset(0x017000a0, 0).smc(0x40004).dogH3(),
 	old("r40", 0x1701, 0, cortexA7, Area{0, 0xc000}, sramB).fuses(0x01c1b000, 0x200).dogA10(),
 	old("a63", 0x1719, 0x20000, cortexA53, Area{0x20000, 0x24000}, sramA2H6).fuses(0x03006000, 0x200).reset(0x09010040, 0).dogH6(),
@@ -190,8 +205,8 @@ var models = []Model{
 	late("v853", 0x1886, 0x20000, cortexA7, 0x41f00, Area{0x20000, 0x22000}).also(irqStack).fuses(0x03006000, 0x200).dogV853().stale(),
 	late("r528", 0x1859, 0x20000, cortexA7, 0x48f00, Area{0x20000, 0x29000}).also(irqStack).fuses(0x03006000, 0x200).dogV853().stale(),
 	old("v5", 0x1721, 0x20000, cortexA7, Area{0x20000, 0x24000}).fuses(0x03006000, 0x200).dogH6(),
-	late("a523", 0x1890, 0x44000, cortexA55, 0x5cf00, Area{0x40000, 0x1d000}).fuses(0x03006000, 0x200).reset(0x08000040, 0).dog(0x02050008, 0x16aa0001).stale(),
-	late("a133", 0x1855, 0x20000, cortexA53, 0x45f00, Area{0x20000, 0x26000}, sramA2H6).fuses(0x03006000, 0x200).reset(0x08100040, 0).smc(0x100004).dogH6(),
+	late("a523", 0x1890, 0x44000, cortexA55, 0x5cf00, Area{0x40000, 0x1d000}).fuses(0x03006000, 0x200).reset(0x08000040, 0).newer().dog(0x02050008, 0x16aa0001).stale(),
+	late("a133", 0x1855, 0x20000, cortexA53, 0x45f00, Area{0x20000, 0x26000}, sramA2H6).fuses(0x03006000, 0x200).reset(0x08100040, 0).smc(0x100004).newer().dogH6(),
 }
 
 // aliases are other names of SoCs: of those that tell the same ID.

@@ -67,7 +67,12 @@ func (s *Stage) MarshalJSON() ([]byte, error) {
 func (s *Stage) Effects() string {
 	var b strings.Builder
 	if s.SPL != nil {
+		kept := "is as it was"
+		if !s.Kept {
+			kept = "has changed"
+		}
 		fmt.Fprintf(&b, "  SPL at %#x: %d bytes %s\n", s.SPL.Addr, s.SPL.Bytes, s.SPL.SHA256)
+		fmt.Fprintf(&b, "  what the ROM keeps in memory %s\n", kept)
 	}
 	if s.MMU != "" {
 		fmt.Fprintf(&b, "  MMU %s\n", s.MMU)

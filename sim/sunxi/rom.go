@@ -86,26 +86,28 @@ func (s *session) ran(ctx context.Context) (*SPL, error) {
 }
 
 // left notes what the ROM was left for.
-func (s *session) left(ctx context.Context, exit Exit) error {
-	m := &s.b.cfg.Model
+func (s *session) left(ctx context.Context, addr uint32) error {
+	m, start := &s.b.cfg.Model, Start{Entry: addr}
+	soc, interprets := s.machine.(*SoC)
+	if interprets {
+		start = *soc.start
+	}
 	written := false
 	for _, sp := range s.spans {
-		written = written || sp.start <= uint64(exit.Entry) && uint64(exit.Entry) < sp.end
+		written = written || sp.start <= uint64(start.Entry) && uint64(start.Entry) < sp.end
 	}
 	if !written {
-		return &stuckError{fmt.Errorf("nothing was written to the entry at %#x since SPL ran", exit.Entry)}
+		return &stuckError{fmt.Errorf("nothing was written to the entry at %#x since SPL ran", start.Entry)}
+	}
+	s.edit(func(t *Stage) { t.Start, t.Complete = &start, true })
+	if !interprets { // it runs, and nobody may look at its memory
+		return nil
 	}
 	spans := s.spans
 	for i, a := range m.sram {
 		if i == 0 || !m.AArch64() { // TF-A is loaded to the others of an AArch64
 			spans = cut(spans, a)
 		}
-	}
-	start := Start{exit.Entry, exit.AArch64}
-	soc, ok := s.machine.(*SoC)
-	if !ok { // a processor that runs, and nobody may look at its memory
-		s.edit(func(t *Stage) { t.Start = &start })
-		return nil
 	}
 	var regions []Region
 	for _, sp := range spans {
@@ -116,9 +118,8 @@ func (s *session) left(ctx context.Context, exit Exit) error {
 		regions = append(regions, Region{uint32(sp.start), len(b), digest(b)})
 	}
 	s.edit(func(t *Stage) {
-		t.Memory, t.MMU, t.Start = append(t.Memory, regions...), soc.MMU(), &start
+		t.Memory, t.MMU = append(t.Memory, regions...), soc.MMU()
 		t.Script = soc.get(m.SPL + 24)
-		t.Complete = true
 	})
 	return nil
 }

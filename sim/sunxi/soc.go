@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+
+	"snag/sim/virtual"
 )
 
 // Machine is the memory and the processor behind a ROM. A ROM calls it from one goroutine at a time. Addresses are physical.
@@ -16,17 +18,9 @@ type Machine interface {
 	// WriteMemory stores b from the address on, byte by byte.
 	WriteMemory(ctx context.Context, addr uint32, b []byte) error
 
-	// Call calls a function in A32 state, with the ROM's stack. It returns when that has come back to the ROM, or when it is known
-	// not to do so. An error, but that of the context, says that the processor is stuck.
-	Call(ctx context.Context, entry uint32) (Exit, error)
-}
-
-// Exit is how a call ended.
-type Exit struct {
-	Left    bool   // for good; else it has come back to the ROM
-	Entry   uint32 // where to
-	AArch64 bool   // by a warm reset
-	Reset   bool   // the board is to be reset
+	// Call calls a function in A32 state, with the ROM's stack. It returns when that is back in the ROM, or has left it for good. An
+	// error says that the processor is stuck, or, if it is virtual.ErrReset, that the board is to be reset.
+	Call(ctx context.Context, entry uint32) (back bool, err error)
 }
 
 // SoC is a [Machine] that interprets. It is made by [Board] at each power-on.
@@ -41,11 +35,13 @@ type SoC struct {
 	cp        map[cp15]uint32
 	cache     map[uint32]uint32 // of instructions, while it is on
 	secure    bool
-	dram      bool  // SPL has set it up
-	sidRead   bool  // a register read has happened
-	exit      *Exit // that an instruction asked for
+	dram      bool   // SPL has set it up
+	sidRead   bool   // a register read has happened
+	start     *Start // that an instruction asked for, or that the last call led to
+	reset     bool   // by the watchdog
 
-	spl *SPL // the last one that ran
+	spl   *SPL // the last one that ran
+	steps int  // a call may take
 }
 
 // CP15's registers.
@@ -81,7 +77,7 @@ const nop = 0x15000000
 
 func newSoC(cfg *Config, violation func(string, ...any)) *SoC {
 	m := &cfg.Model
-	s := &SoC{cfg: cfg, m: m, violation: violation, secure: !cfg.Fused, cache: map[uint32]uint32{}}
+	s := &SoC{cfg: cfg, m: m, violation: violation, secure: !cfg.Fused, steps: maxSteps, cache: map[uint32]uint32{}}
 	r := rand.New(rand.NewPCG(uint64(m.SoC), 1))
 	noise := func(n uint32) []byte {
 		b := make([]byte, n)
@@ -268,7 +264,7 @@ func (s *SoC) register(addr uint32, write bool, v uint32) (uint32, error) {
 	}
 	switch {
 	case write && m.watchdog != 0 && addr == m.watchdog && v == m.watchdogValue:
-		s.leave(Exit{Reset: true})
+		s.reset = true
 		return 0, nil
 	case m.sid != 0 && write && addr == m.sid+sidControl:
 		if v&2 != 0 && v>>8&0xff != sidKey {
@@ -296,9 +292,6 @@ func (s *SoC) register(addr uint32, write bool, v uint32) (uint32, error) {
 	}
 	return stored(addr), nil
 }
-
-// leave ends what is being executed after the instruction.
-func (s *SoC) leave(e Exit) { s.exit = &e }
 
 // errAbort is an access to nothing.
 var errAbort = errors.New("data abort")
@@ -427,7 +420,7 @@ func (s *SoC) warmReset(aarch64 bool) error {
 	if entry == 0 {
 		return fmt.Errorf("warm reset while the reset vector at %#x is 0", at)
 	}
-	s.leave(Exit{Left: true, Entry: entry, AArch64: aarch64})
+	s.start = &Start{entry, aarch64}
 	return nil
 }
 
@@ -457,15 +450,14 @@ func (s *SoC) monitor() error {
 	return nil
 }
 
-// maxSteps is how many instructions may be executed until the ROM is waited for in vain. Swapping and summing up an SPL of 200 KiB
-// takes half a million.
-const maxSteps = 5_000_000
+// maxSteps is how many instructions may be executed until the ROM is waited for in vain. To sum up an SPL of 200 KiB takes a quarter of that.
+const maxSteps = 1_000_000
 
 // Call implements [Machine].
-func (s *SoC) Call(ctx context.Context, entry uint32) (Exit, error) {
+func (s *SoC) Call(ctx context.Context, entry uint32) (back bool, err error) {
 	c, m := &s.cpu, s.m
 	if s.cfg.RISCV {
-		return Exit{}, errors.New("A32 code on a RISC-V core")
+		return false, errors.New("A32 code on a RISC-V core")
 	}
 	if !m.staleCode {
 		clear(s.cache)
@@ -473,36 +465,39 @@ func (s *SoC) Call(ctx context.Context, entry uint32) (Exit, error) {
 	for i := range 13 {
 		c.r[i] = 0xdead0000 + uint32(i)
 	}
-	back := m.rom.Addr + romReturn
-	c.r[regSP], c.r[regLR] = m.sp, back
+	rom := m.rom.Addr + romReturn
+	c.r[regSP], c.r[regLR] = m.sp, rom
 	status := c.cpsr
 	if err := c.branch(entry); err != nil {
-		return Exit{}, err
+		return false, err
 	}
-	for n := range maxSteps {
+	for n := range s.steps {
 		if n%4096 == 0 && ctx.Err() != nil {
-			return Exit{}, ctx.Err()
+			return false, ctx.Err()
 		}
 		switch pc := c.r[regPC]; {
-		case pc == back:
-			return Exit{}, s.returned(status)
+		case pc == rom:
+			return true, s.returned(status)
 		case s.at(pc) == inDRAM && s.dram:
-			return Exit{Left: true, Entry: pc}, nil
+			s.start = &Start{Entry: pc}
+			return false, nil
 		case pc == m.SPL && s.isSPL():
 			if err := s.runSPL(ctx); err != nil {
-				return Exit{}, err
+				return false, err
 			}
 			continue
 		}
 		if err := c.step(); err != nil {
-			return Exit{}, err
+			return false, err
 		}
-		if e := s.exit; e != nil {
-			s.exit = nil
-			return *e, nil
+		switch {
+		case s.reset:
+			return false, virtual.ErrReset
+		case s.start != nil:
+			return false, nil
 		}
 	}
-	return Exit{}, errors.New("it does not return")
+	return false, errors.New("it does not return")
 }
 
 // returned looks at what the ROM goes on with.
