@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -26,6 +27,25 @@ func sunxiImage(t *testing.T, board string) string {
 	return filepath.Join(lab.Packages(t, "u-boot-sunxi:armhf")[0], "usr/lib/u-boot", board, "u-boot-sunxi-with-spl.bin")
 }
 
+// qemu10 is a QEMU that has machines for A10 with its memory controller, and for R40: the host's, or that of Debian's backports.
+func qemu10(t *testing.T, host *exec.Cmd) *exec.Cmd {
+	t.Helper()
+	version := exec.Command(host.Path, "--version")
+	version.Env = host.Env
+	out, err := version.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	major := 0
+	if _, err := fmt.Sscanf(string(out), "QEMU emulator version %d.", &major); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if major >= 10 {
+		return host
+	}
+	return lab.Backport(t, "qemu-system-arm", "qemu-system-arm", "qemu-system-common", "qemu-system-data")
+}
+
 // TestExecutingSunxiInProcess recovers Allwinner boards whose firmware runs, SPL and snag's own programs included, with nothing between the
 // engine and the board but the models of USB. What the ROM keeps in the memory that SPL runs in is there again afterwards.
 func TestExecutingSunxiInProcess(t *testing.T) {
@@ -34,21 +54,32 @@ func TestExecutingSunxiInProcess(t *testing.T) {
 		force      bool   // the image is for another SoC
 		fails      string // the recovery's error
 		model      string // that U-Boot tells
+		newer      bool   // QEMU 10 is needed
 	}{
 		{soc: "h3", board: "nanopi_neo_air", model: "FriendlyARM NanoPi NEO Air"},
 		{soc: "h3", board: "nanopi_neo", model: "FriendlyARM NanoPi NEO"},
 		{soc: "h3", board: "orangepi_plus", model: "Xunlong Orange Pi Plus / Plus 2"},
 		{soc: "h3", board: "Bananapi", fails: "not for H3"},
 		{soc: "h3", board: "Bananapi", force: true, fails: "SPL did not return to FEL"},
+		{soc: "a10", board: "Cubieboard", model: "Cubietech Cubieboard", newer: true},
+		{soc: "r40", board: "Bananapi_M2_Ultra", model: "Banana Pi BPI-M2-Ultra", newer: true},
 	} {
-		t.Run(fmt.Sprint(test.soc, test.board, test.force), func(t *testing.T) {
+		name := test.soc + " " + test.board
+		if test.force {
+			name += " by force"
+		}
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			arm := lab.Command(t, "qemu-system-arm", "qemu-system-arm")
+			if test.newer {
+				arm = qemu10(t, arm)
+			}
 			file := sunxiImage(t, test.board)
 			data, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
 			}
-			machine, err := qemu.StartAllwinner(t.Context(), test.soc, qemu.Config{QEMU: lab.Command(t, "qemu-system-arm", "qemu-system-arm")})
+			machine, err := qemu.StartAllwinner(t.Context(), test.soc, qemu.Config{QEMU: arm})
 			if err != nil {
 				t.Fatal(err)
 			}
