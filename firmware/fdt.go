@@ -243,6 +243,21 @@ func (n *Node) Text(name string) string {
 	return printable(string(s))
 }
 
+// maxTexts is more strings than a property of an image has.
+const maxTexts = 256
+
+// Texts returns the strings of a property that is a list of them, fit for messages, and no more than are sensible.
+func (n *Node) Texts(name string) []string {
+	v, _ := n.Prop(name)
+	var all []string
+	for s := range bytes.SplitSeq(v, []byte{0}) {
+		if len(s) > 0 && len(all) < maxTexts {
+			all = append(all, printable(string(s)))
+		}
+	}
+	return all
+}
+
 // Uint returns a property of one or two cells, and whether there is one.
 func (n *Node) Uint(name string) (uint64, bool) {
 	v, _ := n.Prop(name)

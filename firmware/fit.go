@@ -32,7 +32,7 @@ type FITImage struct {
 	Name, Description           string
 	OS, Arch, Type, Compression string // as mkimage names them; empty where the tree says nothing
 	Load, Entry                 uint64
-	HasLoad                     bool
+	HasLoad, HasEntry           bool
 
 	External bool   // the data lies after the tree
 	Data     []byte // part of the parsed slice; nil if missing
@@ -52,6 +52,7 @@ type FITHash struct {
 type FITConfig struct {
 	Name, Description string
 	Firmware, FDT     string
+	Loadables         []string
 	Signed            bool
 }
 
@@ -92,6 +93,7 @@ func ParseFIT(b []byte) (*FIT, error) {
 				Description: n.Text("description"),
 				Firmware:    n.Text("firmware"),
 				FDT:         n.Text("fdt"),
+				Loadables:   n.Texts("loadables"),
 				Signed:      n.hasChild("signature"),
 			})
 		}
@@ -120,7 +122,7 @@ func (p *fitParser) image(n *Node) (FITImage, error) {
 		Signed:      n.hasChild("signature"),
 	}
 	img.Load, img.HasLoad = n.Uint("load")
-	img.Entry, _ = n.Uint("entry")
+	img.Entry, img.HasEntry = n.Uint("entry")
 	var err error
 	if img.Data, img.External, err = p.data(n); err != nil {
 		return img, err

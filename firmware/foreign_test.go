@@ -180,7 +180,7 @@ func TestMkimageOthers(t *testing.T) {
 		kind Kind
 		want string
 	}{
-		{[]string{"-T", "sunxi_egon", "-n", "sun8i-test"}, KindOtherSoC, "Allwinner eGON"},
+		{[]string{"-T", "sunxi_egon", "-n", "sun8i-test"}, KindEGON, "Allwinner eGON"},
 		{[]string{"-T", "stm32image", "-a", "0x2ffc2500", "-e", "0x2ffc2500"}, KindSTM32, "STM32MP"},
 		{[]string{"-T", "rksd", "-n", "rk3288"}, KindOtherSoC, "Rockchip"},
 		{[]string{"-T", "rksd", "-n", "rk3568"}, KindOtherSoC, "Rockchip"},

@@ -38,6 +38,7 @@ const (
 	KindSPKG        // RZ/N1
 	KindZynqMP      // Zynq UltraScale+: a boot image
 	KindMBN         // Qualcomm, before ELF
+	KindEGON        // Allwinner: an eGON image, with U-Boot behind it or without
 	KindOtherSoC    // a first stage, or an image, in another SoC vendor's format
 	KindDisk        // an image of a whole disk or file system
 )
@@ -88,7 +89,6 @@ var magics = []struct {
 	kind  Kind
 	text  string
 }{
-	{4, "eGON.BT0", KindOtherSoC, "an Allwinner eGON SPL"},
 	{4, "eGON.BT1", KindOtherSoC, "an Allwinner eGON boot1 image"},
 	{0, "TOC0.GLH", KindOtherSoC, "an Allwinner TOC0 (secure boot) SPL"},
 	{8192 + 4, "eGON.BT0", KindOtherSoC, "an Allwinner SD card image (eGON SPL at 8 KiB)"},
@@ -303,10 +303,35 @@ func identifyHeader(b []byte) (Info, bool) {
 			text += " with a first stage alone"
 		}
 		return Info{KindZynqMP, text}, true
+	case isEGON(b):
+		return Info{KindEGON, egonText(b)}, true
 	case zynq:
 		return Info{KindOtherSoC, "a Xilinx Zynq-7000 boot image (its FSBL does not go into ZynqMP's OCM)"}, true
 	}
 	return Info{}, false
+}
+
+// egonText says what an eGON image is.
+func egonText(b []byte) string {
+	e, _ := ParseEGON(b)
+	text := "an Allwinner eGON SPL"
+	switch {
+	case e == nil || !e.SPL:
+		return "an Allwinner eGON image (boot0, not U-Boot's SPL)"
+	case e.DeviceTree != "":
+		text += " for " + e.DeviceTree
+	}
+	if e.Branch == "riscv" {
+		text += " (RISC-V)"
+	}
+	if off, err := e.UBoot(b); err == nil {
+		for _, look := range []func([]byte) (Info, bool){identifyTree, identifyUImage} {
+			if info, ok := look(b[off:]); ok {
+				text += " with " + info.Text
+			}
+		}
+	}
+	return text
 }
 
 // identifyDER finds what begins with an X.509 certificate: TI's K3 images.
@@ -330,6 +355,13 @@ func identifyDER(b []byte) (Info, bool) {
 }
 
 func identifyARM(b []byte) (Info, bool) {
+	// U-Boot for Allwinner's 64-bit SoCs may begin with what is a branch in 32-bit state, and nothing much in 64-bit state, where the next
+	// word is one (arch/arm/include/asm/arch-sunxi/boot0.h).
+	if len(b) >= 64 && b[3] == armBranch && binary.LittleEndian.Uint32(b[4:])>>26 == 0b000101 {
+		if s := banner(b); s != "" {
+			return Info{KindARM64, "a bare 64-bit ARM program (" + s + ") that may be entered in 32-bit state"}, true
+		}
+	}
 	if p, ok := ParseARM(b); ok {
 		what := "a bare ARM program"
 		if p.UBoot != "" {

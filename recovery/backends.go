@@ -9,6 +9,7 @@ import (
 	"snag/socs/qcom"
 	"snag/socs/rzn1"
 	"snag/socs/stm32mp"
+	"snag/socs/sunxi"
 	"snag/socs/zynqmp"
 )
 
@@ -22,6 +23,7 @@ func Backends() []socs.Backend {
 		qcom.Backend{},
 		rzn1.Backend{},
 		stm32mp.Backend{},
+		sunxi.Backend{},
 		zynqmp.Backend{},
 	}
 }

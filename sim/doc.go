@@ -6,6 +6,7 @@
 //	virtual   what every virtual board does: how to write a model
 //	am335x    the model of an AM335x board
 //	imx       the models of i.MX boards
+//	sunxi     the models of Allwinner's SoCs
 //	dfu       the models of boards that start over DFU
 //	fastboot  the model of a fastboot gadget, and of Keem Bay's ROM
 //	qcom      the model of a Qualcomm board in EDL

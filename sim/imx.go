@@ -11,7 +11,11 @@ import (
 
 	"snag/sim/evk"
 	"snag/sim/imx"
+	"snag/sim/qemu"
 )
+
+// qemuModel is the i.MX that QEMU has a machine for.
+const qemuModel = "imx6q"
 
 // IMX is one run of "snag sim imx6q" and its siblings. Auto is VHCI here.
 type IMX struct {
@@ -63,11 +67,17 @@ func (o IMX) Run(ctx context.Context, stdout, stderr io.Writer) error {
 				return whole{b}, b.String(), nil
 			}
 			if o.QEMU {
-				e, err := execute(ctx, running)
+				m, where, err := execute(ctx, running, func(ctx context.Context, cfg qemu.Config) (*qemu.Machine, [2]*qemu.Console, error) {
+					m, err := qemu.Start(ctx, cfg)
+					if err != nil {
+						return nil, [2]*qemu.Console{}, err
+					}
+					return m, m.UART, nil
+				}, "UART1", "UART2")
 				if err != nil {
 					return nil, "", err
 				}
-				cfg.Machine, about = e, e.String()
+				cfg.Machine, about = m, where
 			}
 			b, err := imx.New(cfg)
 			return b, about, err

@@ -10,6 +10,7 @@ import (
 	"snag/sim/dfu"
 	"snag/sim/fastboot"
 	"snag/sim/qcom"
+	"snag/sim/sunxi"
 	"snag/socs"
 	"snag/usb"
 )
@@ -17,10 +18,10 @@ import (
 // The pages of the families that boot over DFU, fastboot and Sahara have a table of all models, with their ROM's USB IDs where these differ, and
 // with the program that has proved the virtual board; that is what internal/e2e finds, and what snag list socs says.
 func TestDocs(t *testing.T) {
-	for _, family := range []string{"stm32mp", "k3", "rzn1", "zynqmp", "keembay", "qcom"} {
+	for _, family := range []string{"stm32mp", "k3", "rzn1", "zynqmp", "keembay", "qcom", "sunxi"} {
 		rows := models(t, "../docs/"+family+".md")
 		for _, m := range socs.Models() {
-			if m.Family != family {
+			if m.Family != family || m.Name == "sunxi" { // whose ROM is asked
 				continue
 			}
 			row := rows[m.Name]
@@ -65,6 +66,13 @@ func board(t *testing.T, m socs.Model) (id usb.ID, provenBy string) {
 	}
 	if m.Family == "qcom" {
 		return qcom.ID, qcom.ProvenBy
+	}
+	if m.Family == "sunxi" {
+		b, err := sunxi.FindModel(m.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sunxi.ID, b.ProvenBy
 	}
 	b, err := dfu.FindModel(m.Name)
 	if err != nil {

@@ -24,8 +24,8 @@ var families = []struct {
 	{"imx", "imx23 imx28 imx50 imx51 imx53 vf610=vybrid imx6d=imx6dl,imx6s imx6q imx6sl imx6sll imx6sx imx6ul imx6ull=imx6ulz imx7d imx7s imx7ulp " +
 		"imx815=imx8mn imx865=imx8mp imx8dxl imx8mm imx8mq imx8qm imx8qxp imx8ulp imx91 imx93 imx943 imx95 imx952 imxrt106x=imxrt1060"},
 	{"stm32mp", "stm32mp13 stm32mp15 stm32mp21 stm32mp23 stm32mp25"},
-	{"sunxi", "sunxi a10 a10s a13 a20 a23 a31 a33 a63 a64 a80 a83t a133 af1c100s h2+ h3 h5 h6 h616 r8 r16 r329 r40 r528 " +
-		"t113-s3 v3s v536 v5s v831 v853"},
+	{"sunxi", "sunxi a10 a10s a13 a20 a23 a31 a33 a63 a64 a80 a83t a133=a100 a523=a527,t527 af1c100s=f1c100s h2+ h3 h5 h6 h616=h313,h618,t507 " +
+		"r8 r16 r329 r40 r528 t7 t113-s3 v3s v536 v5s=v5 v831 v853"},
 	{"sama5", "sama5d2 sama5d3 sama5d4"},
 	{"amlogic", "a113d a113x a311d s805x s805y s905 s905d s905d2 s905d3 s905h s905l s905m s905m2 s905w s905x s905x2 s905x3 " +
 		"s905y2 s912 s922x"},

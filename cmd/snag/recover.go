@@ -30,6 +30,8 @@ type recoverFlags struct {
 	baud                    int
 	net, netns              string
 	onWait, expect          string
+	dt                      string
+	force                   bool
 	timeout                 time.Duration
 	outputFlags
 }
@@ -77,6 +79,8 @@ the one board of that SoC; several are an error that lists them.`,
 	fl.DurationVar(&f.timeout, "timeout", recovery.DefaultTimeout, "give up after this `time` in all")
 	fl.StringVar(&f.onWait, "on-wait", "", "shell `command` to run when the board is awaited: power relay, boot-mode switch")
 	fl.StringVar(&f.expect, "expect", "none", "wait for this `VID:PID` on the port after the last stage: proof that U-Boot runs")
+	fl.StringVar(&f.dt, "dt", "", "`name` of the device tree to take from a FIT with several (sunxi)")
+	fl.BoolVar(&f.force, "force", false, "send firmware that is for another SoC, as far as snag can tell (sunxi)")
 	f.outputFlags.add(cmd)
 	// What only a board on a USB port has.
 	for _, flag := range []string{"usb-path", "rom-usb", "spl-usb", "net", "netns", "expect"} {
@@ -172,7 +176,15 @@ func (f *recoverFlags) options() (recovery.Options, error) {
 		}
 		return opt, &exitError{code, err}
 	}
-	return opt, err
+	if err != nil {
+		return opt, err
+	}
+	for flag, value := range map[string]any{"dt": f.dt, "force": f.force} {
+		if value != "" && value != false && !config.Set(opt.Firmware, opt.Backend.Family().Slots, flag, value) {
+			return opt, &recovery.UsageError{Err: fmt.Errorf("--%s: this firmware of %s has no such choice", flag, opt.Model.Name), Hint: "leave it out"}
+		}
+	}
+	return opt, nil
 }
 
 // lookup finds a model and what recovers it.

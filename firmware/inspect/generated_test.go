@@ -99,7 +99,7 @@ func qualcommImages() []file {
 	}
 }
 
-// dfuImages are those of the families whose ROMs speak DFU and fastboot.
+// dfuImages are those of the families whose ROMs speak DFU, fastboot or FEL.
 func dfuImages() []file {
 	ft, flip := firmwaretest.Pattern, firmwaretest.Damage
 	stm32 := firmwaretest.STM32{Version: [2]byte{2, 0}, Type: 0x10, Load: 0x2ffe0000, Entry: 0x2ffe0100, Payload: ft(900)}.Bytes()
@@ -107,6 +107,7 @@ func dfuImages() []file {
 	tiboot3 := firmwaretest.SomeTiboot3()
 	spkg := firmwaretest.SPKG{Load: 0x20040000, Offset: 265, BLp: true, Padding: 1024, Program: ft(1000)}.Bytes()
 	boot, merged := firmwaretest.SomeBoot(), firmwaretest.SomeBootMerged()
+	egon := firmwaretest.EGON{Minor: 2, DeviceTree: "sun8i-h3-orangepi-pc", Program: ft(1000), UBoot: sim.GenerateUBoot(1000, 1)}.Bytes()
 	return []file{
 		{"mp13/tf-a.stm32", stm32},
 		{"mp13/tf-a-damaged.stm32", flip(stm32, 700)},
@@ -125,6 +126,11 @@ func dfuImages() []file {
 		{"zynqmp/boot-damaged.bin", flip(boot, 0xc80+0x10)},
 		{"zynqmp/boot-cut.bin", boot[:len(boot)-1000]},
 		{"fsbl.elf", firmwaretest.ELF64(0xfffc0000, ft(300))},
+		{"h3/u-boot-sunxi-with-spl.bin", egon},
+		{"h3/u-boot-sunxi-with-spl-damaged.bin", flip(egon, 200)},
+		{"h3/u-boot-sunxi-with-spl-cut.bin", egon[:1000]},
+		{"h3/sunxi-spl.bin", egon[:1096]},
+		{"h3/strange.bin", append(egon[:0x8000:0x8000], "something else"...)},
 	}
 }
 

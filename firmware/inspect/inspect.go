@@ -105,6 +105,7 @@ const (
 	kindSPKG        = "spkg"
 	kindZynqMP      = "zynqmp-image"
 	kindPartition   = "partition"
+	kindEGON        = "egon"
 	kindELF         = "elf"
 	kindSegment     = "segment"
 	kindMBN         = "mbn-image"
@@ -170,6 +171,8 @@ func Data(name string, data []byte) *Report {
 		end = r.spkg()
 	case firmware.KindZynqMP:
 		end = r.zynqmp()
+	case firmware.KindEGON:
+		end = r.egon()
 	case firmware.KindELF:
 		end = r.elf()
 	case firmware.KindMBN:

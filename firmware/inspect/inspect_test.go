@@ -84,6 +84,35 @@ func TestDebianSTM32(t *testing.T) {
 	}
 }
 
+// TestDebianSunxi holds Debian's images for Allwinner's SoCs against testdata/debian-sunxi-*.txt.
+func TestDebianSunxi(t *testing.T) {
+	for arch, want := range map[string]struct {
+		files map[string]string // its end, and the kind of its first part
+		n     int
+	}{
+		"armhf": {map[string]string{"u-boot-sunxi-with-spl.bin": kindEGON}, 27},
+		"arm64": {map[string]string{"sunxi-spl.bin": kindEGON, "u-boot-sunxi-with-spl.fit.itb": kindFIT, "u-boot.bin": kindProgram, "u-boot-nodtb.bin": kindProgram}, 52},
+	} {
+		images, version := debian(t, "u-boot-sunxi:"+arch)
+		maps.DeleteFunc(images, func(name string, _ []byte) bool { return filepath.Ext(name) == ".dtb" })
+		goldenDebian(t, "debian-sunxi-"+arch+".txt", images, version)
+		n := 0
+		for name, data := range images {
+			r := Data(name, data)
+			if r.Parts[0].Kind != want.files[filepath.Base(name)] {
+				t.Errorf("%s is %s", name, r.Parts[0].Kind)
+			}
+			if whole := len(r.Parts) > 1; strings.HasSuffix(name, "-with-spl.bin") && (!whole || r.Parts[1].Kind != kindUImage || r.Parts[1].Offset != 0x8000) {
+				t.Errorf("%s: %+v", name, r.Parts)
+			}
+			n++
+		}
+		if n < want.n {
+			t.Errorf("%d files of %s, want %d", n, version, want.n)
+		}
+	}
+}
+
 // goldenDebian compares what is found in images with a golden file.
 func goldenDebian(t *testing.T, name string, images map[string][]byte, version string) {
 	t.Helper()
@@ -141,6 +170,10 @@ func TestDebianDamaged(t *testing.T) {
 	images, _ := debian(t, "u-boot-imx:armhf")
 	stm32, _ := debian(t, "u-boot-stm32:armhf")
 	maps.Copy(images, stm32)
+	sunxi, _ := debian(t, "u-boot-sunxi:arm64")
+	for _, name := range []string{"pine64_plus/sunxi-spl.bin", "pine64_plus/u-boot-sunxi-with-spl.fit.itb"} {
+		images[name] = sunxi[name]
+	}
 	for _, g := range dfuImages() {
 		images[g.name] = g.data
 	}

@@ -112,3 +112,33 @@ func (r *Report) mlo() int {
 	r.add(p)
 	return p.Size
 }
+
+func (r *Report) egon() int {
+	e, err := firmware.ParseEGON(r.data)
+	r.problem(err)
+	if e == nil {
+		return 0
+	}
+	const header, splHeader = 32, 96
+	text := "eGON boot0"
+	if e.SPL {
+		text = fmt.Sprintf("eGON SPL, header version %d.%d", e.Major, e.Minor)
+	}
+	if e.DeviceTree != "" {
+		text += ", device tree " + e.DeviceTree
+	}
+	p := &Part{Kind: kindEGON, Text: text, Size: len(e.Data)}
+	size := min(len(e.Data), header)
+	if e.SPL {
+		size = min(len(e.Data), splHeader)
+	}
+	p.Parts = []*Part{{Kind: kindHeader, Text: "eGON header", Size: size}, program(size, e.Data[size:])}
+	p.Checks = []Check{{"sum32", outcome(err == nil)}}
+	r.add(p)
+	if off, err := e.UBoot(r.data); err != nil {
+		r.note("%s", err)
+	} else if info := firmware.Identify(r.data[off:]); info.Kind != firmware.KindUImage && info.Kind != firmware.KindFIT {
+		r.note("where U-Boot belongs, at %#x, is %s", off, info.Text)
+	}
+	return len(e.Data)
+}

@@ -19,6 +19,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -115,6 +116,25 @@ func Load(sources []Source, slots []socs.Slot) (socs.Firmware, error) {
 		return nil, l.problems
 	}
 	return fw, nil
+}
+
+// Set gives a key of the images' slots a value, as if the configuration had said so. It reports whether any of the slots has the key.
+func Set(fw socs.Firmware, slots []socs.Slot, key string, value any) bool {
+	found := false
+	for _, slot := range slots {
+		img, ok := fw[slot.Name]
+		if !ok || !slices.Contains(slot.Keys, key) {
+			continue
+		}
+		found = true
+		img.Params = maps.Clone(img.Params)
+		if img.Params == nil {
+			img.Params = make(map[string]any)
+		}
+		img.Params[key] = value
+		fw[slot.Name] = img
+	}
+	return found
 }
 
 func described(doc string) string {

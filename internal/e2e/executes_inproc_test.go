@@ -24,6 +24,7 @@ import (
 
 // executing is Debian's firmware for a board, and what is to be read on its console when it runs.
 type executing struct {
+	soc   string // "" is an imx6q
 	board string
 	slots []string // snag's names of its files, one for each stage
 	files []string
@@ -43,12 +44,20 @@ var (
 		board: "mx6cuboxi", slots: []string{"SPL", "u-boot"}, files: []string{"SPL", "u-boot.img"}, uart: 1,
 		talk: []exchange{{"U-Boot SPL 20", ""}, {"Hit any key", " "}, {"=> ", "version\r"}, {"U-Boot 20", ""}, {"=> ", ""}},
 	}
+	fromFEL = executing{
+		soc: "h3", board: "nanopi_neo_air", slots: []string{"u-boot-with-spl"}, files: []string{"u-boot-sunxi-with-spl.bin"}, uart: 0,
+		talk: []exchange{{"U-Boot SPL 20", ""}, {"Trying to boot from FEL", ""}, {"Hit any key", " "}, {"=> ", "version\r"}, {"U-Boot 20", ""}, {"=> ", ""}},
+	}
 )
 
 // path is a file's on the host.
 func (x executing) path(t *testing.T, stage int) string {
 	t.Helper()
-	return filepath.Join(lab.Packages(t, "u-boot-imx:armhf")[0], "usr/lib/u-boot", x.board, x.files[stage])
+	pkg := "u-boot-imx:armhf"
+	if x.soc != "" {
+		pkg = "u-boot-sunxi:armhf"
+	}
+	return filepath.Join(lab.Packages(t, pkg)[0], "usr/lib/u-boot", x.board, x.files[stage])
 }
 
 // firmware reads the files. With damage, one byte at the entry of the first is changed.

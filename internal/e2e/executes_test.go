@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -29,7 +30,7 @@ func attempts() (all []attempt) {
 	for _, tool := range []string{"uuu", "snag"} {
 		all = append(all, attempt{tool, oneStage}, attempt{tool, twoStages})
 	}
-	return all
+	return append(all, attempt{"sunxi-fel", fromFEL}, attempt{"snag", fromFEL})
 }
 
 func (a attempt) String() string { return a.tool + " " + a.board }
@@ -38,6 +39,7 @@ func (a attempt) String() string { return a.tool + " " + a.board }
 // each with a QEMU for memory and processor, are beside the VM:
 //
 //	VM: uuu or snag - kernel - vhci_hcd - TCP ---- snag sim: USB/IP, ROM, SPL's SDP - QEMU's sabrelite - UART - test
+//	VM: sunxi-fel or snag - ... ------------------ snag sim: USB/IP, ROM -------- QEMU's orangepi-pc - UART - test
 func TestExecutingBoards(t *testing.T) {
 	t.Parallel()
 	arm := lab.Command(t, "qemu-system-arm", "qemu-system-arm")
@@ -59,15 +61,15 @@ for dev in /sys/class/net/*; do
 	case $dev in */lo) ;; *) ip link set ${dev##*/} up; ip addr add 10.0.2.15/24 dev ${dev##*/} ;; esac
 done
 export SNAG_USBIP='` + strings.Join(ports, " ") + "'",
-		Files: files, Packages: []string{"iproute2", "uuu"}, Udev: true, // without udevd uuu sees no second stage
-		Timeout: 4 * time.Minute,
+		Files: files, Packages: []string{"iproute2", "uuu", "sunxi-tools"}, Udev: true, // without udevd uuu sees no second stage
+		Timeout: 5 * time.Minute,
 		QEMU:    []string{"-netdev", "user,id=u", "-device", "virtio-net-pci,netdev=u,romfile="},
 	})
 	effects := make(map[string]string) // on a board, of the program before
 	for i, a := range attempts() {
 		got := boards[i].settled(t, a)
 		if want, ok := effects[a.board]; ok && got != want {
-			t.Errorf("%s: the effects on the board are\n%s, those of uuu\n%s", a, got, want)
+			t.Errorf("%s: the effects on the board are\n%s, those of the other program\n%s", a, got, want)
 		}
 		effects[a.board] = got
 	}
@@ -84,7 +86,7 @@ type simulation struct {
 // simulate starts a board.
 func (a attempt) simulate(t *testing.T, snag string, arm *exec.Cmd) *simulation {
 	t.Helper()
-	args := []string{"sim", "imx6q", "--qemu", "--carrier", "usbip", "--listen", "127.0.0.1:0"}
+	args := []string{"sim", cmp.Or(a.soc, "imx6q"), "--qemu", "--carrier", "usbip", "--listen", "127.0.0.1:0"}
 	if len(a.files) == 2 {
 		args = append(args, "--spl", "sdpv", "--spl-finds", "none")
 	}
@@ -164,7 +166,7 @@ func (s *simulation) settled(t *testing.T, a attempt) (effects string) {
 		t.Errorf("%s: exit code %d", a, code)
 	}
 	t.Logf("%s\n--- console\n%s", s, strings.ReplaceAll(s.printed.String(), "\r", ""))
-	_, effects, _ = strings.Cut(s.stdout.String(), "image was started\n")
+	_, effects, _ = strings.Cut(s.stdout.String(), " was started\n")
 	return effects
 }
 
@@ -204,13 +206,20 @@ func (a attempt) recover(t *testing.T, port usb.Port) {
 	t.Helper()
 	dir := filepath.Join("/lab/firmware", a.board)
 	if a.tool == "snag" {
-		args := []string{"recover", "-s", "imx6q", "--usb-path", string(port)}
+		args := []string{"recover", "-s", cmp.Or(a.soc, "imx6q"), "--usb-path", string(port)}
 		for i, slot := range a.slots {
 			args = append(args, "-F", slot+"="+filepath.Join(dir, a.files[i]))
 		}
 		p := start(t, nil, args...)
 		if code := p.exit(t, time.Minute); code != 0 {
 			t.Errorf("exit code %d\n%s", code, p)
+		}
+		return
+	}
+	if a.tool == "sunxi-fel" {
+		out, err := runFEL(t, port, a.tool, "uboot", filepath.Join(dir, a.files[0]))
+		if err != nil {
+			t.Errorf("sunxi-fel: %v\n%s", err, out)
 		}
 		return
 	}

@@ -13,10 +13,14 @@ import (
 // ones. One VM for all: a file for each family has the TestWithROM tests.
 func TestROMs(t *testing.T) {
 	t.Parallel()
+	files := programs(t)
+	if newer := os.Getenv("SNAG_SUNXI_FEL"); newer != "" {
+		files[newerFEL] = newer
+	}
 	lab.GoTest(t, ".", "^TestWithROM"+os.Getenv("SNAG_ROM"), lab.Job{
 		Script:   "modprobe -a vhci-hcd cdc-acm",
 		Packages: []string{"sunxi-tools", "rkdeveloptool", "qdl", "iproute2", "nftables"}, // the latter two for snag setup
-		Files:    programs(t),
+		Files:    files,
 		Udev:     true, // libusb lists no device that udevd has not seen
 		Timeout:  8 * time.Minute,
 	})

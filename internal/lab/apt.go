@@ -26,11 +26,12 @@ type apt struct {
 	dir    string
 	native string   // "amd64"
 	archs  []string // foreign architectures whose lists are kept
+	choose func([]source) []source
 	log    func(format string, args ...any)
 }
 
-// openApt prepares the state in dir for packages of the architectures archs.
-func openApt(ctx context.Context, dir string, archs []string, log func(string, ...any)) (*apt, error) {
+// openApt prepares the state in dir for packages of the architectures archs, from those of the host's archives that are chosen, all if choose is nil.
+func openApt(ctx context.Context, dir string, archs []string, choose func([]source) []source, log func(string, ...any)) (*apt, error) {
 	for _, tool := range []string{"apt-get", "dpkg", "dpkg-deb"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			return nil, fmt.Errorf("%w: the host has no %s to fetch packages with", ErrUnavailable, tool)
@@ -45,7 +46,7 @@ func openApt(ctx context.Context, dir string, archs []string, log func(string, .
 	if err != nil {
 		return nil, fmt.Errorf("dpkg --print-architecture: %w", err)
 	}
-	a := &apt{dir: dir, native: string(bytes.TrimSpace(native)), log: log}
+	a := &apt{dir: dir, native: string(bytes.TrimSpace(native)), choose: choose, log: log}
 	known, err := os.ReadFile(a.path("architectures"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -65,6 +66,9 @@ func (a *apt) path(name string) string { return filepath.Join(a.dir, name) }
 // architectures, its lists count as never fetched.
 func (a *apt) configure() error {
 	sources := systemSources("/etc/apt")
+	if a.choose != nil {
+		sources = a.choose(sources)
+	}
 	if len(sources) == 0 {
 		return fmt.Errorf("%w: no archive of Debian or Ubuntu among the sources in /etc/apt", ErrUnavailable)
 	}

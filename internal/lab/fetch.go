@@ -35,9 +35,11 @@ const (
 //	resolved/….none      why the archive has no answer today
 //	apt/                 the private apt state
 //	lock, failed         held while any of these change; why the last fetch failed
+//	backports/           a cache of its own, see [Backport]
 type cache struct {
-	dir string
-	log func(format string, args ...any)
+	dir    string
+	log    func(format string, args ...any)
+	choose func([]source) []source // the archives, of the host's; nil: all
 }
 
 // openCache finds the cache directory, and makes it if need be.
@@ -57,7 +59,7 @@ func openCache(log func(string, ...any)) (*cache, error) {
 	if strings.ContainsAny(dir, ":,") {
 		return nil, fmt.Errorf("cache directory %s: a path with ':' or ',' cannot be passed to QEMU", dir)
 	}
-	return &cache{dir, log}, os.MkdirAll(filepath.Join(dir, "resolved"), 0o755)
+	return &cache{dir: dir, log: log}, os.MkdirAll(filepath.Join(dir, "resolved"), 0o755)
 }
 
 func (c *cache) path(elem ...string) string {
@@ -188,7 +190,7 @@ func (c *cache) refresh(ctx context.Context, resolve func(*apt) ([]deb, error), 
 			archs = append(archs, arch)
 		}
 	}
-	a, err := openApt(ctx, c.path("apt"), archs, c.log)
+	a, err := openApt(ctx, c.path("apt"), archs, c.choose, c.log)
 	if err != nil {
 		return nil, err
 	}

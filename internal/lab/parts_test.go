@@ -187,7 +187,7 @@ func TestLock(t *testing.T) {
 }
 
 func TestPrune(t *testing.T) {
-	c := &cache{t.TempDir(), t.Logf}
+	c := &cache{dir: t.TempDir(), log: t.Logf}
 	for _, d := range []string{"resolved", "a_1_all", "b_1_all", "kernel-a_1_all", "apt"} {
 		if err := os.Mkdir(c.path(d), 0o755); err != nil {
 			t.Fatal(err)

@@ -37,7 +37,7 @@ type Config struct {
 	// replaced. The default is that of the PATH.
 	QEMU *exec.Cmd
 
-	// UART are where what UART1 and UART2 print is written to as well. A write that blocks holds the UART up.
+	// UART are where what the first two UARTs print is written to as well. A write that blocks holds the UART up.
 	UART [2]io.Writer
 }
 
@@ -45,7 +45,7 @@ type Config struct {
 //
 // Until Jump, and after Reset and AwaitReset, the processor is held, as if it were in the boot ROM.
 type Machine struct {
-	UART [2]*Console // UART1 and UART2; which of them is the console is the firmware's choice
+	UART [2]*Console // the first two; which of them is the console is the firmware's choice
 
 	qemu   *process
 	uncut  func() bool // the context no longer ends QEMU
@@ -66,6 +66,11 @@ type run struct {
 
 // Start starts QEMU, which ends with ctx or Close.
 func Start(ctx context.Context, cfg Config) (*Machine, error) {
+	return launch(ctx, cfg, "sabrelite", 1, romStart)
+}
+
+// launch starts one of QEMU's machines, whose processor stops where the boot ROM begins, or goes on. first is the number of the first UART.
+func launch(ctx context.Context, cfg Config, machine string, first int, rom uint32) (*Machine, error) {
 	cmd := cfg.QEMU
 	if cmd == nil {
 		file, err := exec.LookPath("qemu-system-arm")
@@ -74,14 +79,14 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 		}
 		cmd = exec.Command(file)
 	}
-	cmd.Args = append(cmd.Args, "-no-user-config", "-nodefaults", "-display", "none", "-machine", "sabrelite", "-m", "1G", "-S")
+	cmd.Args = append(cmd.Args, "-no-user-config", "-nodefaults", "-display", "none", "-machine", machine, "-m", "1G", "-S")
 	conns, err := connect(cmd, "-gdb", "-serial", "-serial")
 	if err != nil {
 		return nil, err
 	}
 	m := &Machine{stub: newStub(conns[0]), closed: make(chan struct{})}
 	for i := range m.UART {
-		m.UART[i] = newConsole(fmt.Sprintf("UART%d", i+1), conns[i+1], cfg.UART[i])
+		m.UART[i] = newConsole(fmt.Sprintf("UART%d", i+first), conns[i+1], cfg.UART[i])
 	}
 	m.qemu, err = startProcess(cmd)
 	for _, f := range cmd.ExtraFiles {
@@ -99,11 +104,11 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 		if err := m.stub.prepare(); err != nil {
 			return err
 		}
-		return m.stub.breakAt(romStart)
+		return m.stub.breakAt(rom)
 	})
 	if err != nil {
 		m.Close()
-		return nil, fmt.Errorf("QEMU's sabrelite: %w", err)
+		return nil, fmt.Errorf("QEMU's %s: %w", machine, err)
 	}
 	return m, nil
 }
@@ -172,18 +177,7 @@ func (m *Machine) Jump(ctx context.Context, entry uint32) error {
 	for i, c := range m.UART {
 		printed[i] = c.printed()
 	}
-	var r *run
-	err := m.held(ctx, func() error {
-		if err := m.stub.writeRegister(regPC, pc); err != nil {
-			return err
-		}
-		if err := m.stub.writeRegister(regCPSR, state); err != nil {
-			return err
-		}
-		var err error
-		r, err = m.resume()
-		return err
-	})
+	r, err := m.execute(ctx, register{regPC, pc}, register{regCPSR, state})
 	if err != nil {
 		return fmt.Errorf("jump to %#x: %w", entry, err)
 	}
@@ -194,6 +188,26 @@ func (m *Machine) Jump(ctx context.Context, entry uint32) error {
 		return fmt.Errorf("SPL at %#x does not come to wait for its next stage: %w", entry, err)
 	}
 	return m.debug(ctx, func() error { return m.hold(r) })
+}
+
+// register is a value of one.
+type register struct {
+	number int
+	value  uint32
+}
+
+// execute lets the processor execute with these registers.
+func (m *Machine) execute(ctx context.Context, registers ...register) (r *run, err error) {
+	err = m.held(ctx, func() error {
+		for _, x := range registers {
+			if err := m.stub.writeRegister(x.number, x.value); err != nil {
+				return err
+			}
+		}
+		r, err = m.resume()
+		return err
+	})
+	return r, err
 }
 
 // awaitSPL waits until an SPL has no boot device left to try.

@@ -21,6 +21,8 @@ const (
 
 // Numbers of registers in the debugger's description of an Arm processor (org.gnu.gdb.arm.core).
 const (
+	regSP   = 13
+	regLR   = 14
 	regPC   = 15
 	regCPSR = 25
 )

@@ -164,7 +164,7 @@ func TestCheckRefuses(t *testing.T) {
 		{name: "SPL for AM335x on AM43xx", model: "am4376", spl: mlo(0x402f0400, goodSPL(9_999)), slots: "spl", want: "it is for AM335x (load address 0x402f0400), expected 0x402f4000"},
 		{name: "raw U-Boot as SPL", spl: spl(0x80800000, 99_999, "U-Boot 2025.01 ("), slots: "spl", want: "a program for DRAM, not an SPL"},
 		{name: "MLO around something else", spl: mlo(0x402f0400, []byte(strings.Repeat("some text\n", 99))), slots: "spl", want: "its program is a text file, not an SPL"},
-		{name: "eGON", spl: file("....eGON.BT0"), slots: "spl", want: "it is an Allwinner eGON SPL, not an SPL for AM335x"},
+		{name: "eGON", spl: file("....eGON.BT0"), slots: "spl", want: "it is an Allwinner eGON image (boot0, not U-Boot's SPL), not an SPL for AM335x"},
 		{name: "i.MX", spl: file("\xd1\x00\x20\x40"), slots: "spl", want: "NXP i.MX"},
 		{name: "STM32", spl: file("STM2"), slots: "spl", want: "STM32MP"},
 		{name: "ELF", spl: file("\x7fELF\x01\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x28\x00"), slots: "spl", want: "ELF file for ARM"},

@@ -1,0 +1,50 @@
+//go:build linux
+
+package lab
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Backport is [Command] for a program that is newer than the distribution's: it is taken from Debian's backports for that. pkgs are the
+// packages to unpack for it; what else they need is the host's. QEMU finds its data.
+func Backport(t testing.TB, program string, pkgs ...string) *exec.Cmd {
+	t.Helper()
+	wanted(t)
+	c, err := openCache(quiet)
+	check(t, err)
+	// apart, since an archive that has no backports would make every update fail
+	c = &cache{dir: c.path("backports"), log: c.log, choose: backports}
+	check(t, os.MkdirAll(c.path("resolved"), 0o755))
+	trees, err := c.fetch(t.Context(), pkgs...)
+	check(t, err)
+	file, ok := find(trees, filepath.Join("usr/bin", program))
+	if !ok {
+		check(t, fmt.Errorf("%w: no %s in %s of the backports", ErrUnavailable, program, strings.Join(pkgs, ", ")))
+	}
+	tool := &tool{program, file, trees}
+	var args []string
+	for _, dir := range tool.dirs("usr/share/qemu") {
+		args = append(args, "-L", dir)
+	}
+	return tool.command(t.Context(), args...)
+}
+
+// backports are the archives of Debian's backports for a host of these.
+func backports(sources []source) []source {
+	for _, s := range sources {
+		for _, suite := range s.suites {
+			if len(s.uris) > 0 && path.Base(s.uris[0]) == "debian" && !strings.Contains(suite, "-") {
+				s.suites = []string{suite + "-backports"}
+				return []source{s}
+			}
+		}
+	}
+	return nil
+}
