@@ -146,6 +146,8 @@ func (b *board) Emit(stage string, body event.Body) {
 		b.waiting = body.For
 	case event.BoardSeen:
 		b.seen, b.waiting = true, ""
+	case event.StageBegun:
+		b.stageDone = time.Time{} // another one, on the same enumeration
 	}
 	e := event.Event{Time: time.Now(), Port: b.name(), SoC: b.opt.Model.Name, Stage: b.stage, Body: body}
 	switch body.(type) {
