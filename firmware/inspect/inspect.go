@@ -107,6 +107,7 @@ const (
 	kindPartition   = "partition"
 	kindELF         = "elf"
 	kindSegment     = "segment"
+	kindAML         = "aml-image"
 )
 
 // File reads a file and takes it apart. Of a file that is longer than Limit, only so much is looked at.
@@ -170,6 +171,10 @@ func Data(name string, data []byte) *Report {
 		end = r.zynqmp()
 	case firmware.KindELF:
 		end = r.elf()
+	case firmware.KindAML, firmware.KindAMLCard:
+		end = r.aml(info.Kind == firmware.KindAMLCard)
+	case firmware.KindAMLFIP:
+		end = r.amlFIP(0)
 	default:
 		if _, err := firmware.FindIVT(data, 0); err == nil {
 			end = r.ivts(0)

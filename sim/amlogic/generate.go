@@ -70,15 +70,32 @@ func encrypted(random *rand.ChaCha8, n int) []byte {
 	return b
 }
 
+// generateBL3 makes a BL31 or BL33: a header as gxlimg's amlsblk.c makes it, and n bytes.
+func generateBL3(random *rand.ChaCha8, n int) []byte {
+	const nonce, header, start = 16, 608, 656
+	b := fill(random, start+n)
+	clear(b[:start])
+	h := b[nonce:]
+	copy(h, "@AML\x01")
+	binary.LittleEndian.PutUint64(h[16:], uint64(n))
+	binary.LittleEndian.PutUint64(h[24:], start)
+	program := sha256.Sum256(b[start:])
+	copy(h[32:], program[:])
+	all := sha256.Sum256(h[:header])
+	copy(h[header:], all[:])
+	return b
+}
+
 // generateFIP makes a FIP behind 16 bytes, with its first image at an offset, and U-Boot of a size last.
 func generateFIP(random *rand.ChaCha8, first, size int) []byte {
 	images := []struct {
 		uuid string
-		size int
+		data []byte
 	}{
-		{"\x97\x66\xfd\x3d\x89\xbe\xe8\x49\xae\x5d\x78\xa1\x40\x60\x82\x13", 0x1570}, // BL30
-		{"\x47\xd4\x08\x6d\x4c\xfe\x98\x46\x9b\x95\x29\x50\xcb\xbd\x5a\x00", 0x2600}, // BL31
-		{"\xd6\xd0\xee\xa7\xfc\xea\xd5\x4b\x97\x82\x99\x34\xf2\x34\xb6\xe4", size},   // BL33
+		{"\x97\x66\xfd\x3d\x89\xbe\xe8\x49\xae\x5d\x78\xa1\x40\x60\x82\x13", generateAML(random, 0x1570)}, // BL30
+		{"\x47\xd4\x08\x6d\x4c\xfe\x98\x46\x9b\x95\x29\x50\xcb\xbd\x5a\x00", generateBL3(random, 0x2370)}, // BL31
+		{"\x05\xd0\xe1\x89\x53\xdc\x13\x47\x8d\x2b\x50\x0a\x4b\x7a\x3e\x38", nil},                         // BL32
+		{"\xd6\xd0\xee\xa7\xfc\xea\xd5\x4b\x97\x82\x99\x34\xf2\x34\xb6\xe4", generateBL3(random, size)},   // BL33
 	}
 	b := make([]byte, first)
 	copy(b[16:], "\x01\x00\x64\xaa\x78\x56\x34\x12")
@@ -86,8 +103,8 @@ func generateFIP(random *rand.ChaCha8, first, size int) []byte {
 		e := b[32+40*n:]
 		copy(e, i.uuid)
 		binary.LittleEndian.PutUint64(e[16:], uint64(len(b)))
-		binary.LittleEndian.PutUint64(e[24:], uint64(i.size))
-		b = append(b, fill(random, i.size)...)
+		binary.LittleEndian.PutUint64(e[24:], uint64(len(i.data)))
+		b = append(b, i.data...)
 	}
 	return b
 }

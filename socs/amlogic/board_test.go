@@ -93,7 +93,7 @@ func TestVariants(t *testing.T) {
 		"slow G12":           {model: "s922x", cfg: amlogic.Config{BL2Delay: 5 * time.Second}},
 		"300 pieces":         {model: "s905d3", cfg: amlogic.Config{Asks: many(300, 1024)}}, // more than a byte counts
 		"small pieces":       {model: "s905d3", cfg: amlogic.Config{Asks: append(many(4, 513), many(3, 100)...)}},
-		"odd pieces":         {model: "s905d3", cfg: amlogic.Config{Asks: []amlogic.Ask{{0x10003, 0x10000}, {0x20000, 0x10000}, {0x4001, 0x10000}}}},
+		"odd pieces":         {model: "s905d3", cfg: amlogic.Config{Asks: []amlogic.Ask{{Length: 0x10003, Offset: 0x10000}, {Length: 0x20000, Offset: 0x10000}, {Length: 0x4001, Offset: 0x10000}}}},
 		"other place":        {model: "s905y2", firmware: g12At(t, "bl2-load-addr", 0xfffa4000)},
 		"other place, text":  {model: "s905y2", firmware: g12At(t, "bl2-load-addr", "0xfffa4000")},
 	} {
