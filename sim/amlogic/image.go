@@ -51,6 +51,9 @@ func imageAML(b []byte) ([]byte, error) {
 // imageFIP finds a FIP, as the BL2 of GX wants it, in pieces each encrypted and with a header of its own, or that of AXG, plain behind
 // 16 bytes.
 func imageFIP(b []byte) ([]byte, error) {
+	if len(b) < 16 {
+		return nil, errors.New("nothing")
+	}
 	if string(b[12:16]) != "AMLC" {
 		images, err := tableOf(b[16:])
 		if err != nil {
