@@ -20,7 +20,7 @@ func amlogicConfig(t *testing.T, f amlogic.Family) string {
 	t.Helper()
 	dir := t.TempDir()
 	var yaml strings.Builder
-	for slot, data := range amlogic.Generate(f, 600_000, 1) {
+	for slot, data := range amlogic.Generate(f, 300_000, 1) {
 		name := filepath.Join(dir, slot+".bin")
 		if err := os.WriteFile(name, data, 0o644); err != nil {
 			t.Fatal(err)
@@ -48,7 +48,7 @@ func TestWithROMAmlogic(t *testing.T) {
 			names = append(names, m.Name)
 		}
 	}
-	for some := range slices.Chunk(names, 5) { // a virtual host controller has eight ports
+	for some := range slices.Chunk(names, 7) { // a virtual host controller has eight ports
 		t.Run(strings.Join(some, " "), func(t *testing.T) {
 			for _, name := range some {
 				t.Run(name, func(t *testing.T) {

@@ -32,17 +32,18 @@ type Model struct {
 	ProvenBy string
 }
 
+// byHand are the two whose sources were run on all of these boards.
 const byHand = "pyamlboot, Snagboot"
 
 var models = []Model{
-	{Name: "s905", Family: GX, Returns: true}, {Name: "s905h", Family: GX, Returns: true}, {Name: "s905m", Family: GX, Returns: true},
-	{Name: "s905x", Family: GX}, {Name: "s905d", Family: GX}, {Name: "s905w", Family: GX}, {Name: "s905l", Family: GX},
-	{Name: "s905m2", Family: GX}, {Name: "s805x", Family: GX}, {Name: "s805y", Family: GX},
-	{Name: "s912", Family: GX},
-	{Name: "a113x", Family: AXG}, {Name: "a113d", Family: AXG},
-	{Name: "s905d2", Family: G12}, {Name: "s905y2", Family: G12}, {Name: "s905x2", Family: G12},
-	{Name: "a311d", Family: G12}, {Name: "s922x", Family: G12},
-	{Name: "s905x3", Family: G12}, {Name: "s905d3", Family: G12},
+	{Name: "s905", Family: GX, Returns: true, ProvenBy: byHand}, {Name: "s905h", Family: GX, Returns: true, ProvenBy: byHand}, {Name: "s905m", Family: GX, Returns: true, ProvenBy: byHand},
+	{Name: "s905x", Family: GX, ProvenBy: byHand}, {Name: "s905d", Family: GX, ProvenBy: byHand}, {Name: "s905w", Family: GX, ProvenBy: byHand}, {Name: "s905l", Family: GX, ProvenBy: byHand},
+	{Name: "s905m2", Family: GX, ProvenBy: byHand}, {Name: "s805x", Family: GX, ProvenBy: byHand}, {Name: "s805y", Family: GX, ProvenBy: byHand},
+	{Name: "s912", Family: GX, ProvenBy: byHand},
+	{Name: "a113x", Family: AXG, ProvenBy: byHand}, {Name: "a113d", Family: AXG, ProvenBy: byHand},
+	{Name: "s905d2", Family: G12, ProvenBy: byHand}, {Name: "s905y2", Family: G12, ProvenBy: byHand}, {Name: "s905x2", Family: G12, ProvenBy: byHand},
+	{Name: "a311d", Family: G12, ProvenBy: byHand}, {Name: "s922x", Family: G12, ProvenBy: byHand},
+	{Name: "s905x3", Family: G12, ProvenBy: byHand}, {Name: "s905d3", Family: G12, ProvenBy: byHand},
 }
 
 // Models lists all chips.
