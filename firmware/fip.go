@@ -54,19 +54,22 @@ func isFIP(b []byte) bool {
 
 // ParseFIP reads the table of contents. If it can be read but an image lies outside of the file, the package is
 // returned with the error. The format has no checksums.
-func ParseFIP(b []byte) (*FIP, error) {
+func ParseFIP(b []byte) (*FIP, error) { return parseFIP(b, 0) }
+
+// parseFIP reads a package whose table of contents stands at a place of b, from whose begin its offsets count.
+func parseFIP(b []byte, at int) (*FIP, error) {
 	switch {
-	case len(b) < fipHeaderSize:
+	case len(b) < at+fipHeaderSize:
 		return nil, fmt.Errorf("FIP: %w: the file has %d bytes", ErrTruncated, len(b))
-	case !matches(b, 0, fipMagic):
-		return nil, fmt.Errorf("no FIP: the file begins with % x instead of % x", b[:4], fipMagic)
+	case !matches(b, at, fipMagic):
+		return nil, fmt.Errorf("no FIP: the file begins with % x instead of % x", b[at:at+4], fipMagic)
 	}
-	f := &FIP{Serial: binary.LittleEndian.Uint32(b[4:]), Flags: binary.LittleEndian.Uint64(b[8:])}
+	f := &FIP{Serial: binary.LittleEndian.Uint32(b[at+4:]), Flags: binary.LittleEndian.Uint64(b[at+8:])}
 	if f.Serial == 0 {
 		return nil, fmt.Errorf("FIP: its serial number is 0")
 	}
 	var cut error
-	for off := fipHeaderSize; ; off += fipEntrySize {
+	for off := at + fipHeaderSize; ; off += fipEntrySize {
 		if off > len(b)-fipEntrySize {
 			return nil, fmt.Errorf("FIP: %w: the file ends inside the table of contents, after %d entries", ErrTruncated, len(f.Entries))
 		}

@@ -275,7 +275,7 @@ func TestIdentify(t *testing.T) {
 		{at(0x20, "\x66\x55\x99\xaaXNLX\x00\x00\x00\x00\x00\x00\xfc\xff"), KindZynqMP, "ZynqMP"},
 		{at(0x20, "\x66\x55\x99\xaaXNLX\x00\x00\x00\x00\x00\x00\x01\x01"), KindOtherSoC, "Zynq-7000"},
 		{at(0, "RZN1"), KindSPKG, "RZ/N1"},
-		{at(16, "@AML"), KindOtherSoC, "Amlogic"},
+		{at(16, "@AML"), KindAML, "Amlogic"},
 		{at(0, "\x01\x00\x64\xaa\x78\x56\x34\x12"), KindFIP, "FIP"},
 		{at(0, "\x01\x00\x64\xaa\x01\x00\x00\x00"), KindFIP, "FIP"},
 		{at(0, "\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00"), KindELF, "64-bit ARM"},

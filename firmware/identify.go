@@ -39,6 +39,9 @@ const (
 	KindZynqMP      // Zynq UltraScale+: a boot image
 	KindMBN         // Qualcomm, before ELF
 	KindEGON        // Allwinner: an eGON image, with U-Boot behind it or without
+	KindAML         // Amlogic: a BL2, or all from BL2 to U-Boot
+	KindAMLFIP      // Amlogic: what BL2 loads
+	KindAMLCard     // Amlogic: a BL2 as on a card
 	KindOtherSoC    // a first stage, or an image, in another SoC vendor's format
 	KindDisk        // an image of a whole disk or file system
 )
@@ -61,6 +64,9 @@ func Identify(b []byte) Info {
 		return Info{KindBlank, fmt.Sprintf("%d bytes of %#02x and nothing else", len(b), b[0])}
 	}
 	if info, ok := identifyHeader(b); ok {
+		return info
+	}
+	if info, ok := identifyAML(b); ok {
 		return info
 	}
 	for _, m := range magics {
@@ -100,7 +106,6 @@ var magics = []struct {
 	{0, "RK33", KindOtherSoC, "a Rockchip first stage"},
 	{0, "LDR ", KindOtherSoC, "a Rockchip loader container"},
 	{0x14, "STMP", KindBootStream, "a boot stream (.sb) of i.MX23 or i.MX28"},
-	{16, "@AML", KindOtherSoC, "an Amlogic boot image"},
 	{0x24, "\x18\x28\x6f\x01", KindARM, "a Linux kernel (zImage)"},
 	{0x38, "ARM\x64", KindARM64, "a Linux kernel for 64-bit ARM or RISC-V (Image)"},
 	{0, "\x1f\x8b", KindArchive, "a gzip-compressed file: unpack it first"},

@@ -5,6 +5,7 @@
 //	usbdev    what a USB device is, to models and carriers; network gadgets
 //	virtual   what every virtual board does: how to write a model
 //	am335x    the model of an AM335x board
+//	amlogic   the models of boards with an Amlogic SoC
 //	imx       the models of i.MX boards
 //	sunxi     the models of Allwinner's SoCs
 //	dfu       the models of boards that start over DFU

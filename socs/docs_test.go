@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"snag/recovery"
+	"snag/sim/amlogic"
 	"snag/sim/dfu"
 	"snag/sim/fastboot"
 	"snag/sim/qcom"
@@ -15,10 +16,10 @@ import (
 	"snag/usb"
 )
 
-// The pages of the families that boot over DFU, fastboot and Sahara have a table of all models, with their ROM's USB IDs where these differ, and
+// The pages of the families that boot over DFU, fastboot and Saharaprotocols of their own have a table of all models, with their ROM's USB IDs where these differ, and
 // with the program that has proved the virtual board; that is what internal/e2e finds, and what snag list socs says.
 func TestDocs(t *testing.T) {
-	for _, family := range []string{"stm32mp", "k3", "rzn1", "zynqmp", "keembay", "qcom", "sunxi"} {
+	for _, family := range []string{"stm32mp", "k3", "rzn1", "zynqmp", "keembay", "qcom", "sunxi", "amlogic"} {
 		rows := models(t, "../docs/"+family+".md")
 		for _, m := range socs.Models() {
 			if m.Family != family || m.Name == "sunxi" { // whose ROM is asked
@@ -73,6 +74,9 @@ func board(t *testing.T, m socs.Model) (id usb.ID, provenBy string) {
 			t.Fatal(err)
 		}
 		return sunxi.ID, b.ProvenBy
+	}
+	if b, err := amlogic.FindModel(m.Name); err == nil {
+		return amlogic.ID, b.ProvenBy
 	}
 	b, err := dfu.FindModel(m.Name)
 	if err != nil {

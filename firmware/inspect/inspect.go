@@ -110,6 +110,7 @@ const (
 	kindSegment     = "segment"
 	kindMBN         = "mbn-image"
 	kindHashes      = "hash-segment"
+	kindAML         = "aml-image"
 )
 
 // File reads a file and takes it apart. Of a file that is longer than Limit, only so much is looked at.
@@ -177,6 +178,10 @@ func Data(name string, data []byte) *Report {
 		end = r.elf()
 	case firmware.KindMBN:
 		end = r.mbn()
+	case firmware.KindAML, firmware.KindAMLCard:
+		end = r.aml(info.Kind == firmware.KindAMLCard)
+	case firmware.KindAMLFIP:
+		end = r.amlFIP(0)
 	default:
 		if _, err := firmware.FindIVT(data, 0); err == nil {
 			end = r.ivts(0)

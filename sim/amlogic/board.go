@@ -1,0 +1,58 @@
+package amlogic
+
+import (
+	"context"
+	"fmt"
+
+	"snag/sim/usbdev"
+	"snag/sim/virtual"
+	"snag/usb"
+)
+
+// Board is a virtual board. It lives from [New] to the end of one [Board.Run].
+type Board struct {
+	cfg   Config
+	board *virtual.Board[*Stage]
+}
+
+// New makes a board that is not plugged in yet.
+func New(cfg Config) (*Board, error) {
+	c, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("virtual Amlogic board: %w", err)
+	}
+	return &Board{cfg: c, board: virtual.New[*Stage](c.Model.Name, c.Faults)}, nil
+}
+
+// Report returns what the board has seen so far.
+func (b *Board) Report() Report { return b.board.Report() }
+
+// Settled is closed when nothing more happens by itself: U-Boot was started (and its gadget is on the bus, if there is one), the
+// board is stuck for good, or it was unplugged.
+func (b *Board) Settled() <-chan struct{} { return b.board.Settled() }
+
+// Run plugs the board into the port and powers it until the context ends, which unplugs it. The error is the carrier's; what
+// became of the board is in [Board.Report].
+func (b *Board) Run(ctx context.Context, port usbdev.Port) error {
+	return b.board.Run(ctx, port, func(ctx context.Context) error { return b.boot(ctx, port) })
+}
+
+// boot takes the board from its ROM to U-Boot. Without an error U-Boot runs, and shows nothing on USB.
+func (b *Board) boot(ctx context.Context, port usbdev.Port) error {
+	s := b.session()
+	if err := b.board.Stage(ctx, port, StageROM, s.dev, s.stage, s.serve); err != nil {
+		return err
+	}
+	b.board.Edit(func(r *Report) { r.Outcome = virtual.Booted })
+	if b.cfg.Gadget == (usb.ID{}) {
+		return nil
+	}
+	if err := virtual.Sleep(ctx, b.cfg.GadgetDelay); err != nil {
+		return err
+	}
+	return b.board.Stage(ctx, port, StageGadget, virtual.UBoot(b.cfg.Gadget, "Amlogic"), newStage(), func(ctx context.Context) error {
+		b.board.Settle()
+		<-ctx.Done()
+		return ctx.Err()
+	})
+}
