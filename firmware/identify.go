@@ -37,6 +37,7 @@ const (
 	KindTIX509      // K3: an X.509 certificate in front
 	KindSPKG        // RZ/N1
 	KindZynqMP      // Zynq UltraScale+: a boot image
+	KindSAMBAApplet // SAMA5, SAM9: an applet of SAM-BA
 	KindOtherSoC    // a first stage, or an image, in another SoC vendor's format
 	KindDisk        // an image of a whole disk or file system
 )
@@ -67,7 +68,7 @@ func Identify(b []byte) Info {
 		}
 	}
 	for _, look := range []func([]byte) (Info, bool){
-		identifyTree, identifyUImage, identifyTI, identifyELF, identifyNXP, identifyDER, identifyARM, identifyDisk, identifyText,
+		identifyTree, identifyUImage, identifyTI, identifyELF, identifyNXP, identifyDER, identifyApplet, identifyARM, identifyDisk, identifyText,
 	} {
 		if info, ok := look(b); ok {
 			return info

@@ -7,6 +7,7 @@ import (
 	"snag/socs/k3"
 	"snag/socs/keembay"
 	"snag/socs/rzn1"
+	"snag/socs/sama5"
 	"snag/socs/stm32mp"
 	"snag/socs/zynqmp"
 )
@@ -19,6 +20,7 @@ func Backends() []socs.Backend {
 		keembay.Backend{},
 		k3.Backend{},
 		rzn1.Backend{},
+		sama5.Backend{},
 		stm32mp.Backend{},
 		zynqmp.Backend{},
 	}
