@@ -47,7 +47,7 @@ type AppletPreset struct {
 }
 
 var (
-	appletName   = regexp.MustCompile(`Applet '([ -&(-~]{1,32})' from softpack ([0-9A-Za-z.\-]{1,16})`)
+	appletName   = regexp.MustCompile(`Applet '([ -&(-~]{1,32})' from softpack ([0-9A-Za-z.\-]{0,15}[0-9A-Za-z])`)
 	appletPreset = regexp.MustCompile(`Preset ([0-9]{1,4}) \(([ -'*-~]{1,48})\)`)
 )
 

@@ -107,6 +107,9 @@ const (
 	kindPartition   = "partition"
 	kindELF         = "elf"
 	kindSegment     = "segment"
+
+	kindApplet  = "samba-applet"
+	kindMailbox = "mailbox"
 )
 
 // File reads a file and takes it apart. Of a file that is longer than Limit, only so much is looked at.
@@ -170,6 +173,8 @@ func Data(name string, data []byte) *Report {
 		end = r.zynqmp()
 	case firmware.KindELF:
 		end = r.elf()
+	case firmware.KindSAMBAApplet:
+		r.applet()
 	default:
 		if _, err := firmware.FindIVT(data, 0); err == nil {
 			end = r.ivts(0)

@@ -131,6 +131,10 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err
 	if err := r.m.command(ctx, "G%x#", r.address); err != nil && !errors.Is(err, usb.ErrGone) && !errors.Is(err, usb.ErrProtocol) {
 		return false, err
 	}
+	// U-Boot may leave the USB controller as it is. Then nothing answers the kernel.
+	if a, ok := stage.USB.(usb.Abandoner); ok {
+		a.Abandon()
+	}
 	r.done(slotUBoot)
 	return true, nil
 }
