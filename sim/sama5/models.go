@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// ProvenBy is the program, which nobody here wrote, that has recovered every virtual board: by hand, as docs/sama5.md tells.
-const ProvenBy = "Snagboot"
+// ProvenBy are the programs, which nobody here wrote, that have recovered every virtual board, as docs/sama5.md tells.
+const ProvenBy = "Snagboot, SAM-BA (by hand)"
 
 // Model is a chip.
 type Model struct {

@@ -174,11 +174,10 @@ func (m *monitor) command(ctx context.Context) error {
 	if m.b.cfg.Secure {
 		return m.say(ctx, "CACK,ffffffff,00000000#")
 	}
-	before := m.terminal
 	if err := m.carryOut(ctx); err != nil {
 		return err
 	}
-	if m.terminal && before && m.rest == 0 {
+	if m.terminal && m.rest == 0 {
 		return m.say(ctx, ">")
 	}
 	return nil

@@ -56,7 +56,7 @@ func (Backend) Family() socs.Family {
 		Carriers:    []socs.Carrier{socs.USB},
 		ROM:         []socs.Identity{{ID: usb.ID{Vendor: 0x03eb, Product: 0x6124}}},
 		Reenumerate: reenumerate,
-		BootMode:    "nothing bootable to be found: hold the board's boot-disable button, or close its jumper, while it powers up; release it before the recovery",
+		BootMode:    "nothing to boot from: close the board's boot-disable jumper (BOOT_DIS) or hold its button, connect it, and open the jumper again",
 		Slots: []socs.Slot{
 			{Name: slotLowlevel, Required: true, Doc: "Microchip's applet that sets the clocks, applet-lowlevel_..._sram.bin", Keys: []string{"console_instance", "console_ioset"}},
 			{Name: slotExtram, Required: true, Doc: "Microchip's applet that sets up the DRAM, applet-extram_..._sram.bin", Keys: []string{"preset", "console_instance", "console_ioset"}},
