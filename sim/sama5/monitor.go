@@ -99,9 +99,6 @@ func (m *monitor) take(ctx context.Context, b []byte) error {
 				return err
 			}
 			m.letter, m.first, m.number = 0, 0, 0
-			if m.rest > 0 && len(b) > 0 {
-				m.b.board.Violation("data in one transfer with the command")
-			}
 		case c == ',':
 			m.first, m.number = m.number, 0
 		case c >= '0' && c <= '9':
