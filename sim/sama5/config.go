@@ -31,6 +31,8 @@ type Config struct {
 	Secure bool
 	// Binary is a monitor that another program has left in binary mode.
 	Binary bool
+	// Unread is an answer that an earlier host has not taken. The monitor takes no command before somebody does.
+	Unread string
 	// Midway is what an earlier host has still to send of a file. A port reset makes the monitor forget that, unless it is Deaf.
 	Midway int
 	Deaf   bool

@@ -8,6 +8,5 @@
 // or DRAM before an applet has set it up, is a data abort, after which nothing answers. [Report] says what came. It shares nothing
 // with snag's own client.
 //
-// Sources: the data sheets, "SAM-BA Monitor" (SAMA5D2, DS60001476, chapter 16; SAMA5D3, DS60001609, and SAMA5D4, DS60001525, chapter 11 "Standard
-// Boot Strategies"); SAM-BA 3.3.1 (src/plugins/connection/serial, src/plugins/device); atmel-software-package (samba_applets).
+// Sources: the data sheets (SAMA5D2, DS60001476; SAMA5D3, DS60001609; SAMA5D4, DS60001525), chapter "Standard Boot Strategies", "SAM-BA Monitor"; SAM-BA 3.3.1 (src/plugins/connection/serial, src/plugins/device); atmel-software-package (samba_applets).
 package sama5

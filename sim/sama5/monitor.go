@@ -47,6 +47,11 @@ func (m *monitor) serve(ctx context.Context) error {
 		m.rest, m.address, m.machine.cache = m.b.cfg.Midway, m.b.cfg.Model.sram, true
 	}
 	m.terminal = !m.b.cfg.Binary
+	if m.b.cfg.Unread != "" {
+		if err := m.dev.send(ctx, []byte(m.b.cfg.Unread)); err != nil && !errors.Is(err, errBegun) {
+			return err
+		}
+	}
 	buf := make([]byte, 16<<10)
 	for {
 		room := buf

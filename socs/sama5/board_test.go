@@ -93,6 +93,7 @@ func TestModels(t *testing.T) {
 			{name: "binary mode", cfg: sama5.Config{Binary: true}},
 			{name: "stays", cfg: sama5.Config{Stays: true}},
 			{name: "slow applets", cfg: sama5.Config{Applet: 6 * time.Second}},
+			{name: "unread", cfg: sama5.Config{Unread: "\n\r"}, says: "only after a reset of the port"},
 			{name: "midway", cfg: sama5.Config{Midway: 5000}, says: "only after a reset of the port"},
 		} {
 			t.Run(m.Name+" "+tc.name, func(t *testing.T) {

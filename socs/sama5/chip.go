@@ -29,7 +29,7 @@ type console struct {
 	sets int // its I/O sets: 1 to sets
 }
 
-// cacheControl is SFR_L2CC_HRAMC of SAMA5D2 (DS60001476, 19.3): 0 makes the L2 cache memory.
+// cacheControl is SFR_L2CC_HRAMC of SAMA5D2 (DS60001476, "Special Function Registers"): 0 makes the L2 cache memory.
 const cacheControl = 0xf8030058
 
 // DRAM, on all of them.

@@ -114,22 +114,23 @@ func (m *monitor) command(ctx context.Context, format string, args ...any) error
 	return nil
 }
 
-// text sends a command whose answer ends with LF CR. What comes before that may be the end of an older answer.
-func (m *monitor) text(ctx context.Context, command string, most time.Duration) (string, error) {
-	if err := m.command(ctx, "%s", command); err != nil {
-		return "", err
-	}
+// line sends a command whose answer ends with LF CR, and has something before that unless it may be empty. What comes in front may be the end
+// of an older answer.
+func (m *monitor) line(ctx context.Context, command string, most time.Duration, empty bool) (string, error) {
 	var got []byte
 	err := within(ctx, most, func(ctx context.Context) error {
+		if _, err := m.h.Out(ctx, m.out.Address, []byte(command)); err != nil {
+			return err
+		}
 		for {
 			b, err := m.receive(ctx)
 			got = append(got, b...)
 			switch {
 			case bytes.HasPrefix(got, []byte("CACK,")):
 				return errSecure
-			case bytes.HasSuffix(got, []byte("\n\r")):
+			case bytes.HasSuffix(got, []byte("\n\r")) && (empty || len(bytes.TrimSpace(got)) > 0):
 				return nil
-			case err != nil && errors.Is(err, context.DeadlineExceeded):
+			case errors.Is(err, context.DeadlineExceeded):
 				return fmt.Errorf("no answer: %w", err)
 			case err != nil:
 				return err
@@ -147,7 +148,7 @@ func (m *monitor) text(ctx context.Context, command string, most time.Duration) 
 // binary gets the monitor into binary mode, out of whatever state another program has left it in. reset says that it took a reset of
 // the port.
 func (m *monitor) binary(ctx context.Context) (reset bool, err error) {
-	_, err = m.text(ctx, "N#", syncTime)
+	_, err = m.line(ctx, "N#", syncTime, true)
 	if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
 		return false, err
 	}
@@ -168,7 +169,7 @@ func (m *monitor) binary(ctx context.Context) (reset bool, err error) {
 	if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
 		return true, err
 	}
-	_, err = m.text(ctx, "N#", answerTime)
+	_, err = m.line(ctx, "N#", answerTime, true)
 	return true, err
 }
 

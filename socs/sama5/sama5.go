@@ -9,8 +9,8 @@
 //
 // Applets are Microchip's (they come with SAM-BA 3). Their arguments and results are in a mailbox in front of them.
 //
-// chip.go has the addresses and the tables, check.go what the files must be, monitor.go the monitor. Sources: the data sheets, chapters "SAM-BA
-// Monitor" (SAMA5D2, DS60001476; SAMA5D3, DS60001609; SAMA5D4, DS60001525); SAM-BA 3.3.1 (src/plugins/connection/serial, src/plugins/device); atmel-software-package
+// chip.go has the addresses and the tables, check.go what the files must be, monitor.go the monitor. Sources: the data sheets, chapter "Standard
+// Boot Strategies", "SAM-BA Monitor" (SAMA5D2, DS60001476; SAMA5D3, DS60001609; SAMA5D4, DS60001525); SAM-BA 3.3.1 (src/plugins/connection/serial, src/plugins/device); atmel-software-package
 // (samba_applets); Snagboot (recoveries/sama5.py, firmware/samba_applet.py).
 package sama5
 
@@ -155,7 +155,7 @@ func (r *recovery) connect(ctx context.Context) error {
 	if reset {
 		r.board.Emit(stageROM, event.Warning{Text: "the monitor answered only after a reset of the port: another program left it in the middle of something"})
 	}
-	version, err := r.m.text(ctx, "V#", answerTime)
+	version, err := r.m.line(ctx, "V#", answerTime, false)
 	if err != nil {
 		return err
 	}
