@@ -22,7 +22,7 @@ import (
 
 const size = 100_000
 
-// board is a model's board.
+// model is a virtual board's.
 func model(t testing.TB, name string) sama5.Model {
 	t.Helper()
 	m, err := sama5.FindModel(name)
