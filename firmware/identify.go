@@ -42,6 +42,7 @@ const (
 	KindAML         // Amlogic: a BL2, or all from BL2 to U-Boot
 	KindAMLFIP      // Amlogic: what BL2 loads
 	KindAMLCard     // Amlogic: a BL2 as on a card
+	KindSAMBAApplet // SAMA5, SAM9: an applet of SAM-BA
 	KindOtherSoC    // a first stage, or an image, in another SoC vendor's format
 	KindDisk        // an image of a whole disk or file system
 )
@@ -75,7 +76,7 @@ func Identify(b []byte) Info {
 		}
 	}
 	for _, look := range []func([]byte) (Info, bool){
-		identifyTree, identifyUImage, identifyTI, identifyELF, identifyNXP, identifyDER, identifyARM, identifyMBN, identifyDisk, identifyText,
+		identifyTree, identifyUImage, identifyTI, identifyELF, identifyNXP, identifyDER, identifyApplet, identifyARM, identifyMBN, identifyDisk, identifyText,
 	} {
 		if info, ok := look(b); ok {
 			return info

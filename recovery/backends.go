@@ -9,6 +9,7 @@ import (
 	"snag/socs/keembay"
 	"snag/socs/qcom"
 	"snag/socs/rzn1"
+	"snag/socs/sama5"
 	"snag/socs/stm32mp"
 	"snag/socs/sunxi"
 	"snag/socs/zynqmp"
@@ -24,6 +25,7 @@ func Backends() []socs.Backend {
 		k3.Backend{},
 		qcom.Backend{},
 		rzn1.Backend{},
+		sama5.Backend{},
 		stm32mp.Backend{},
 		sunxi.Backend{},
 		zynqmp.Backend{},

@@ -12,6 +12,7 @@
 //	fastboot  the model of a fastboot gadget, and of Keem Bay's ROM
 //	qcom      the model of a Qualcomm board in EDL
 //	uboot     the model of U-Boot's shell, and of the storage behind it
+//	sama5     the models of SAMA5 boards
 //	ocotp     the model of the fuses of i.MX
 //	evk       whole boards with an i.MX: ROM, SPL, U-Boot, storage and fuses
 //	inproc    a USB host without a kernel

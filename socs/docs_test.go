@@ -12,14 +12,15 @@ import (
 	"snag/sim/fastboot"
 	"snag/sim/qcom"
 	"snag/sim/sunxi"
+	"snag/sim/sama5"
 	"snag/socs"
 	"snag/usb"
 )
 
-// The pages of the families that boot over DFU, fastboot and Saharaprotocols of their own have a table of all models, with their ROM's USB IDs where these differ, and
+// The pages of the families that boot over DFU, fastboot and Saharaprotocols of their ownthe SAM-BA monitor have a table of all models, with their ROM's USB IDs where these differ, and
 // with the program that has proved the virtual board; that is what internal/e2e finds, and what snag list socs says.
 func TestDocs(t *testing.T) {
-	for _, family := range []string{"stm32mp", "k3", "rzn1", "zynqmp", "keembay", "qcom", "sunxi", "amlogic"} {
+	for _, family := range []string{"stm32mp", "k3", "rzn1", "zynqmp", "keembay", "qcom", "sunxi", "amlogic", "sama5"} {
 		rows := models(t, "../docs/"+family+".md")
 		for _, m := range socs.Models() {
 			if m.Family != family || m.Name == "sunxi" { // whose ROM is asked
@@ -77,6 +78,12 @@ func board(t *testing.T, m socs.Model) (id usb.ID, provenBy string) {
 	}
 	if b, err := amlogic.FindModel(m.Name); err == nil {
 		return amlogic.ID, b.ProvenBy
+	}
+	if m.Family == "sama5" {
+		if _, err := sama5.FindModel(m.Name); err != nil {
+			t.Fatal(err)
+		}
+		return sama5.ID, sama5.ProvenBy
 	}
 	b, err := dfu.FindModel(m.Name)
 	if err != nil {

@@ -47,6 +47,12 @@ type Pairer interface {
 	ControlPair(ctx context.Context, first, second *ControlTransfer)
 }
 
+// Abandoner is a Handle that can be told that its device will not answer any more: it runs something else, and is still on the bus.
+type Abandoner interface {
+	// Abandon has Close give no interface back to the kernel's drivers, whose probing would wait for the device.
+	Abandon()
+}
+
 // ControlTransfer is a control transfer, and what became of it.
 type ControlTransfer struct {
 	Setup Setup

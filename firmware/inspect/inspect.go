@@ -111,6 +111,9 @@ const (
 	kindMBN         = "mbn-image"
 	kindHashes      = "hash-segment"
 	kindAML         = "aml-image"
+
+	kindApplet  = "samba-applet"
+	kindMailbox = "mailbox"
 )
 
 // File reads a file and takes it apart. Of a file that is longer than Limit, only so much is looked at.
@@ -182,6 +185,8 @@ func Data(name string, data []byte) *Report {
 		end = r.aml(info.Kind == firmware.KindAMLCard)
 	case firmware.KindAMLFIP:
 		end = r.amlFIP(0)
+	case firmware.KindSAMBAApplet:
+		r.applet()
 	default:
 		if _, err := firmware.FindIVT(data, 0); err == nil {
 			end = r.ivts(0)

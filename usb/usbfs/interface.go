@@ -177,6 +177,15 @@ func (h *handle) giveBack() error {
 	return first
 }
 
+// Abandon implements [usb.Abandoner].
+func (h *handle) Abandon() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, c := range h.claims {
+		c.detached = false
+	}
+}
+
 // SetAlt implements [usb.Handle].
 func (h *handle) SetAlt(ctx context.Context, iface, alt uint8) error {
 	return h.request(ctx, "set alternate setting", -1, func() error {
