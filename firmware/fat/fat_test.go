@@ -34,7 +34,7 @@ type format struct {
 
 var formats = []format{
 	{12, 1440, "-F 12"}, {12, 4000, "-F 12 -s 4 -f 1"}, {16, 4096, "-F 16 -s 1"}, {16, 40_000, "-F 16 -r 128"}, {16, 20_000, "-F 16 -S 1024 -s 1"},
-	{32, 40_000, "-F 32 -s 1"}, {32, 300_000, "-F 32 -S 4096 -s 1"}, {32, 40_000, "-F 32 -s 1 -f 1 -R 6 -b 0"},
+	{32, 40_000, "-F 32 -s 1"}, {32, 300_000, "-F 32 -S 4096 -s 1"}, {32, 80_000, "-F 32 -s 2 -f 1"},
 }
 
 // make makes it, with files, in a temporary directory.
@@ -310,10 +310,10 @@ func TestDamaged(t *testing.T) {
 
 // disk puts a file system into a partition.
 func disk(volume []byte, typ byte) []byte {
-	b := make([]byte, 2048*512, 2048*512+len(volume))
+	b := make([]byte, 64*512, 64*512+len(volume))
 	e := b[446:]
 	e[4] = typ
-	binary.LittleEndian.PutUint32(e[8:], 2048)
+	binary.LittleEndian.PutUint32(e[8:], 64)
 	binary.LittleEndian.PutUint32(e[12:], uint32(len(volume)/512))
 	b[510], b[511] = 0x55, 0xaa
 	return append(b, volume...)
@@ -331,8 +331,8 @@ func gpt(volume []byte) []byte {
 	for i, guid := range []string{strings.Repeat("x", 16), guids[1]} {
 		e := b[1024+i*128:]
 		copy(e, guid)
-		le.PutUint64(e[32:], 2048)
-		le.PutUint64(e[40:], 2048+uint64(len(volume)/512)-1)
+		le.PutUint64(e[32:], 64)
+		le.PutUint64(e[40:], 64+uint64(len(volume)/512)-1)
 	}
 	return b
 }
@@ -352,19 +352,19 @@ func TestOpen(t *testing.T) {
 		{"bare", volume, 0, ""},
 		{"active", edit(disk(volume, 0x0e), 446, 0x80), 1, ""},
 		{"not active", disk(volume, 0x0c), 1, ""},
-		{"second", edit(edit(disk(volume, 0x83), 446+16+4, 0x01), 446+16+9, 8), 2, ""},
+		{"second", edit(edit(disk(volume, 0x83), 446+16+4, 0x01), 446+16+8, 64), 2, ""},
 		{"GPT", gpt(volume), 2, ""},
 		{"nothing", nil, 0, "no FAT file system: no boot sector"},
 		{"no signature", edit(disk(volume, 1), 510, 0), 0, "no boot sector with 55 aa"},
 		{"other types", disk(volume, 0x83), 0, "the partition table has no partition for one"},
 		{"code", edit(disk(volume, 1), 446, 0x12), 0, "neither that nor a partition table"},
-		{"behind the end", disk(volume, 1)[:2048*512], 0, "truncated: partition 1 begins at sector 2048, the image has 2048"},
-		{"cut", disk(volume, 1)[:2048*512+40*512], 0, "partition 1: FAT: truncated: the boot sector announces 53248 bytes, there are 20480"},
+		{"behind the end", disk(volume, 1)[:64*512], 0, "truncated: partition 1 begins at sector 64, the image has 64"},
+		{"cut", disk(volume, 1)[:64*512+40*512], 0, "partition 1: FAT: truncated: the boot sector announces 53248 bytes, there are 20480"},
 		{"bare, cut", volume[:5000], 0, "truncated: the boot sector announces 53248 bytes, there are 5000"},
 		{"no file system", disk(make([]byte, 10_000), 1), 0, "partition 1: no FAT file system"},
 		{"no GPT", disk(volume, typeGPT), 0, "the GUID partition table is missing"},
 		{"GPT of nonsense", edit(gpt(volume), 512+72, 0xff, 0xff, 0xff, 0xff, 0xff), 0, "the GUID partition table is damaged"},
-		{"GPT with a partition of nonsense", edit(gpt(volume), 1024+128+40, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff), 0, "partition 2 is from sector 2048 to 18446744073709551615"},
+		{"GPT with a partition of nonsense", edit(gpt(volume), 1024+128+40, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff), 0, "partition 2 is from sector 64 to 18446744073709551615"},
 		{"too small a table", small(600), 0, "600 clusters have no room in a table of 512 bytes"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -384,12 +384,12 @@ func TestParse(t *testing.T) {
 	for off, says := range map[int]string{
 		0: "no boot sector with a jump", 511: "no boot sector with a jump", 11: "the boot sector's parameters make no sense", 13: "make no sense",
 		14: "make no sense", 16: "make no sense", 22: "100 clusters make it FAT12, which its boot sector does not look like",
-		17: "100 clusters make it FAT12, which its boot sector does not look like",
+		17: "101 clusters make it FAT12, which its boot sector does not look like",
 	} {
 		b := small(100)
 		b[off], b[off+off&1] = 0, 0
 		if off == 22 {
-			b[36] = 1
+			copy(b[36:], []byte{1, 0, 0, 0})
 		}
 		if _, err := Parse(b); !errors.Is(err, ErrNone) || !strings.Contains(err.Error(), says) {
 			t.Errorf("at %d: %v, want %q", off, err, says)
@@ -406,19 +406,38 @@ func FuzzOpen(f *testing.F) {
 	copy(long[1536+64:], "\x41l\x00o\x00n\x00g\x00n\x00\x0f\x00\x00a\x00m\x00e\x00\x00\x00\xff\xff\xff\xff\x00\x00\xff\xff\xff\xffLONGNA~1   ")
 	f.Add(v)
 	f.Add(long)
-	f.Add(disk(v, 0x0e)[:2048*512+600])
+	f.Add(disk(v, 0x0e)[:64*512+600])
+	chained := bytes.Clone(v)
+	copy(chained[520:], "\x03\x00\x00\x00\xff\xff\xff\x0f") // of small32
+	f.Add(chained)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		look(t, b)
 		if len(b) > 1536 { // behind the checks of the boot sector
 			c := small(100)
 			copy(c[512:], b[512:])
 			look(t, c)
-			c = big()
-			copy(c[32*512+12:], b[512:1024])
-			copy(c[(32+2*513)*512:], b[1024:])
-			look(t, c)
+			use(t, small32(b))
 		}
 	})
+}
+
+// small32 is a FAT32 of fewer clusters than one can have; nil if its root directory is damaged.
+func small32(b []byte) *Volume {
+	v, err := Parse(small(100))
+	if err != nil {
+		panic(err)
+	}
+	v.Bits = 32
+	copy(v.data[512:], b[512:])
+	copy(v.data[1024:1536], v.data[512:])
+	if v.chained, err = v.chain(2, maxRoot); err != nil {
+		return nil
+	}
+	v.root, v.piece = nil, v.Cluster
+	for _, c := range v.chained {
+		v.root = append(v.root, v.at(c))
+	}
+	return v
 }
 
 // look reads and writes everywhere.
@@ -427,26 +446,33 @@ func look(t *testing.T, b []byte) {
 	if err != nil {
 		return
 	}
-	for i, f := range d.Files() {
+	use(t, d.Volume)
+	if _, err := Open(b); err != nil {
+		t.Error(err)
+	}
+}
+
+func use(t *testing.T, v *Volume) {
+	if v == nil {
+		return
+	}
+	for i, f := range v.Files() {
 		if i == 100 {
 			break
 		}
-		if f.Offset < 0 || f.Offset >= d.Size {
+		if f.Offset < 0 || f.Offset >= v.Size {
 			t.Errorf("%+v", f)
 		}
-		if data, err := d.Read(f.Name); err == nil && len(data) > d.Size {
-			t.Errorf("%s has %d bytes of %d", f.Name, len(data), d.Size)
+		if data, err := v.Read(f.Name); err == nil && len(data) > v.Size {
+			t.Errorf("%s has %d bytes of %d", f.Name, len(data), v.Size)
 		}
 	}
 	data := pattern(3000, 1)
-	if d.Write("u-boot.bin", data) == nil {
-		if again, err := d.Read("u-boot.bin"); err != nil || !bytes.Equal(again, data) {
+	if v.Write("u-boot.bin", data) == nil {
+		if again, err := v.Read("u-boot.bin"); err != nil || !bytes.Equal(again, data) {
 			t.Errorf("%d bytes, %v", len(again), err)
 		}
-		if again, err := Open(b); err != nil || !again.Has("u-boot.bin") {
-			t.Error(err)
-		}
-		if err := d.Remove("u-boot.bin"); err != nil {
+		if err := v.Remove("u-boot.bin"); err != nil {
 			t.Error(err)
 		}
 	}
