@@ -3,6 +3,7 @@ package recovery
 import (
 	"snag/socs"
 	"snag/socs/am335x"
+	"snag/socs/bcm"
 	"snag/socs/imx"
 	"snag/socs/k3"
 	"snag/socs/keembay"
@@ -15,6 +16,7 @@ import (
 func Backends() []socs.Backend {
 	return []socs.Backend{
 		am335x.Backend{},
+		bcm.Backend{},
 		imx.Backend{},
 		keembay.Backend{},
 		k3.Backend{},
