@@ -41,6 +41,7 @@ func ParseBootfiles(b []byte) (*Bootfiles, error) {
 	var order []string
 	f := &Bootfiles{}
 	var bad error
+entries:
 	for n := 0; ; n++ {
 		h, err := archive.Next()
 		if errors.Is(err, io.EOF) {
@@ -53,6 +54,9 @@ func ParseBootfiles(b []byte) (*Bootfiles, error) {
 			return nil, fmt.Errorf("no tar archive: %w", err)
 		}
 		if err != nil {
+			if errors.Is(err, io.ErrUnexpectedEOF) {
+				err = ErrTruncated
+			}
 			bad = fmt.Errorf("tar: after %d entries: %w", n, err)
 			break
 		}
@@ -66,7 +70,7 @@ func ParseBootfiles(b []byte) (*Bootfiles, error) {
 			}
 			if h.Size > int64(src.Len()) {
 				bad = fmt.Errorf("tar: %w: %s has %d bytes, the archive ends after %d of them", ErrTruncated, printable(file.Name), h.Size, src.Len())
-				continue
+				break entries
 			}
 			file.Data = b[at : at+int(h.Size) : at+int(h.Size)]
 			f.Size = at + int(h.Size)

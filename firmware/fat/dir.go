@@ -204,7 +204,7 @@ func (v *Volume) Has(name string) bool {
 	return err == nil
 }
 
-// Read reads a file. The error is a *fs.PathError: fs.ErrNotExist, or fs.ErrInvalid if what the file system says of it cannot be.
+// Read reads a file. The error is a *fs.PathError: fs.ErrNotExist, ErrDamaged, or fs.ErrInvalid for a directory.
 func (v *Volume) Read(name string) ([]byte, error) {
 	f, err := v.find(name)
 	if err != nil {
@@ -219,7 +219,7 @@ func (v *Volume) Read(name string) ([]byte, error) {
 		return nil, fail(err)
 	}
 	if len(chain)*v.Cluster < f.Size {
-		return nil, fail(fmt.Errorf("%w: it has %d bytes, and clusters for %d", fs.ErrInvalid, f.Size, len(chain)*v.Cluster))
+		return nil, fail(fmt.Errorf("%w: it has %d bytes, and clusters for %d", ErrDamaged, f.Size, len(chain)*v.Cluster))
 	}
 	data := make([]byte, 0, f.Size)
 	for _, c := range chain {

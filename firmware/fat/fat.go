@@ -11,7 +11,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/bits"
 )
 
@@ -20,6 +19,9 @@ var ErrNone = errors.New("no FAT file system")
 
 // ErrNoRoom says that a file does not fit.
 var ErrNoRoom = errors.New("no room")
+
+// ErrDamaged says that what the file system says of a file cannot be.
+var ErrDamaged = errors.New("damaged file system")
 
 // Volume is a file system.
 type Volume struct {
@@ -208,9 +210,9 @@ func (v *Volume) chain(cluster, most int) ([]int, error) {
 	for most = min(most/v.Cluster+1, v.Clusters); ; most-- {
 		switch {
 		case !v.valid(cluster):
-			return nil, fmt.Errorf("%w: its chain of clusters leads to number %d of %d", fs.ErrInvalid, cluster, v.Clusters)
+			return nil, fmt.Errorf("%w: its chain of clusters leads to number %d of %d", ErrDamaged, cluster, v.Clusters)
 		case most == 0:
-			return nil, fmt.Errorf("%w: its chain of clusters is longer than it may be", fs.ErrInvalid)
+			return nil, fmt.Errorf("%w: its chain of clusters is longer than it may be", ErrDamaged)
 		}
 		all = append(all, cluster)
 		if cluster = v.next(cluster); cluster >= v.end() {

@@ -301,7 +301,7 @@ func TestDamaged(t *testing.T) {
 			}
 			tc.damage(v, b)
 			data, err := v.Read("file.bin")
-			if err == nil || !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), tc.says) {
+			if err == nil || !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), tc.says) {
 				t.Errorf("%d bytes, %v, want %q", len(data), err, tc.says)
 			}
 		})

@@ -35,7 +35,7 @@ func (v *Volume) removable(name string) (File, []int, error) {
 		return f, nil, &fs.PathError{Op: "remove", Path: name, Err: err}
 	}
 	if slices.ContainsFunc(chain, func(c int) bool { return slices.Contains(v.chained, c) }) {
-		return f, nil, &fs.PathError{Op: "remove", Path: name, Err: fmt.Errorf("%w: it has a cluster in common with the root directory", fs.ErrInvalid)}
+		return f, nil, &fs.PathError{Op: "remove", Path: name, Err: fmt.Errorf("%w: it has a cluster in common with the root directory", ErrDamaged)}
 	}
 	return f, chain, nil
 }

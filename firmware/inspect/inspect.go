@@ -107,6 +107,10 @@ const (
 	kindPartition   = "partition"
 	kindELF         = "elf"
 	kindSegment     = "segment"
+
+	kindArchive    = "archive"
+	kindFileSystem = "file-system"
+	kindFile       = "file"
 )
 
 // File reads a file and takes it apart. Of a file that is longer than Limit, only so much is looked at.
@@ -170,6 +174,10 @@ func Data(name string, data []byte) *Report {
 		end = r.zynqmp()
 	case firmware.KindELF:
 		end = r.elf()
+	case firmware.KindBootfiles:
+		r.bootfiles()
+	case firmware.KindDisk:
+		r.disk()
 	default:
 		if _, err := firmware.FindIVT(data, 0); err == nil {
 			end = r.ivts(0)

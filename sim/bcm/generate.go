@@ -71,9 +71,9 @@ func uboot(b []byte, arm32 bool) []byte {
 func Archive(dir string, files map[string][]byte) []byte {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: "./" + dir + "/", Mode: 0o755})
+	w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755})
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "./" + dir + "/" + name, Mode: 0o644, Size: int64(len(files[name]))})
+		w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: dir + "/" + name, Mode: 0o644, Size: int64(len(files[name]))})
 		w.Write(files[name])
 	}
 	w.Close()
