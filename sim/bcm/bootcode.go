@@ -28,17 +28,19 @@ func (d *device) bootcode(ctx context.Context) error {
 		return err
 	}
 	if d.b.cfg.Metadata {
-		for _, s := range []string{"*MAC_ADDR*d8:3a:dd:05:ee:78", "*USER_BOARDREV*c03141", "*FACTORY_UUID*05e2b64e_2b5b"} {
+		for _, s := range []string{"*MAC_ADDR*d8:3a:dd:05:ee:78", "*USER_BOARDREV*c03141", "*FACTORY_UUID*19a519a6_19ab520e_0000212b"} {
 			if _, _, err := d.ask(ctx, s); err != nil {
 				return err
 			}
 		}
 	}
 	if !d.b.cfg.NoDone {
-		if err := d.message(ctx, cmdDone, ""); err != nil {
+		switch err := d.message(ctx, cmdDone, ""); {
+		case err == nil:
+			d.thanks(ctx)
+		case !errors.Is(err, errDone): // in another way, by request
 			return err
 		}
-		d.thanks(ctx)
 	}
 	d.b.board.Edit(func(*Report) { d.stage.Kernel, d.stage.Complete = kernel, true })
 	return nil

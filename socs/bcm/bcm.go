@@ -246,9 +246,13 @@ func (r *recovery) lost(err error) error {
 	if !ok {
 		return err
 	}
-	if hint := r.files.hint(); hint != "" {
+	hint := r.files.hint()
+	switch {
+	case hint != "":
 		stuck.Hint = hint
-	} else if r.sent && len(r.files.served) == 0 {
+	case len(r.files.served) > 0:
+		stuck.Hint = "the board left before it said that it is done (" + r.files.String() + "): check cable and power, and run snag again"
+	case r.sent:
 		stuck.Hint = "the second stage did not start: check the board's LED and power, and that bootfiles is of a version for this board"
 	}
 	return err

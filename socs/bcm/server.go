@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"snag/event"
@@ -119,6 +120,9 @@ func (r *recovery) bootcode(ctx context.Context, stage *socs.Stage, p *port) err
 			return r.ended()
 		case m.name[0] == '*':
 			if key, value, ok := strings.Cut(m.name[1:], "*"); ok {
+				if id, ok := factoryUUID(value); ok && key == "FACTORY_UUID" {
+					value = id
+				}
 				r.Board.Emit(stageBootcode, event.Note{Text: fmt.Sprintf("the board says %s: %s", key, value)})
 			}
 			err = p.length(ctx, 0)
@@ -185,4 +189,30 @@ func (f *files) String() string {
 		return strings.Join(names, ", ")
 	}
 	return fmt.Sprintf("it has taken %s, and asked in vain for %s", list(f.served), list(f.missing))
+}
+
+// factoryUUID decodes that of a board: words of 32 bits in hexadecimal, the lower half first, each half with three characters in the way of
+// C40 (usbboot, decode_duid.c).
+func factoryUUID(words string) (string, bool) {
+	var id []byte
+	for w := range strings.SplitSeq(words, "_") {
+		word, err := strconv.ParseUint(w, 16, 32)
+		if err != nil {
+			return "", false
+		}
+		for ; word > 0; word >>= 16 {
+			half := int(word&0xffff) - 1
+			for _, c := range []int{half / 1600, half / 40 % 40, half % 40} {
+				switch {
+				case half < 0 || c < 4 || c >= 40:
+					return "", false
+				case c < 14:
+					id = append(id, '0'+byte(c-4))
+				default:
+					id = append(id, 'A'+byte(c-14))
+				}
+			}
+		}
+	}
+	return string(id), len(id) > 0
 }
