@@ -29,8 +29,8 @@ func TestFaults(t *testing.T) {
 		says  string        // the error, or else the events
 		most  time.Duration // of the whole recovery
 	}{
-		{fault: "stall:rom:message", code: 6, says: "the length of the second stage: USB control of 0a5c:2711 on port 209-1: endpoint stalled", most: s},
-		{fault: "stall:rom:bootcode", code: 6, says: "the second stage: USB control of 0a5c:2711 on port 209-1: endpoint stalled", most: s},
+		{fault: "stall:rom:message", code: 6, says: "the length of the second stage: USB control on endpoint 0x00 of 0a5c:2711 on port 209-1: endpoint stalled", most: s},
+		{fault: "stall:rom:bootcode", code: 6, says: "the second stage: USB control on endpoint 0x00 of 0a5c:2711 on port 209-1: endpoint stalled", most: s},
 		{fault: "stall:rom:1000", code: 6, says: "of 70001 bytes: USB stream on endpoint 0x01 of 0a5c:2711 on port 209-1: endpoint stalled", most: s},
 		{fault: "stall:rom:status", code: 6, says: "the status of the second stage: USB control", most: 2 * s},
 		{fault: "short:rom:status", code: 6, says: "expected 4 bytes, got 2: 00 00", most: 2 * s},
