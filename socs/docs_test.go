@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"snag/recovery"
+	"snag/sim/bcm"
 	"snag/sim/dfu"
 	"snag/sim/fastboot"
 	"snag/socs"
@@ -16,7 +17,7 @@ import (
 // The pages of the families that boot over DFU and fastboot have a table of all models, with their ROM's USB IDs where these differ, and
 // with the program that has proved the virtual board; that is what internal/e2e finds, and what snag list socs says.
 func TestDocs(t *testing.T) {
-	for _, family := range []string{"stm32mp", "k3", "rzn1", "zynqmp", "keembay"} {
+	for _, family := range []string{"stm32mp", "k3", "rzn1", "zynqmp", "keembay", "bcm"} {
 		rows := models(t, "../docs/"+family+".md")
 		for _, m := range socs.Models() {
 			if m.Family != family {
@@ -61,6 +62,13 @@ func board(t *testing.T, m socs.Model) (id usb.ID, provenBy string) {
 	t.Helper()
 	if m.Name == "keembay" {
 		return fastboot.KeemBayROM, fastboot.KeemBayProvenBy
+	}
+	if m.Family == "bcm" {
+		b, err := bcm.FindModel(m.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b.ID, b.ProvenBy
 	}
 	b, err := dfu.FindModel(m.Name)
 	if err != nil {

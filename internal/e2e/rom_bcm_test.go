@@ -39,24 +39,18 @@ func TestWithROMBCM(t *testing.T) {
 	}
 	for _, tc := range []struct {
 		name, soc, fault, says string
-		config                 bcm.Config
 		code                   int
 	}{
-		{name: "two interfaces", soc: "bcm2837", config: bcm.Config{TwoInterfaces: true}},
-		{name: "started", soc: "bcm2711", config: bcm.Config{Started: true}},
 		{name: "reset", soc: "bcm2712", fault: "reset:bootcode:300000", says: "starting over"},
 		{name: "refused", soc: "bcm2711", fault: "status:rom:status:3", says: "refuses 2711/bootcode4.bin with status 0x3", code: 6},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			if tc.fault != "" {
-				f, err := bcm.ParseFault(tc.fault)
-				if err != nil {
-					t.Fatal(err)
-				}
-				tc.config.Faults = []bcm.Fault{f}
+			f, err := bcm.ParseFault(tc.fault)
+			if err != nil {
+				t.Fatal(err)
 			}
-			recoverBCM(t, nil, tc.soc, tc.config, tc.says, tc.code)
+			recoverBCM(t, nil, tc.soc, bcm.Config{Faults: []bcm.Fault{f}}, tc.says, tc.code)
 		})
 	}
 }

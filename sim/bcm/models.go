@@ -27,12 +27,15 @@ type Model struct {
 	tree   string   // the device tree that is asked for
 }
 
+// rpiboot is Raspberry Pi's, of usbboot at 87d6e03.
+const rpiboot = "rpiboot"
+
 var models = []Model{
-	{Name: "bcm2835", ID: id(0x2763), Dir: "2710", Bootcode: "bootcode.bin", Product: "BCM2708 Boot", kernel: "kernel.img", tree: "bcm2708-rpi-cm.dtb"},
-	{Name: "bcm2836", ID: id(0x2764), Dir: "2710", Bootcode: "bootcode.bin", Product: "BCM2710 Boot", kernel: "kernel7.img", tree: "bcm2709-rpi-2-b.dtb"},
-	{Name: "bcm2837", Aliases: []string{"bcm2710"}, ID: id(0x2764), Dir: "2710", Bootcode: "bootcode.bin", Product: "BCM2710 Boot", kernel: "kernel8.img", tree: "bcm2710-rpi-cm3.dtb"},
-	{Name: "bcm2711", ID: id(0x2711), Dir: "2711", Bootcode: "bootcode4.bin", Product: "BCM2711 Boot", Serial: true, memsys: 9, kernel: "kernel8.img", tree: "bcm2711-rpi-cm4.dtb"},
-	{Name: "bcm2712", ID: id(0x2712), Dir: "2712", Bootcode: "bootcode5.bin", Product: "BCM2712D0 Boot", Serial: true, memsys: 4,
+	{Name: "bcm2835", ID: id(0x2763), Dir: "2710", Bootcode: "bootcode.bin", Product: "BCM2708 Boot", ProvenBy: rpiboot, kernel: "kernel.img", tree: "bcm2708-rpi-cm.dtb"},
+	{Name: "bcm2836", ID: id(0x2764), Dir: "2710", Bootcode: "bootcode.bin", Product: "BCM2710 Boot", ProvenBy: rpiboot, kernel: "kernel7.img", tree: "bcm2709-rpi-2-b.dtb"},
+	{Name: "bcm2837", Aliases: []string{"bcm2710"}, ID: id(0x2764), Dir: "2710", Bootcode: "bootcode.bin", Product: "BCM2710 Boot", ProvenBy: rpiboot, kernel: "kernel8.img", tree: "bcm2710-rpi-cm3.dtb"},
+	{Name: "bcm2711", ID: id(0x2711), Dir: "2711", Bootcode: "bootcode4.bin", Product: "BCM2711 Boot", ProvenBy: rpiboot, Serial: true, memsys: 9, kernel: "kernel8.img", tree: "bcm2711-rpi-cm4.dtb"},
+	{Name: "bcm2712", ID: id(0x2712), Dir: "2712", Bootcode: "bootcode5.bin", Product: "BCM2712D0 Boot", ProvenBy: rpiboot, Serial: true, memsys: 4,
 		extra: []string{"rp1c0fw1.bin", "rp1c0fw2.bin"}, kernel: "kernel_2712.img", tree: "bcm2712-rpi-cm5-cm5io.dtb"},
 }
 
