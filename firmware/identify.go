@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"snag/firmware/fat"
 )
 
 // Kind is a file's format.
@@ -45,6 +47,7 @@ const (
 	KindSAMBAApplet // SAMA5, SAM9: an applet of SAM-BA
 	KindOtherSoC    // a first stage, or an image, in another SoC vendor's format
 	KindDisk        // an image of a whole disk or file system
+	KindBootfiles   // Broadcom: an archive of boot files
 )
 
 // Info is what Identify found.
@@ -313,6 +316,8 @@ func identifyHeader(b []byte) (Info, bool) {
 		return Info{KindEGON, egonText(b)}, true
 	case zynq:
 		return Info{KindOtherSoC, "a Xilinx Zynq-7000 boot image (its FSBL does not go into ZynqMP's OCM)"}, true
+	case isBootfiles(b):
+		return Info{KindBootfiles, "a tar archive of boot files for Broadcom SoCs"}, true
 	}
 	return Info{}, false
 }
@@ -390,6 +395,12 @@ func identifyARM(b []byte) (Info, bool) {
 func identifyDisk(b []byte) (Info, bool) {
 	if !matches(b, 510, "\x55\xaa") {
 		return Info{}, false
+	}
+	switch d, err := fat.Open(b); {
+	case err == nil && d.Partition == 0:
+		return Info{KindDisk, fmt.Sprintf("an image of a FAT%d file system", d.Bits)}, true
+	case err == nil:
+		return Info{KindDisk, fmt.Sprintf("an image of a disk with a FAT%d file system in partition %d", d.Bits, d.Partition)}, true
 	}
 	for part := b[446:510]; len(part) > 0; part = part[16:] {
 		if part[0]&0x7f != 0 {

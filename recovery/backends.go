@@ -4,6 +4,7 @@ import (
 	"snag/socs"
 	"snag/socs/am335x"
 	"snag/socs/amlogic"
+	"snag/socs/bcm"
 	"snag/socs/imx"
 	"snag/socs/k3"
 	"snag/socs/keembay"
@@ -20,6 +21,7 @@ func Backends() []socs.Backend {
 	return []socs.Backend{
 		am335x.Backend{},
 		amlogic.Backend{},
+		bcm.Backend{},
 		imx.Backend{},
 		keembay.Backend{},
 		k3.Backend{},

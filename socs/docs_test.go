@@ -8,6 +8,7 @@ import (
 
 	"snag/recovery"
 	"snag/sim/amlogic"
+	"snag/sim/bcm"
 	"snag/sim/dfu"
 	"snag/sim/fastboot"
 	"snag/sim/qcom"
@@ -20,7 +21,7 @@ import (
 // The pages of the families that boot over DFU, fastboot and Saharaprotocols of their ownthe SAM-BA monitor have a table of all models, with their ROM's USB IDs where these differ, and
 // with the program that has proved the virtual board; that is what internal/e2e finds, and what snag list socs says.
 func TestDocs(t *testing.T) {
-	for _, family := range []string{"stm32mp", "k3", "rzn1", "zynqmp", "keembay", "qcom", "sunxi", "amlogic", "sama5"} {
+	for _, family := range []string{"stm32mp", "k3", "rzn1", "zynqmp", "keembay", "qcom", "sunxi", "amlogic", "sama5", "bcm"} {
 		rows := models(t, "../docs/"+family+".md")
 		for _, m := range socs.Models() {
 			if m.Family != family || m.Name == "sunxi" { // whose ROM is asked
@@ -84,6 +85,13 @@ func board(t *testing.T, m socs.Model) (id usb.ID, provenBy string) {
 			t.Fatal(err)
 		}
 		return sama5.ID, sama5.ProvenBy
+	}
+	if m.Family == "bcm" {
+		b, err := bcm.FindModel(m.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b.ID, b.ProvenBy
 	}
 	b, err := dfu.FindModel(m.Name)
 	if err != nil {

@@ -29,7 +29,7 @@ var families = []struct {
 	{"sama5", "sama5d2 sama5d3 sama5d4"},
 	{"amlogic", "a113d a113x a311d s805x s805y s905 s905d s905d2 s905d3 s905h s905l s905m s905m2 s905w s905x s905x2 s905x3 " +
 		"s905y2 s912 s922x"},
-	{"bcm", "bcm2711 bcm2712"},
+	{"bcm", "bcm2711 bcm2712 bcm2835 bcm2836 bcm2837=bcm2710"},
 	{"rzn1", "rzn1 rzn1d rzn1s rzn1l"},
 	{"zynqmp", "zynqmp"},
 	{"keembay", "keembay"},

@@ -81,7 +81,7 @@ func TestLookupUnknown(t *testing.T) {
 		"am3358bzcz": "am3358", // with the package's letters
 		"stm32mp157": "stm32mp15",
 		"imx8mpp":    "imx8mp",
-		"bcm2710":    "bcm2711",
+		"bcm2709":    "bcm2711",
 		"tda4":       "tda4vm",
 	} {
 		_, err := Lookup(name)

@@ -173,7 +173,7 @@ func compare(t *testing.T, name string, got []byte) {
 }
 
 func FuzzData(f *testing.F) {
-	for _, g := range generated(f) {
+	for _, g := range append(generated(f), diskImages()...) {
 		f.Add(g.data[:min(len(g.data), 4096)])
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -114,6 +114,10 @@ const (
 
 	kindApplet  = "samba-applet"
 	kindMailbox = "mailbox"
+
+	kindArchive    = "archive"
+	kindFileSystem = "file-system"
+	kindFile       = "file"
 )
 
 // File reads a file and takes it apart. Of a file that is longer than Limit, only so much is looked at.
@@ -187,6 +191,10 @@ func Data(name string, data []byte) *Report {
 		end = r.amlFIP(0)
 	case firmware.KindSAMBAApplet:
 		r.applet()
+	case firmware.KindBootfiles:
+		r.bootfiles()
+	case firmware.KindDisk:
+		r.disk()
 	default:
 		if _, err := firmware.FindIVT(data, 0); err == nil {
 			end = r.ivts(0)

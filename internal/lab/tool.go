@@ -45,7 +45,7 @@ func (c *cache) tool(ctx context.Context, program, pkg string) (*tool, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, dir := range []string{"usr/bin", "usr/sbin"} {
+	for _, dir := range []string{"usr/bin", "usr/sbin", "bin", "sbin"} {
 		if file, ok := find(trees, filepath.Join(dir, program)); ok {
 			return &tool{program, file, trees}, nil
 		}

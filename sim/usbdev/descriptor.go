@@ -60,6 +60,9 @@ type Descriptors struct {
 
 	Manufacturer, Product, Serial string
 
+	// SerialIndex is what iSerialNumber is to be, whichever string that has; 0: that of Serial, if there is one.
+	SerialIndex uint8
+
 	// Strings holds further strings by index, for class descriptors that name one. 1 to 3 are taken.
 	Strings map[uint8]string
 
@@ -140,6 +143,9 @@ func (d *Descriptors) Device() []byte {
 	}
 	if d.Serial != "" {
 		b[16] = strSerial
+	}
+	if d.SerialIndex != 0 {
+		b[16] = d.SerialIndex
 	}
 	b[17] = uint8(len(d.Configs))
 	return b

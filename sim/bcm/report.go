@@ -1,0 +1,58 @@
+package bcm
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"strings"
+
+	"snag/sim/virtual"
+)
+
+// Report is what a board saw.
+type Report = virtual.Report[*Stage]
+
+// Stage is one enumeration.
+type Stage struct {
+	virtual.Stage
+	Files  []File `json:"files"`  // in order; of the ROM the second stage
+	Kernel *File  `json:"kernel"` // what is started at the end
+}
+
+// File is what the host sent.
+type File struct {
+	Name    string `json:"name"`
+	Bytes   int    `json:"bytes"`
+	SHA256  string `json:"sha256,omitempty"` // of all of it; empty: it did not come to its end
+	Missing bool   `json:"missing,omitempty"`
+
+	data []byte
+}
+
+func newFile(name string, data []byte) File {
+	return File{Name: name, Bytes: len(data), SHA256: fmt.Sprintf("%x", sha256.Sum256(data)), data: data}
+}
+
+// Clone implements [virtual.Staged].
+func (s *Stage) Clone() *Stage {
+	c := *s
+	c.Files = slices.Clone(s.Files)
+	return &c
+}
+
+// Effects implements [virtual.Staged].
+func (s *Stage) Effects() string {
+	var b strings.Builder
+	for _, f := range s.Files {
+		switch {
+		case f.Missing:
+			fmt.Fprintf(&b, "  %s: none\n", f.Name)
+		default:
+			fmt.Fprintf(&b, "  %s: %d bytes %s\n", f.Name, f.Bytes, f.SHA256)
+		}
+	}
+	if k := s.Kernel; k != nil {
+		fmt.Fprintf(&b, "  started %s: %d bytes %s\n", k.Name, k.Bytes, k.SHA256)
+	}
+	return b.String()
+}
