@@ -37,6 +37,8 @@ const (
 	KindTIX509      // K3: an X.509 certificate in front
 	KindSPKG        // RZ/N1
 	KindZynqMP      // Zynq UltraScale+: a boot image
+	KindRKLoader    // Rockchip: a loader container
+	KindRKIDBlock   // Rockchip: an ID block with its images
 	KindOtherSoC    // a first stage, or an image, in another SoC vendor's format
 	KindDisk        // an image of a whole disk or file system
 )
@@ -91,13 +93,10 @@ var magics = []struct {
 	{4, "eGON.BT1", KindOtherSoC, "an Allwinner eGON boot1 image"},
 	{0, "TOC0.GLH", KindOtherSoC, "an Allwinner TOC0 (secure boot) SPL"},
 	{8192 + 4, "eGON.BT0", KindOtherSoC, "an Allwinner SD card image (eGON SPL at 8 KiB)"},
-	{0, "RKNS", KindOtherSoC, "a Rockchip boot image (RKNS)"},
-	{0, "\x3b\x8c\xdc\xfc\xbe\x9f\x9d\x51", KindOtherSoC, "a Rockchip idbloader"},
 	{0, "RK30", KindOtherSoC, "a Rockchip first stage"},
 	{0, "RK31", KindOtherSoC, "a Rockchip first stage"},
 	{0, "RK32", KindOtherSoC, "a Rockchip first stage"},
 	{0, "RK33", KindOtherSoC, "a Rockchip first stage"},
-	{0, "LDR ", KindOtherSoC, "a Rockchip loader container"},
 	{0x14, "STMP", KindBootStream, "a boot stream (.sb) of i.MX23 or i.MX28"},
 	{16, "@AML", KindOtherSoC, "an Amlogic boot image"},
 	{0x24, "\x18\x28\x6f\x01", KindARM, "a Linux kernel (zImage)"},
@@ -287,6 +286,18 @@ func identifyHeader(b []byte) (Info, bool) {
 			text += " with a first stage alone"
 		}
 		return Info{KindZynqMP, text}, true
+	case isRockchipLoader(b):
+		text := "a Rockchip loader container"
+		if l, _ := ParseRockchipLoader(b); l != nil {
+			text += " for " + l.Chip
+		}
+		return Info{KindRKLoader, text}, true
+	case isRockchipIDBlock(b):
+		text := "a Rockchip boot image for media (ID block)"
+		if d, _ := ParseRockchipIDBlock(b); d != nil && d.Tag != "" {
+			text = "a Rockchip boot image for media (ID block, " + d.Tag + ")"
+		}
+		return Info{KindRKIDBlock, text}, true
 	case zynq:
 		return Info{KindOtherSoC, "a Xilinx Zynq-7000 boot image (its FSBL does not go into ZynqMP's OCM)"}, true
 	}

@@ -6,6 +6,7 @@ import (
 	"snag/socs/imx"
 	"snag/socs/k3"
 	"snag/socs/keembay"
+	"snag/socs/rockchip"
 	"snag/socs/rzn1"
 	"snag/socs/stm32mp"
 	"snag/socs/zynqmp"
@@ -18,6 +19,7 @@ func Backends() []socs.Backend {
 		imx.Backend{},
 		keembay.Backend{},
 		k3.Backend{},
+		rockchip.Backend{},
 		rzn1.Backend{},
 		stm32mp.Backend{},
 		zynqmp.Backend{},
