@@ -340,6 +340,9 @@ func identifyARM(b []byte) (Info, bool) {
 		if s := banner(b); s != "" {
 			return Info{KindARM64, "a bare 64-bit ARM program (" + s + ")"}, true
 		}
+		if isUBootARM64(b) {
+			return Info{KindARM64, "a bare 64-bit ARM program (U-Boot's, of which there is no name)"}, true
+		}
 	}
 	return Info{}, false
 }

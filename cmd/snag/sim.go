@@ -19,7 +19,7 @@ func newSim() *cobra.Command {
 		Args:  noArgs,
 		RunE:  showHelp, DisableFlagsInUseLine: true,
 	}
-	cmd.AddCommand(newSimAM335x(), newSimIMX(), newSimDFU(), newSimUBoot())
+	cmd.AddCommand(newSimAM335x(), newSimIMX(), newSimDFU(), newSimRockchip(), newSimUBoot())
 	return cmd
 }
 

@@ -107,6 +107,8 @@ const (
 	kindPartition   = "partition"
 	kindELF         = "elf"
 	kindSegment     = "segment"
+	kindRKLoader    = "rockchip-loader"
+	kindRKIDBlock   = "rockchip-id-block"
 )
 
 // File reads a file and takes it apart. Of a file that is longer than Limit, only so much is looked at.
@@ -170,6 +172,15 @@ func Data(name string, data []byte) *Report {
 		end = r.zynqmp()
 	case firmware.KindELF:
 		end = r.elf()
+	case firmware.KindRKLoader:
+		end = r.rockchipLoader()
+	case firmware.KindRKIDBlock:
+		end = r.rockchipIDBlock()
+	case firmware.KindARM, firmware.KindARM64:
+		if end = r.withFIT(info); end > 0 {
+			break
+		}
+		fallthrough
 	default:
 		if _, err := firmware.FindIVT(data, 0); err == nil {
 			end = r.ivts(0)

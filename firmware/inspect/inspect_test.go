@@ -84,6 +84,19 @@ func TestDebianSTM32(t *testing.T) {
 	}
 }
 
+// TestDebianRockchip holds Debian's images for Rockchip SoCs against testdata/debian-rockchip.txt and, for the board of 32 bits, -armhf.
+func TestDebianRockchip(t *testing.T) {
+	for arch, golden := range map[string]string{"arm64": "debian-rockchip.txt", "armhf": "debian-rockchip-armhf.txt"} {
+		images, version := debian(t, "u-boot-rockchip:"+arch)
+		for name, b := range images {
+			if strings.HasSuffix(name, ".dtb") || bytes.HasPrefix(b, []byte("\x7fELF")) { // not what a ROM is sent
+				delete(images, name)
+			}
+		}
+		goldenDebian(t, golden, images, version)
+	}
+}
+
 // goldenDebian compares what is found in images with a golden file.
 func goldenDebian(t *testing.T, name string, images map[string][]byte, version string) {
 	t.Helper()
@@ -141,7 +154,7 @@ func TestDebianDamaged(t *testing.T) {
 	images, _ := debian(t, "u-boot-imx:armhf")
 	stm32, _ := debian(t, "u-boot-stm32:armhf")
 	maps.Copy(images, stm32)
-	for _, g := range dfuImages() {
+	for _, g := range append(dfuImages(), rockchipImages()...) {
 		images[g.name] = g.data
 	}
 	rnd := rand.New(rand.NewPCG(1, 2))

@@ -34,7 +34,7 @@ var models = table(`
 	name     ID        chip      tag   rc4 arm64 SRAM    like       aliases
 	rk3399   2207:330c RK330C    RK33  rc4 arm64 0x2e000 .          rk3399pro
 	px30     2207:330d RKPX30    RK33  rc4 arm64 0       rk3399     rk3326
-	rk1808   2207:180a RK180A    -     rc4 arm64 0       rk3399     rk1806
+	rk1808   2207:180a RK180A    RK18   rc4 arm64 0       rk3399     rk1806
 	rk3308   2207:330e RK3308    RK33  rc4 arm64 0x3f000 rk3399
 	rk3328   2207:320c RK322H    RK32  rc4 arm64 0x7800  rk3399
 	rk3368   2207:330a RK330A    RK33  rc4 arm64 0x7000  rk3399

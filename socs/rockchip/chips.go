@@ -38,7 +38,7 @@ func id(products ...uint16) (ids []usb.ID) {
 // chips follow rkdeveloptool (RKScan.cpp) and xrock (rock.c) in their IDs.
 var chips = []chip{
 	{name: "px30", ids: id(0x330d), containers: "RKPX30 RK3326", tag: "RK33"},
-	{name: "rk1808", ids: id(0x180a), containers: "RK180A"},
+	{name: "rk1808", ids: id(0x180a), containers: "RK180A", tag: "RK18"},
 	{name: "rk27", ids: []usb.ID{{Vendor: old, Product: 0x3201}}, containers: "RK27"},
 	{name: "rk28", ids: []usb.ID{{Vendor: old, Product: 0x3228}}, containers: "RK28"},
 	{name: "rk2818", ids: id(0x281a), containers: "RK281X"},
@@ -48,8 +48,8 @@ var chips = []chip{
 	{name: "rk3036", ids: id(0x301a), containers: "RK303A RK3032", tag: "RK30"},
 	{name: "rk3066", ids: id(0x300a, 0x310a), containers: "RK30", tag: "RK30", sram: 0x7800},
 	{name: "rk3066b", ids: id(0x310a), containers: "RK30B RK30", tag: "RK30"},
-	{name: "rk3126", ids: id(0x310d, 0x310c), containers: "RK312A RK312X", tag: "RK31"},
-	{name: "rk3128", ids: id(0x310c), containers: "RK312A RK312X", tag: "RK31"},
+	{name: "rk3126", ids: id(0x310d, 0x310c), containers: "RK312A", tag: "RK31"},
+	{name: "rk3128", ids: id(0x310c), containers: "RK312A", tag: "RK31"},
 	{name: "rk3168", ids: id(0x300b), containers: "RK300B RK30B"},
 	{name: "rk3188", ids: id(0x310b), containers: "RK31", tag: "RK31", sram: 0x7800},
 	{name: "rk3228", ids: id(0x320b), containers: "RK322A", tag: "RK32", sram: 0x7000},
