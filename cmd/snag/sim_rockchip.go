@@ -61,6 +61,6 @@ A virtual board does not execute what it receives.`,
 	fl.DurationVar(&b.Piece, "piece", 0, "how long the ROM takes for each piece of 4096 bytes")
 	fl.DurationVar(&b.Init, "init", 0, "how long what 471 loaded takes to set up the DRAM (default 1ms)")
 	fl.DurationVar(&b.PlugDelay, "plug-delay", 0, "time until the USB plug, or the gadget, enumerates (default 300ms)")
-	simFlags(cmd, &s.Options, &b.Faults, rockchip.ParseFault, "what goes wrong, as `KIND:STAGE:WHEN`: stall, crc (of the section), nak (with a time behind another colon), hang, mute, unplug or reset, at rom, at a number of bytes or at 471, 472 (the end of a section) or jump; fail, cut, wrong, mute and the others at plug, at its commands ready and chip")
+	simFlags(cmd, &s.Options, &b.Faults, rockchip.ParseFault, "what goes wrong, as `KIND:STAGE:WHEN`: stall, crc (of the section), nak (with a time behind another colon), hang, mute, unplug or reset, at rom, at a number of bytes or at 0x471, 0x472 (the end of a section) or jump; fail, cut, wrong, mute and the others at plug, at its commands ready and chip")
 	return cmd
 }

@@ -68,8 +68,8 @@ const (
 
 // The commands that faults are at: the end of a section for 471 and 472, the jump, and the plug's commands.
 const (
-	At471   = "471"
-	At472   = "472"
+	At471   = "0x471"
+	At472   = "0x472"
 	AtJump  = "jump"
 	AtReady = "ready"
 	AtChip  = "chip"
@@ -81,7 +81,7 @@ var faults = virtual.Faults{
 	Commands: []string{At471, At472, AtJump, AtReady, AtChip},
 }
 
-// ParseFault reads KIND:STAGE:BYTES or KIND:STAGE:COMMAND, with NAK's time behind another colon: "stall:rom:4096", "nak:rom:472:2s".
+// ParseFault reads KIND:STAGE:BYTES or KIND:STAGE:COMMAND, with NAK's time behind another colon: "stall:rom:4096", "nak:rom:0x472:2s".
 func ParseFault(s string) (Fault, error) { return faults.Parse(s) }
 
 func (c Config) withDefaults() (Config, error) {

@@ -156,7 +156,7 @@ func (f *romFunction) Control(ctx context.Context, s usbdev.Setup, data []byte) 
 	if len(data) == piece {
 		return len(data), nil
 	}
-	name := fmt.Sprintf("%x", m.request)
+	name := fmt.Sprintf("%#x", m.request)
 	if err := m.faults(ctx, name, 0, at); err != nil {
 		return 0, err
 	}
@@ -224,9 +224,9 @@ func (m *maskrom) ended(name string) (jumps bool) {
 		m.silent.Store(true)
 		m.b.board.Stuck(fmt.Sprintf("what %s loaded is no code for this SoC: it hangs", name))
 		return false
-	case name == "471" && m.b.cfg.Model.final471():
+	case name == At471 && m.b.cfg.Model.final471():
 		return true
-	case name == "471":
+	case name == At471:
 		m.called, m.until = true, time.Now().Add(m.b.cfg.Init)
 		return false
 	}

@@ -26,7 +26,7 @@ type Stage struct {
 
 // Section is what the ROM was sent for one request.
 type Section struct {
-	Request string `json:"request"` // "471" or "472"
+	Request string `json:"request"` // "0x471" or "0x472"
 	Bytes   int    `json:"bytes"`   // without CRC16 and what may be behind it
 	SHA256  string `json:"sha256"`  // of these, as they came
 	Code    string `json:"code"`    // of these as the ROM has them, which may decrypt
