@@ -9,14 +9,15 @@ import (
 	"snag/recovery"
 	"snag/sim/dfu"
 	"snag/sim/fastboot"
+	"snag/sim/rockchip"
 	"snag/socs"
 	"snag/usb"
 )
 
-// The pages of the families that boot over DFU and fastboot have a table of all models, with their ROM's USB IDs where these differ, and
+// The pages of the families that boot over DFU and fastboot, and of Rockchip, have a table of all models, with their ROM's USB IDs where these differ, and
 // with the program that has proved the virtual board; that is what internal/e2e finds, and what snag list socs says.
 func TestDocs(t *testing.T) {
-	for _, family := range []string{"stm32mp", "k3", "rzn1", "zynqmp", "keembay"} {
+	for _, family := range []string{"stm32mp", "k3", "rzn1", "zynqmp", "keembay", "rockchip"} {
 		rows := models(t, "../docs/"+family+".md")
 		for _, m := range socs.Models() {
 			if m.Family != family {
@@ -61,6 +62,13 @@ func board(t *testing.T, m socs.Model) (id usb.ID, provenBy string) {
 	t.Helper()
 	if m.Name == "keembay" {
 		return fastboot.KeemBayROM, fastboot.KeemBayProvenBy
+	}
+	if m.Family == "rockchip" {
+		b, err := rockchip.FindModel(m.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b.ID, b.ProvenBy
 	}
 	b, err := dfu.FindModel(m.Name)
 	if err != nil {
