@@ -56,3 +56,14 @@ func banner(b []byte) string {
 	}
 	return ""
 }
+
+// isUBootARM64 knows programs of U-Boot's by what arch/arm/cpu/armv8/start.S has behind the first branch: where it is linked to (8 bytes at 8), and from there
+// on the end of the image, and beginning and end of what is cleared. A TPL has no other name.
+func isUBootARM64(b []byte) bool {
+	if len(b) < 40 {
+		return false
+	}
+	word := func(off int) uint64 { return binary.LittleEndian.Uint64(b[off:]) }
+	base, end, start, stop := word(8), word(16), word(24), word(32)
+	return base&0xfff == 0 && base < 1<<40 && end >= 40 && end <= uint64(len(b)) && start >= end && start <= stop && stop < 1<<40
+}

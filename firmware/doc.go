@@ -6,7 +6,8 @@
 // [FindFlashHeader] (51 and before), [ParseContainers] and [FindContainers] (8Q, 8ULP, 9x), [ParseBootStream] (23, 28),
 // [FlexSPIHeader] and [FindBurnTag] (what media have around them). For the families that boot over DFU and fastboot:
 // [ParseSTM32] (STM32MP), [ParseFIP] (TF-A's package), [ParseTIImage] (the certificates of TI's K3), [ParseSPKG] (RZ/N1),
-// [ParseZynqMP], which also takes the first stage out of a whole image, and [ParseELF]. For Allwinner's: [ParseEGON]. A parser checks every offset against the slice it
+// [ParseZynqMP], which also takes the first stage out of a whole image, and [ParseELF]. For Allwinner's: [ParseEGON]. For Rockchip's maskroms: [ParseRockchipLoader] and
+// [ParseRockchipIDBlock]. A parser checks every offset against the slice it
 // was given, allocates nothing in proportion to a number it read, and verifies the checksums that
 // the format has. [Identify] says in words what a file is, for the message that tells a user that
 // it is in the wrong place.

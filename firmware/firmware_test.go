@@ -269,7 +269,7 @@ func TestIdentify(t *testing.T) {
 		{at(0x400, "\xd1\x00\x20\x41"), KindIVT, "i.MX image (damaged IVT at 0x400)"},
 		{at(0, "\x00\x20\x04\x87\x00\x00\x00\x00\x00\x00\x00\x02"), KindContainer, "i.MX8 or i.MX9 image (container)"},
 		{at(0, "STM2"), KindSTM32, "STM32MP"},
-		{at(0, "RKNS"), KindOtherSoC, "Rockchip"},
+		{at(0, "RKNS"), KindRKIDBlock, "Rockchip"},
 		{at(0, "RK33"), KindOtherSoC, "Rockchip"},
 		{at(0, "\x30\x82\x05\xdd\x30\x82\x05\x44\x2b\x06\x01\x04\x01\x82\x26\x01\x01"), KindTIX509, "TI K3"},
 		{at(0x20, "\x66\x55\x99\xaaXNLX\x00\x00\x00\x00\x00\x00\xfc\xff"), KindZynqMP, "ZynqMP"},

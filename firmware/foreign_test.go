@@ -182,8 +182,8 @@ func TestMkimageOthers(t *testing.T) {
 	}{
 		{[]string{"-T", "sunxi_egon", "-n", "sun8i-test"}, KindEGON, "Allwinner eGON"},
 		{[]string{"-T", "stm32image", "-a", "0x2ffc2500", "-e", "0x2ffc2500"}, KindSTM32, "STM32MP"},
-		{[]string{"-T", "rksd", "-n", "rk3288"}, KindOtherSoC, "Rockchip"},
-		{[]string{"-T", "rksd", "-n", "rk3568"}, KindOtherSoC, "Rockchip"},
+		{[]string{"-T", "rksd", "-n", "rk3288"}, KindRKIDBlock, "Rockchip"},
+		{[]string{"-T", "rksd", "-n", "rk3568"}, KindRKIDBlock, "Rockchip"},
 		{[]string{"-T", "zynqmpimage"}, KindZynqMP, "ZynqMP"},
 		{[]string{"-T", "zynqimage"}, KindOtherSoC, "Zynq-7000"},
 	} {

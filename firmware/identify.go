@@ -45,6 +45,8 @@ const (
 	KindAMLFIP      // Amlogic: what BL2 loads
 	KindAMLCard     // Amlogic: a BL2 as on a card
 	KindSAMBAApplet // SAMA5, SAM9: an applet of SAM-BA
+	KindRKLoader    // Rockchip: a loader container
+	KindRKIDBlock   // Rockchip: an ID block with its images
 	KindOtherSoC    // a first stage, or an image, in another SoC vendor's format
 	KindDisk        // an image of a whole disk or file system
 	KindBootfiles   // Broadcom: an archive of boot files
@@ -102,13 +104,10 @@ var magics = []struct {
 	{4, "eGON.BT1", KindOtherSoC, "an Allwinner eGON boot1 image"},
 	{0, "TOC0.GLH", KindOtherSoC, "an Allwinner TOC0 (secure boot) SPL"},
 	{8192 + 4, "eGON.BT0", KindOtherSoC, "an Allwinner SD card image (eGON SPL at 8 KiB)"},
-	{0, "RKNS", KindOtherSoC, "a Rockchip boot image (RKNS)"},
-	{0, "\x3b\x8c\xdc\xfc\xbe\x9f\x9d\x51", KindOtherSoC, "a Rockchip idbloader"},
 	{0, "RK30", KindOtherSoC, "a Rockchip first stage"},
 	{0, "RK31", KindOtherSoC, "a Rockchip first stage"},
 	{0, "RK32", KindOtherSoC, "a Rockchip first stage"},
 	{0, "RK33", KindOtherSoC, "a Rockchip first stage"},
-	{0, "LDR ", KindOtherSoC, "a Rockchip loader container"},
 	{0x14, "STMP", KindBootStream, "a boot stream (.sb) of i.MX23 or i.MX28"},
 	{0x24, "\x18\x28\x6f\x01", KindARM, "a Linux kernel (zImage)"},
 	{0x38, "ARM\x64", KindARM64, "a Linux kernel for 64-bit ARM or RISC-V (Image)"},
@@ -314,6 +313,18 @@ func identifyHeader(b []byte) (Info, bool) {
 		return Info{KindZynqMP, text}, true
 	case isEGON(b):
 		return Info{KindEGON, egonText(b)}, true
+	case isRockchipLoader(b):
+		text := "a Rockchip loader container"
+		if l, _ := ParseRockchipLoader(b); l != nil {
+			text += " for " + l.Chip
+		}
+		return Info{KindRKLoader, text}, true
+	case isRockchipIDBlock(b):
+		text := "a Rockchip boot image for media (ID block)"
+		if d, _ := ParseRockchipIDBlock(b); d != nil && d.Tag != "" {
+			text = "a Rockchip boot image for media (ID block, " + d.Tag + ")"
+		}
+		return Info{KindRKIDBlock, text}, true
 	case zynq:
 		return Info{KindOtherSoC, "a Xilinx Zynq-7000 boot image (its FSBL does not go into ZynqMP's OCM)"}, true
 	case isBootfiles(b):
@@ -387,6 +398,9 @@ func identifyARM(b []byte) (Info, bool) {
 	if len(b) >= 64 && binary.LittleEndian.Uint32(b)>>26 == 0b000101 {
 		if s := banner(b); s != "" {
 			return Info{KindARM64, "a bare 64-bit ARM program (" + s + ")"}, true
+		}
+		if isUBootARM64(b) {
+			return Info{KindARM64, "a bare 64-bit ARM program (U-Boot's, of which there is no name)"}, true
 		}
 	}
 	return Info{}, false

@@ -9,6 +9,7 @@ import (
 	"snag/socs/k3"
 	"snag/socs/keembay"
 	"snag/socs/qcom"
+	"snag/socs/rockchip"
 	"snag/socs/rzn1"
 	"snag/socs/sama5"
 	"snag/socs/stm32mp"
@@ -26,6 +27,7 @@ func Backends() []socs.Backend {
 		keembay.Backend{},
 		k3.Backend{},
 		qcom.Backend{},
+		rockchip.Backend{},
 		rzn1.Backend{},
 		sama5.Backend{},
 		stm32mp.Backend{},

@@ -12,16 +12,17 @@ import (
 	"snag/sim/dfu"
 	"snag/sim/fastboot"
 	"snag/sim/qcom"
-	"snag/sim/sunxi"
+	"snag/sim/rockchip"
 	"snag/sim/sama5"
+	"snag/sim/sunxi"
 	"snag/socs"
 	"snag/usb"
 )
 
-// The pages of the families that boot over DFU, fastboot and Saharaprotocols of their ownthe SAM-BA monitor have a table of all models, with their ROM's USB IDs where these differ, and
+// The pages of the families that boot over DFU, fastboot and Saharaprotocols of their ownthe SAM-BA monitorfastboot, and of Rockchip, have a table of all models, with their ROM's USB IDs where these differ, and
 // with the program that has proved the virtual board; that is what internal/e2e finds, and what snag list socs says.
 func TestDocs(t *testing.T) {
-	for _, family := range []string{"stm32mp", "k3", "rzn1", "zynqmp", "keembay", "qcom", "sunxi", "amlogic", "sama5", "bcm"} {
+	for _, family := range []string{"stm32mp", "k3", "rzn1", "zynqmp", "keembay", "qcom", "sunxi", "amlogic", "sama5", "bcm", "rockchip"} {
 		rows := models(t, "../docs/"+family+".md")
 		for _, m := range socs.Models() {
 			if m.Family != family || m.Name == "sunxi" { // whose ROM is asked
@@ -88,6 +89,13 @@ func board(t *testing.T, m socs.Model) (id usb.ID, provenBy string) {
 	}
 	if m.Family == "bcm" {
 		b, err := bcm.FindModel(m.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b.ID, b.ProvenBy
+	}
+	if m.Family == "rockchip" {
+		b, err := rockchip.FindModel(m.Name)
 		if err != nil {
 			t.Fatal(err)
 		}

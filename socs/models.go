@@ -34,6 +34,9 @@ var families = []struct {
 	{"zynqmp", "zynqmp"},
 	{"keembay", "keembay"},
 	{"qcom", "iq9075"},
+	{"rockchip", "px30=rk3326 rk1808=rk1806 rk27 rk28 rk2818=rk281x rk2918=rk29 rk2928=rk292x rk3026 rk3036 rk3066 rk3066b rk3126 rk3128 rk3168 rk3188 " +
+		"rk3228=rk3229,rk322x rk3288 rk3308 rk3328 rk3368 rk3399=rk3399pro rk3506 rk3528 rk3562 rk3568=rk3566 rk3576 rk3588=rk3582,rk3583,rk3588s " +
+		"rkcayman rkcrown rknano rkpanda rksmart rv1106=rv1103 rv1108"},
 }
 
 // models is the table by row, in the order of families; byName has the aliases too.

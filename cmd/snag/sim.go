@@ -19,7 +19,7 @@ func newSim() *cobra.Command {
 		Args:  noArgs,
 		RunE:  showHelp, DisableFlagsInUseLine: true,
 	}
-	cmd.AddCommand(newSimAM335x(), newSimAmlogic(), newSimIMX(), newSimDFU(), newSimQualcomm(), newSimSunxi(), newSimUBoot(), newSimSAMA5(), newSimBCM())
+	cmd.AddCommand(newSimAM335x(), newSimAmlogic(), newSimIMX(), newSimDFU(), newSimQualcomm(), newSimSunxi(), newSimRockchip(), newSimUBoot(), newSimSAMA5(), newSimBCM())
 	return cmd
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"snag/firmware/firmwaretest"
 	sim "snag/sim/am335x"
+	"snag/sim/rockchip"
 )
 
 // file is a generated file.
@@ -79,7 +80,7 @@ func generated(t testing.TB) []file {
 		{"spl.bin", sim.GenerateSPL(2000, 1)},
 		{"zero", make([]byte, 99)},
 		{"notes.txt", []byte("no image\n")},
-	}, slices.Concat(dfuImages(), qualcommImages())...)
+	}, slices.Concat(dfuImages(), qualcommImages(), rockchipImages())...)
 }
 
 // qualcommImages are Qualcomm's.
@@ -132,6 +133,25 @@ func dfuImages() []file {
 		{"h3/sunxi-spl.bin", egon[:1096]},
 		{"h3/strange.bin", append(egon[:0x8000:0x8000], "something else"...)},
 	}
+}
+
+// rockchipImages are those of Rockchip's SoCs: of one whose ROM decrypts, and of one whose ROM does not.
+func rockchipImages() (all []file) {
+	for _, name := range []string{"rk3399", "rk3588"} {
+		m, err := rockchip.FindModel(name)
+		if err != nil {
+			panic(err)
+		}
+		i := rockchip.Generate(m, 5000, 9000, 1)
+		all = append(all, file{name + "/loader.bin", i.Loader}, file{name + "/usb471.bin", i.Code471}, file{name + "/usb472.bin", i.Code472},
+			file{name + "/idbloader.img", i.IDBlock}, file{name + "/loader-damaged.bin", firmwaretest.Damage(i.Loader, 4000)},
+			file{name + "/loader-cut.bin", i.Loader[:9000]}, file{name + "/idbloader-damaged.img", firmwaretest.Damage(i.IDBlock, 4000)},
+			file{name + "/idbloader-cut.img", i.IDBlock[:5000]})
+		// u-boot-rockchip.bin has U-Boot behind the ID block.
+		whole := firmwaretest.Pad(bytes.Clone(i.IDBlock), 0x8000)
+		all = append(all, file{name + "/u-boot-rockchip.bin", append(whole, i.Code472[bytes.Index(i.Code472, []byte("\xd0\x0d\xfe\xed")):]...)})
+	}
+	return all
 }
 
 // TestGenerated holds them against testdata/generated.txt and, for one, testdata/generated.json.

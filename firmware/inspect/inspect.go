@@ -118,6 +118,8 @@ const (
 	kindArchive    = "archive"
 	kindFileSystem = "file-system"
 	kindFile       = "file"
+	kindRKLoader   = "rockchip-loader"
+	kindRKIDBlock  = "rockchip-id-block"
 )
 
 // File reads a file and takes it apart. Of a file that is longer than Limit, only so much is looked at.
@@ -195,6 +197,15 @@ func Data(name string, data []byte) *Report {
 		r.bootfiles()
 	case firmware.KindDisk:
 		r.disk()
+	case firmware.KindRKLoader:
+		end = r.rockchipLoader()
+	case firmware.KindRKIDBlock:
+		end = r.rockchipIDBlock()
+	case firmware.KindARM, firmware.KindARM64:
+		if end = r.withFIT(info); end > 0 {
+			break
+		}
+		fallthrough
 	default:
 		if _, err := firmware.FindIVT(data, 0); err == nil {
 			end = r.ivts(0)

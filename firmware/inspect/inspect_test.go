@@ -113,6 +113,19 @@ func TestDebianSunxi(t *testing.T) {
 	}
 }
 
+// TestDebianRockchip holds Debian's images for Rockchip SoCs against testdata/debian-rockchip.txt and, for the board of 32 bits, -armhf.
+func TestDebianRockchip(t *testing.T) {
+	for arch, golden := range map[string]string{"arm64": "debian-rockchip.txt", "armhf": "debian-rockchip-armhf.txt"} {
+		images, version := debian(t, "u-boot-rockchip:"+arch)
+		for name, b := range images {
+			if strings.HasSuffix(name, ".dtb") || bytes.HasPrefix(b, []byte("\x7fELF")) { // not what a ROM is sent
+				delete(images, name)
+			}
+		}
+		goldenDebian(t, golden, images, version)
+	}
+}
+
 // goldenDebian compares what is found in images with a golden file.
 func goldenDebian(t *testing.T, name string, images map[string][]byte, version string) {
 	t.Helper()
@@ -174,7 +187,7 @@ func TestDebianDamaged(t *testing.T) {
 	for _, name := range []string{"pine64_plus/sunxi-spl.bin", "pine64_plus/u-boot-sunxi-with-spl.fit.itb"} {
 		images[name] = sunxi[name]
 	}
-	for _, g := range dfuImages() {
+	for _, g := range append(dfuImages(), rockchipImages()...) {
 		images[g.name] = g.data
 	}
 	rnd := rand.New(rand.NewPCG(1, 2))

@@ -58,7 +58,7 @@ type usage struct {
 // compete holds contests, whose heading is what, and writes a table.
 func compete(ctx context.Context, w io.Writer, what string, contests []*contest, runs int) {
 	fmt.Fprintf(w, "\n%s, median of %d interleaved runs (least-most), peak memory in MB\n\n", what, runs)
-	fmt.Fprintf(w, "%-30s %-9s %7s %15s %7s %7s %7s\n", "", "", "median", "", "memory", "failed", "snag/it")
+	fmt.Fprintf(w, "%-30s %-13s %7s %15s %7s %7s %7s\n", "", "", "median", "", "memory", "failed", "snag/it")
 	for _, c := range contests {
 		for n := range 1 + 3*runs {
 			for _, r := range c.rivals {
@@ -181,7 +181,7 @@ func (c *contest) print(w io.Writer) {
 	name := c.name
 	medians := map[string]float64{}
 	for _, r := range c.rivals {
-		row := fmt.Sprintf("%-30s %-9s ", name, r.name)
+		row := fmt.Sprintf("%-30s %-13s ", name, r.name)
 		name = ""
 		if len(r.seconds) == 0 {
 			fmt.Fprintf(w, "%s%7s %15s %7s %7d\n", row, "-", "", "-", r.failed)

@@ -1,7 +1,7 @@
 //go:build linux
 
 // Bench measures recoveries of virtual boards with snag and, in turns with it, with others: Debian's uuu, imx_usb, dfu-util,
-// fastboot and sunxi-fel, and Snagboot where SNAGBOOT names its sources. All run in one VM of package lab.
+// fastboot, sunxi-fel and rkdeveloptool, and Snagboot where SNAGBOOT names its sources. All run in one VM of package lab.
 //
 // For the AM335x it is how long the board takes from being plugged in until it has the last byte of U-Boot, by the kernel's
 // network and by snag's own ("snag user"). snag and
@@ -13,7 +13,7 @@
 //
 // For the i.MX it is how long the program runs, from its start to its end, when the board is there and udevd is done
 // with it; and how much memory it had at most. For DFU it is the same, for a stage that takes a large file, and for fastboot, for
-// an image that is written to an eMMC. For FEL it is that of SPL and U-Boot.
+// an image that is written to an eMMC. For FEL it is that of SPL and U-Boot. For Rockchip it is the same, for a loader container.
 //
 //	SNAGBOOT        Snagboot's sources (the directory with src/)
 //	SNAGBOOT_TFTPY  the sources of tftpy, which Debian lacks; else the directory tftpy beside $SNAGBOOT
@@ -46,7 +46,7 @@ func main() {
 	delay := flag.Duration("delay", 0, "`time` by which the board's link delays each frame, each way")
 	window := flag.Duration("spl-window", 15*time.Second, "`time` that SPL waits for its link; U-Boot's 3 s are short in an emulated machine")
 	cpus := flag.Int("cpus", 1, "of the VM; more make an emulated one slower on a busy machine")
-	boards := flag.String("boards", "am335x,imx,dfu,fastboot,sunxi", "which to measure")
+	boards := flag.String("boards", "am335x,imx,dfu,fastboot,sunxi,rockchip", "which to measure")
 	flash := flag.Int("flash", 512, "size of the image for fastboot, in `MiB`")
 	stream := flag.Int("stream", 24, "size of the i.MX8MP's stream, in `MiB`")
 	guest := flag.Bool("guest", false, "this is the VM: -guest FIRMWARE IMAGE")
@@ -75,6 +75,9 @@ func main() {
 		if with("sunxi") && err == nil {
 			err = measureSunxi(ctx, os.Stdout, *runs)
 		}
+		if with("rockchip") && err == nil {
+			err = measureRockchip(ctx, os.Stdout, *runs)
+		}
 	default:
 		err = host(ctx, *boards, *stream, *flash, *runs, *window, *delay, *cpus)
 	}
@@ -100,7 +103,7 @@ func host(ctx context.Context, boards string, stream, flash, runs int, window, d
 	job := lab.Job{
 		Udev: true, CPUs: cpus, Timeout: 3*time.Minute + time.Duration(runs)*8*time.Minute,
 		Files: map[string]string{}, Dirs: []string{filepath.Join(dir, "firmware")},
-		Packages: []string{"uuu", "imx-usb-loader", "dfu-util", "fastboot", "sunxi-tools"},
+		Packages: []string{"uuu", "imx-usb-loader", "dfu-util", "fastboot", "sunxi-tools", "rkdeveloptool"},
 		Memory:   1024 + 3*flash, // the image is a file in memory, and what the board has of it
 	}
 	for name, pkg := range map[string]string{"snag": "snag/cmd/snag", "snag-netmove": "snag/cmd/snag-netmove", "bench": "snag/internal/e2e/bench"} {
