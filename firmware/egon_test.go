@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -84,23 +83,20 @@ func TestEGON(t *testing.T) {
 	}
 }
 
-// What mkimage makes is read, and what the tests build is what mkimage makes.
+// What mkimage makes is read, and it is what the tests build.
 func TestMkimageEGON(t *testing.T) {
 	mkimage := tool(t, "mkimage", "u-boot-tools")
-	dumpimage := tool(t, "dumpimage", "u-boot-tools")
 	mkimageHas(t, mkimage, "sunxi_egon")
 	dir := t.TempDir()
 	run(t, mkimage, "-T", "sunxi_egon", "-n", "sun8i-h3-nanopi-neo", "-d", write(t, dir, "in", pattern(6000)), filepath.Join(dir, "out"))
-	b, err := os.ReadFile(filepath.Join(dir, "out"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := read(t, filepath.Join(dir, "out"))
 	e, err := ParseEGON(b)
 	if err != nil || !e.SPL || e.DeviceTree != "sun8i-h3-nanopi-neo" {
 		t.Errorf("%+v, %v", e, err)
 	}
-	if text := run(t, dumpimage, "-T", "sunxi_egon", "-l", write(t, dir, "ours", firmwaretest.EGON{Minor: 2, DeviceTree: "sun8i-h3-x", Program: pattern(8192 - 96)}.Bytes())); !strings.Contains(text, "sun8i-h3-x") {
-		t.Error(text)
+	ours := firmwaretest.EGON{Minor: 2, DeviceTree: "sun8i-h3-nanopi-neo", Program: firmwaretest.Pad(pattern(6000), len(b)-96)}.Bytes()
+	if !bytes.Equal(b, ours) {
+		t.Errorf("mkimage's begins with % x, ours with % x", b[:96], ours[:96])
 	}
 }
 

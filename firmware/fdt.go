@@ -243,12 +243,15 @@ func (n *Node) Text(name string) string {
 	return printable(string(s))
 }
 
-// Texts returns the strings of a property that is a list of them, fit for messages.
+// maxTexts is more strings than a property of an image has.
+const maxTexts = 256
+
+// Texts returns the strings of a property that is a list of them, fit for messages, and no more than are sensible.
 func (n *Node) Texts(name string) []string {
 	v, _ := n.Prop(name)
 	var all []string
-	for s := range bytes.SplitSeq(bytes.TrimSuffix(v, []byte{0}), []byte{0}) {
-		if len(s) > 0 {
+	for s := range bytes.SplitSeq(v, []byte{0}) {
+		if len(s) > 0 && len(all) < maxTexts {
 			all = append(all, printable(string(s)))
 		}
 	}

@@ -193,6 +193,23 @@ func bomb() string {
 	return b + "spl: *m8\nu-boot: {path: u-boot.img}\n"
 }
 
+// A key that is set on the command line is that of all slots that have it, and of no image that others hold.
+func TestSet(t *testing.T) {
+	slots := []socs.Slot{{Name: "a", Keys: []string{"dt"}}, {Name: "b", Keys: []string{"dt", "x"}}, {Name: "c"}}
+	params := map[string]any{"dt": "file's"}
+	fw := socs.Firmware{"a": {}, "b": {Params: params}, "c": {}}
+	if !Set(fw, slots, "dt", "chosen") || fw["a"].Params["dt"] != "chosen" || fw["b"].Params["dt"] != "chosen" || fw["c"].Params != nil {
+		t.Errorf("%v", fw)
+	}
+	if params["dt"] != "file's" {
+		t.Error("the file's own mapping was changed")
+	}
+	delete(fw, "b")
+	if Set(fw, slots, "x", true) {
+		t.Error("x was set of no image")
+	}
+}
+
 func TestTemplates(t *testing.T) {
 	names := Templates()
 	if len(names) == 0 {

@@ -2,7 +2,6 @@ package sunxi
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -180,25 +179,25 @@ func (p *plan) second(chip *chip, slot string, img socs.Image, splTree, chosen s
 		return nil, socs.Refuse("give the build for this board", "it is for 64-bit ARM; %s is not, or it is not known how it is switched over", chip.name)
 	}
 	for _, part := range u.parts {
-		if err := place(chip, part); err != nil {
+		if err := chip.spares(part); err != nil {
 			return nil, err
 		}
 	}
 	return u, nil
 }
 
-// place refuses what would overwrite the ROM's memory, or go where there is none.
-func place(chip *chip, p part) error {
+// spares refuses what would overwrite the ROM's memory, or reach beyond all.
+func (c *chip) spares(p part) error {
 	start, end := uint64(p.addr), uint64(p.addr)+uint64(len(p.data))
 	if end > 1<<32 {
 		return socs.Refuse(again, "%s would go to %#08x to %#08x, beyond all memory", p.name, start, end)
 	}
-	if chip == nil || start >= dramStart {
+	if c == nil || start >= dramStart {
 		return nil
 	}
-	for _, s := range chip.swaps {
+	for _, s := range c.swaps {
 		if start < uint64(s.area+s.size) && uint64(s.area) < end {
-			return socs.Refuse("give the build for this board", "%s would go to %#08x to %#08x, where the boot ROM of %s has its own memory (from %#x on)", p.name, start, end, chip.name, s.area)
+			return socs.Refuse("give the build for this board", "%s would go to %#08x to %#08x, where the boot ROM of %s has its own memory (from %#x on)", p.name, start, end, c.name, s.area)
 		}
 	}
 	return nil
@@ -254,8 +253,6 @@ func (p *plan) compatible(chip *chip, slot string, program []byte) error {
 	return nil
 }
 
-var errNoPart = errors.New("the configuration names an image that is not in it")
-
 // fit looks at a FIT, and chooses one of its configurations.
 func (p *plan) fit(chip *chip, slot string, data []byte, splTree, chosen string) (*uboot, error) {
 	f, err := firmware.ParseFIT(data)
@@ -275,7 +272,7 @@ func (p *plan) fit(chip *chip, slot string, data []byte, splTree, chosen string)
 				return &f.Images[i], nil
 			}
 		}
-		return nil, socs.Refuse(again, "%w: %q of %q", errNoPart, name, config.Name)
+		return nil, socs.Refuse(again, "configuration %q of the FIT names an image %q that is not in it", config.Name, name)
 	}
 	var images []*firmware.FITImage
 	names := config.Loadables
@@ -312,12 +309,14 @@ func (p *plan) fit(chip *chip, slot string, data []byte, splTree, chosen string)
 	switch {
 	case len(images) == 0:
 		return nil, socs.Refuse(again, "configuration %q of the FIT names neither firmware nor loadables", config.Name)
-	case len(entries) == 0:
-		return nil, socs.Refuse(again, "no image of configuration %q of the FIT has an entry", config.Name)
+	case len(entries) == 0: // then it is where the first is loaded to, to U-Boot's SPL as well
+		u.entry, u.arm64 = uint32(images[0].Load), images[0].Arch == "arm64"
 	case len(entries) > 1:
 		p.Note(slot, "several images of the FIT have an entry; that of %q is taken", entries[0].Name)
+		fallthrough
+	default:
+		u.entry, u.arm64 = uint32(entries[0].Entry), entries[0].Arch == "arm64"
 	}
-	u.entry, u.arm64 = uint32(entries[0].Entry), entries[0].Arch == "arm64"
 	if config.FDT != "" {
 		tree, err := find(config.FDT)
 		if err != nil {
@@ -335,12 +334,14 @@ func (p *plan) fit(chip *chip, slot string, data []byte, splTree, chosen string)
 	return u, nil
 }
 
+// maxListed is how many device trees a message names.
+const maxListed = 32
+
 // choose finds the configuration: the user's choice by its description or name, else the one with SPL's device tree, the default, the first.
 func (p *plan) choose(f *firmware.FIT, slot, splTree, chosen string) (*firmware.FITConfig, error) {
 	if len(f.Configs) == 0 {
 		return nil, socs.Refuse(again, "the FIT has no configurations")
 	}
-	var descriptions []string
 	by := func(is func(c *firmware.FITConfig) bool) *firmware.FITConfig {
 		for i := range f.Configs {
 			if is(&f.Configs[i]) {
@@ -352,7 +353,8 @@ func (p *plan) choose(f *firmware.FIT, slot, splTree, chosen string) (*firmware.
 	named := func(name string) *firmware.FITConfig {
 		return by(func(c *firmware.FITConfig) bool { return c.Description == name })
 	}
-	for _, c := range f.Configs {
+	var descriptions []string
+	for _, c := range f.Configs[:min(len(f.Configs), maxListed)] {
 		descriptions = append(descriptions, c.Description)
 	}
 	if chosen != "" {
