@@ -55,7 +55,7 @@ func (tr trial) run(t *testing.T) outcome {
 		img.Params = tr.keys
 		fw[slot] = img
 	}
-	opt := recovery.Options{Backend: sunxi.Backend{}, Model: socstest.Model(t, tr.model), Firmware: fw, Port: "209-1"}
+	opt := recovery.Options{Backend: sunxi.Backend{}, Model: socstest.Model(t, tr.model), Firmware: fw, Port: "216-1"}
 	if tr.change != nil {
 		tr.change(&opt)
 	}
@@ -127,9 +127,9 @@ func TestSPLAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		host := inproc.New()
-		ctx, unplug := socstest.Plug(t, host.Port("209-1"), board) // it never settles: the ROM waits
+		ctx, unplug := socstest.Plug(t, host.Port("216-1"), board) // it never settles: the ROM waits
 		defer unplug()
-		a := socstest.Try(ctx, host, recovery.Options{Backend: sunxi.Backend{}, Model: socstest.Model(t, "h3"), Firmware: socstest.Firmware(map[string][]byte{"spl": img.SPL}), Port: "209-1"})
+		a := socstest.Try(ctx, host, recovery.Options{Backend: sunxi.Backend{}, Model: socstest.Model(t, "h3"), Firmware: socstest.Firmware(map[string][]byte{"spl": img.SPL}), Port: "216-1"})
 		rom := board.Report().Last(sim.StageROM)
 		if a.Err != nil || !strings.Contains(a.Texts(), "returned to FEL") || rom.SPL == nil || rom.Start != nil {
 			t.Errorf("%v\n%s\n%s", a.Err, a.Texts(), rom.Effects())
