@@ -216,3 +216,14 @@ func TestWithROMSunxiSteps(t *testing.T) {
 	b.fel(t, "sunxi-fel", "exe", "0x4a000000")
 	b.booted(t)
 }
+
+// TestWithROMSunxiSim powers a board with the program, not the package, and lets sunxi-fel recover it.
+func TestWithROMSunxiSim(t *testing.T) {
+	lab.Inside(t)
+	dir := t.TempDir()
+	must(t, "snag", "sim", "h616", "--generate", dir)
+	out := must(t, "snag", "sim", "h616", "--second-die", "--", "sunxi-fel", "uboot", filepath.Join(dir, "u-boot-with-spl.bin"))
+	if !strings.Contains(out, "the ROM keeps in memory is as it was") || !strings.Contains(out, "in AArch64") && !strings.Contains(out, "stuck") {
+		t.Error(out)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"snag/sim/usbdev"
@@ -54,6 +55,7 @@ const (
 type session struct {
 	b       *Board
 	dev     *usbdev.Gadget
+	resets  *resets
 	stage   *Stage
 	machine Machine
 
@@ -66,7 +68,7 @@ type session struct {
 
 func (b *Board) session() *session {
 	m := &b.cfg.Model
-	s := &session{b: b, stage: newStage(), machine: b.cfg.Machine}
+	s := &session{b: b, stage: newStage(), resets: new(resets), machine: b.cfg.Machine}
 	s.dev = usbdev.NewGadget(&usbdev.Descriptors{
 		Speed: usbdev.HighSpeed, ID: ID, Release: 0x02b3,
 		Configs: []usbdev.Config{{Value: 1, MaxPower: 75, Interfaces: []usbdev.Interface{{
@@ -76,7 +78,7 @@ func (b *Board) session() *session {
 				{Address: m.out, Type: usbdev.Bulk, MaxPacket: 512},
 			},
 		}}}},
-	}, usbdev.Inert{})
+	}, s.resets)
 	if s.machine == nil {
 		s.machine = newSoC(&b.cfg, b.board.Violation)
 	}
@@ -89,6 +91,32 @@ func (s *session) violation(format string, args ...any) { s.b.board.Violation(fo
 
 // errConfigured says that the host selected a configuration: the ROM waits for a request again.
 var errConfigured = errors.New("the host configured the device anew")
+
+// resets is the function of the ROM's device: it ends what goes on before the host's selection of a configuration is answered.
+type resets struct {
+	usbdev.Inert
+
+	mu     sync.Mutex
+	cancel context.CancelCauseFunc // of what goes on
+}
+
+// watch returns a context for what errConfigured ends.
+func (r *resets) watch(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cancel = cancel
+	return ctx, func() { cancel(nil) }
+}
+
+// Configured implements [usbdev.Function].
+func (r *resets) Configured(uint8) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cancel != nil {
+		r.cancel(errConfigured)
+	}
+}
 
 // serve carries out commands until the ROM is left.
 func (s *session) serve(ctx context.Context) error {
@@ -104,8 +132,7 @@ func (s *session) serve(ctx context.Context) error {
 	}
 	for {
 		s.state, s.answer = 0, ""
-		times, _ := s.dev.Configured()
-		watched, stop := s.dev.While(ctx, times, errConfigured)
+		watched, stop := s.resets.watch(ctx)
 		left, err := s.command(watched)
 		again := errors.Is(err, context.Canceled) && errors.Is(context.Cause(watched), errConfigured)
 		stop()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -217,7 +218,7 @@ func TestBoard(t *testing.T) {
 		{name: "no AWUC", wrong: "where AWUC was due", do: func(c *client) { c.h.Out(context.Background(), c.board.cfg.Model.out, []byte("hello")) }},
 		{name: "port reset in a command", do: func(c *client) {
 			b := make([]byte, commandSize)
-			b[0], b[1] = 0x03, 0x01
+			b[0], b[1], b[8] = 0x03, 0x01, 16
 			c.round(toDevice, b, 0) // a read, of which no more comes
 			if err := c.h.Reset(context.Background()); err != nil {
 				c.t.Error(err)
@@ -280,7 +281,7 @@ func TestModels(t *testing.T) {
 	}
 	for _, m := range Models() {
 		soc := newSoC(&Config{Model: m}, t.Errorf)
-		for _, a := range append(m.Kept(), m.scratch(), Area{m.sp - 4, 4}) {
+		for _, a := range append(slices.Clone(m.kept), m.scratch(), Area{m.sp - 4, 4}) {
 			if soc.at(a.Addr) != inSRAM || soc.at(a.Addr+a.Size-1) != inSRAM {
 				t.Errorf("%s: %#x of %d bytes is not in its SRAM", m.Name, a.Addr, a.Size)
 			}

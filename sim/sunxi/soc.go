@@ -263,7 +263,7 @@ func (s *SoC) register(addr uint32, write bool, v uint32) (uint32, error) {
 		return s.cfg.SID[off/4]
 	}
 	switch {
-	case write && m.watchdog != 0 && addr == m.watchdog && v == m.watchdogValue:
+	case write && (watchdog{addr, v}) == m.watchdog:
 		s.reset = true
 		return 0, nil
 	case m.sid != 0 && write && addr == m.sid+sidControl:
@@ -281,8 +281,8 @@ func (s *SoC) register(addr uint32, write bool, v uint32) (uint32, error) {
 	case m.sid != 0 && addr == m.sid+sidControl:
 		v := stored(addr)
 		return v, store(addr, v&^2) // done at the second look
-	case m.sid != 0 && !write && addr >= m.sidWords && addr < m.sidWords+16 && (m.sidWords != m.sid || addr != m.sid+sidControl):
-		v := fuse(addr - m.sidWords)
+	case m.sid != 0 && !write && addr-m.sid-m.sidWindow < 16:
+		v := fuse(addr - m.sid - m.sidWindow)
 		if m.sidLazy && !s.sidRead {
 			v = ^v
 		}

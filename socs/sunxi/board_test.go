@@ -2,6 +2,7 @@ package sunxi_test
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -54,7 +55,7 @@ func (tr trial) run(t *testing.T) outcome {
 		img.Params = tr.keys
 		fw[slot] = img
 	}
-	opt := recovery.Options{Backend: sunxi.Backend{}, Model: socstest.Model(t, tr.model), Firmware: fw, Port: "209-1"}
+	opt := recovery.Options{Backend: sunxi.Backend{}, Model: socstest.Model(t, tr.model), Firmware: fw, Port: "216-1"}
 	if tr.change != nil {
 		tr.change(&opt)
 	}
@@ -76,20 +77,33 @@ func models() (all []string) {
 
 // Every model comes up, with its own name from one file, and by what its ROM tells from two.
 func TestRecover(t *testing.T) {
+	// With MMU: what the ROM has on, and where there is room for a table.
+	mapped := []string{"a10", "a13", "a20", "a23", "a31", "a83t", "h3", "r329", "v3s"}
+	const size = 600_003
 	for _, model := range models() {
 		m := simModel(t, model)
-		img := sim.Generate(m, 600_000, 1)
+		img := sim.Generate(m, size, 1)
 		come := func(named string, files map[string][]byte) {
 			t.Run(model+" as "+named, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					o := trial{model: named, cfg: sim.Config{Model: m}, firmware: files}.run(t)
 					o.Good(t)
+					if o.Err != nil {
+						return
+					}
 					rom := o.rom()
 					if rom.SPL == nil || rom.SPL.Bytes != len(img.SPL) || !rom.Kept {
 						t.Errorf("SPL %+v, the ROM's memory kept: %t", rom.SPL, rom.Kept)
 					}
 					if rom.Start == nil || rom.Start.AArch64 != m.AArch64() {
 						t.Errorf("start %+v", rom.Start)
+					}
+					if want := slices.Contains(mapped, m.Name); (rom.MMU == "on, DRAM uncached") != want {
+						t.Errorf("MMU %s, want it on: %t", rom.MMU, want)
+					}
+					tree := func(c sim.Command) bool { return c.Name == "write" && c.Addr == 0x4a000000+size }
+					if m.AArch64() && !slices.ContainsFunc(rom.Commands, tree) {
+						t.Error("no device tree right behind U-Boot")
 					}
 					if t.Failed() {
 						t.Logf("%s\n%s\n%+v", o.Texts(), rom.Effects(), rom.Commands)
@@ -113,9 +127,9 @@ func TestSPLAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		host := inproc.New()
-		ctx, unplug := socstest.Plug(t, host.Port("209-1"), board) // it never settles: the ROM waits
+		ctx, unplug := socstest.Plug(t, host.Port("216-1"), board) // it never settles: the ROM waits
 		defer unplug()
-		a := socstest.Try(ctx, host, recovery.Options{Backend: sunxi.Backend{}, Model: socstest.Model(t, "h3"), Firmware: socstest.Firmware(map[string][]byte{"spl": img.SPL}), Port: "209-1"})
+		a := socstest.Try(ctx, host, recovery.Options{Backend: sunxi.Backend{}, Model: socstest.Model(t, "h3"), Firmware: socstest.Firmware(map[string][]byte{"spl": img.SPL}), Port: "216-1"})
 		rom := board.Report().Last(sim.StageROM)
 		if a.Err != nil || !strings.Contains(a.Texts(), "returned to FEL") || rom.SPL == nil || rom.Start != nil {
 			t.Errorf("%v\n%s\n%s", a.Err, a.Texts(), rom.Effects())
@@ -168,6 +182,7 @@ func TestOtherSoC(t *testing.T) {
 		{"forced, SPL hangs", trial{model: "h3", cfg: sim.Config{SPLHangs: true}, keys: map[string]any{"force": true},
 			firmware: map[string][]byte{"u-boot-with-spl": named(simModel(t, "a20"), "sun7i-a20-bananapi")}}, 6, "SPL did not return to FEL"},
 		{"hangs before the ROM has answered", trial{model: "h3", cfg: sim.Config{SPLHangs: true, LateStatus: true}}, 6, "SPL did not return to FEL"},
+		{"D1", trial{model: "r528", cfg: sim.Config{RISCV: true}}, 6, "to 0x00021000: after 0 bytes"},
 		{"unknown", trial{model: "sunxi", cfg: sim.Config{Model: simModel(t, "h3"), SoC: 0x1234}}, 6, "0x1234, of which snag does not know enough to run SPL: where SPL goes"},
 		{"known by name", trial{model: "sunxi", cfg: sim.Config{Model: simModel(t, "h3"), SoC: 0x1882}}, 6, "that of an Allwinner V821 with the ID 0x1882"},
 	} {
@@ -175,7 +190,7 @@ func TestOtherSoC(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				o := tc.run(t)
 				o.Ends(t, tc.code, tc.says, 12*time.Second)
-				if !tc.cfg.SPLHangs && o.Report.Last(sim.StageROM) != nil && o.rom().Bytes > 0 {
+				if !tc.cfg.SPLHangs && !tc.cfg.RISCV && o.Report.Last(sim.StageROM) != nil && o.rom().Bytes > 0 {
 					t.Errorf("%d bytes were written", o.rom().Bytes)
 				}
 			})

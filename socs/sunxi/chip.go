@@ -33,6 +33,7 @@ type chip struct {
 	fused  uint32 // a word that reads 0 if the fuses have the ROM leave the secure state; 0: there is none
 	l2     bool   // the second level cache is to be turned on
 	icache bool   // the ROM runs with the instruction cache on, and does not flush it
+	riscv  bool   // there are RISC-V parts with the same ID
 }
 
 // swap is an area of the ROM's that SPL overlaps, and where there is room for it.
@@ -95,7 +96,7 @@ var chips = []chip{
 		table: 0x130000, rvbar: 0x08100040},
 	{id: 0x1886, name: "V853", models: "v853", trees: "sun8i-v853", spl: 0x20000, scratch: 0x21000, thunk: 0x3a200, swaps: swapsV831, sram: 132 * kib, icache: true},
 	{id: 0x1859, name: "R528 or T113-S3", models: "r528 t113-s3", trees: "sun8i-r528 sun8i-t113", spl: 0x20000, scratch: 0x21000, thunk: 0x3a200, swaps: swapsV831,
-		sram: 160 * kib, icache: true},
+		sram: 160 * kib, icache: true, riscv: true}, // D1, D1s
 	{id: 0x1721, name: "V5", models: "v5s", trees: "sun8i-v5-", spl: 0x20000, scratch: 0x21000, thunk: 0x42200, swaps: swapsH6, sram: 136 * kib},
 	{id: 0x1890, name: "A523", models: "a523", trees: "sun55i-", spl: 0x44000, scratch: 0x45000, thunk: 0x40000, swaps: swapsA523, sram: 96 * kib,
 		rvbar: 0x08000040, icache: true},

@@ -70,6 +70,9 @@ func TestDebian(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				o := trial{model: img.model, firmware: img.firmware}.run(t)
 				o.Good(t)
+				if o.Err != nil {
+					return
+				}
 				m := simModel(t, img.model)
 				if rom := o.rom(); rom.SPL == nil || !rom.Kept || rom.Start == nil || rom.Start.AArch64 != m.AArch64() {
 					t.Errorf("SPL %+v, kept %t, start %+v", rom.SPL, rom.Kept, rom.Start)

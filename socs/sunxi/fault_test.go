@@ -34,7 +34,7 @@ func TestFaults(t *testing.T) {
 		{fault: "state:rom:write:7", code: 6, says: "write of 44 bytes to 0x00001000: the boot ROM refuses it with status 0x07", most: time.Second},
 		{fault: "awus:rom:read", code: 6, says: "read of 4 bytes from 0x00040004: the boot ROM refuses it with status 0x01", most: time.Second},
 		{fault: "cut:rom:read", code: 6, says: "read of 4 bytes from 0x00040004: expected", most: time.Second},
-		{fault: "stall:rom:read", code: 6, says: "read of 4 bytes from 0x00040004: no answer: USB out on endpoint 0x01 of 1f3a:efe8 on port 209-1: endpoint stalled", most: time.Second},
+		{fault: "stall:rom:read", code: 6, says: "read of 4 bytes from 0x00040004: no answer: USB out on endpoint 0x01 of 1f3a:efe8 on port 216-1: endpoint stalled", most: time.Second},
 		{fault: "hang:rom:execute", code: 6, says: "call of 0x00001000: no answer", most: 6 * time.Second},
 		{fault: "mute:rom:execute", code: 6, says: "call of 0x00001000: no answer", most: 6 * time.Second},
 		{fault: "state:rom:execute", code: 6, says: "call of 0x00001000: the boot ROM refuses it", most: time.Second},

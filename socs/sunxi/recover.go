@@ -67,6 +67,10 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err
 	r.begin(r.fw[slotSPL].Path, len(p.spl))
 	begun := time.Now()
 	table, err := m.prepare(ctx)
+	if chip.riscv && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return false, &socs.BoardError{Stage: r.at, Err: err,
+			Hint: "D1 and D1s, which are RISC-V, tell the same ID, and cannot be recovered by snag; if it is none of them reset it into FEL mode and run snag again"}
+	}
 	if err != nil {
 		return false, err
 	}
