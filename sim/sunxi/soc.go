@@ -46,33 +46,38 @@ type SoC struct {
 
 // CP15's registers.
 var (
-	midrReg  = cp15{0, 0, 0, 0}
-	sctlr    = cp15{0, 1, 0, 0}
-	actlr    = cp15{0, 1, 0, 1}
-	ttbr0    = cp15{0, 2, 0, 0}
-	ttbcr    = cp15{0, 2, 0, 2}
-	dacr     = cp15{0, 3, 0, 0}
-	iciallu  = cp15{0, 7, 5, 0}
-	isb      = cp15{0, 7, 5, 4}
-	bpiall   = cp15{0, 7, 5, 6}
-	dsb      = cp15{0, 7, 10, 4}
-	dmb      = cp15{0, 7, 10, 5}
-	tlbiall  = cp15{0, 8, 7, 0}
-	vbar     = cp15{0, 12, 0, 0}
-	rmr      = cp15{0, 12, 0, 2}
-	sctlrM   = uint32(1)
-	sctlrC   = uint32(1 << 2)
-	sctlrZ   = uint32(1 << 11)
-	sctlrI   = uint32(1 << 12)
-	sctlrV   = uint32(1 << 13)
-	sctlrROM = uint32(0x00c50078)
-	l2Enable = uint32(1 << 1)
+	midrReg = cp15{0, 0, 0, 0}
+	sctlr   = cp15{0, 1, 0, 0}
+	actlr   = cp15{0, 1, 0, 1}
+	ttbr0   = cp15{0, 2, 0, 0}
+	ttbcr   = cp15{0, 2, 0, 2}
+	dacr    = cp15{0, 3, 0, 0}
+	iciallu = cp15{0, 7, 5, 0}
+	isb     = cp15{0, 7, 5, 4}
+	bpiall  = cp15{0, 7, 5, 6}
+	dsb     = cp15{0, 7, 10, 4}
+	dmb     = cp15{0, 7, 10, 5}
+	tlbiall = cp15{0, 8, 7, 0}
+	vbar    = cp15{0, 12, 0, 0}
+	rmr     = cp15{0, 12, 0, 2}
+)
+
+// Their bits (ARM DDI 0406C, B4.1).
+const (
+	sctlrM = 1       // MMU
+	sctlrC = 1 << 2  // data cache
+	sctlrZ = 1 << 11 // branch prediction
+	sctlrI = 1 << 12 // instruction cache
+	sctlrV = 1 << 13 // high vectors
+
+	sctlrROM = 0x00c50078 // the bits that are always set
+	l2Enable = 1 << 1     // of ACTLR
 )
 
 // romReturn is where the ROM goes on after a call, from its start.
 const romReturn = 0x20
 
-// nop is what the OpenRISC core's reset vector has behind its first word: a no-operation.
+// nop is an instruction of the OpenRISC core's: the second at its reset vector.
 const nop = 0x15000000
 
 func newSoC(cfg *Config, violation func(string, ...any)) *SoC {
