@@ -49,7 +49,7 @@ func TestWithROMAmlogic(t *testing.T) {
 			names = append(names, m.Name)
 		}
 	}
-	for some := range slices.Chunk(names, 7) { // a virtual host controller has eight ports
+	for some := range slices.Chunk(names, 4) { // more would keep one processor from answering in time
 		t.Run(strings.Join(some, " "), func(t *testing.T) {
 			for _, name := range some {
 				t.Run(name, func(t *testing.T) {
