@@ -21,7 +21,7 @@ func edit(b []byte, off int, with ...byte) []byte {
 }
 
 func TestAML(t *testing.T) {
-	bl2 := sim.Generate(sim.GX, 2000, 1)["bl2"]
+	bl2 := sim.Generate(sim.GX, 50_000, 1)["bl2"]
 	whole := sim.Generate(sim.G12, 2000, 1)["u-boot-fip"]
 	fip, err := ParseAMLFIP(whole[0x10000:])
 	if err != nil {
@@ -130,8 +130,8 @@ func FuzzAML(f *testing.F) {
 
 func FuzzAMLFIP(f *testing.F) {
 	gx, axg := sim.Generate(sim.GX, 1, 1)["u-boot"], sim.Generate(sim.AXG, 1, 1)["u-boot"]
-	f.Add(gx[:0x4400])
-	f.Add(axg[:0x4100])
+	f.Add(gx[:0x600])
+	f.Add(axg[:0x200])
 	small := slices.Clone(gx[:0x600])
 	for _, off := range []int{16, 24, 28} {
 		binary.LittleEndian.PutUint32(small[off:], 512)

@@ -12,7 +12,7 @@ import (
 
 // TestAmlogic holds generated images against testdata/amlogic.txt.
 func TestAmlogic(t *testing.T) {
-	gx, axg, g12 := sim.Generate(sim.GX, 2000, 1), sim.Generate(sim.AXG, 2000, 1), sim.Generate(sim.G12, 2000, 1)["u-boot-fip"]
+	gx, axg, g12 := sim.Generate(sim.GX, 20_000, 1), sim.Generate(sim.AXG, 2000, 1), sim.Generate(sim.G12, 2000, 1)["u-boot-fip"]
 	flip := firmwaretest.Damage
 	signed := slices.Clone(gx["bl2"])
 	signed[32] = 3

@@ -276,7 +276,7 @@ func TestPieces(t *testing.T) {
 
 // What a BL2 cannot use leaves the board stuck, and on the bus.
 func TestStuck(t *testing.T) {
-	files := Generate(GX, 2000, 1)
+	files := Generate(GX, 50_000, 1)
 	bl2, fip := files["bl2"], files["u-boot"]
 	dram := le(0x3412cdab, 0x200, 0xc0df, 1, 0x00400000, 0x0082c0cc, 0x10000000, 0)
 	start := le(0x3412cdab, 0x200, 0xc0e1, 1, 0, 0xc000, 1, 0x0200c000, 0xa4000, 0, 0, 0)
@@ -354,8 +354,8 @@ func TestParseFault(t *testing.T) {
 // FuzzImages reads what a host may have written.
 func FuzzImages(f *testing.F) {
 	f.Add(Generate(GX, 1, 1)["bl2"][:0x1200])
-	f.Add(Generate(GX, 1, 1)["u-boot"][:0x4400])
-	f.Add(Generate(AXG, 1, 1)["u-boot"][:0x4100])
+	f.Add(Generate(GX, 1, 1)["u-boot"][:0x600])
+	f.Add(Generate(AXG, 1, 1)["u-boot"][:0x200])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if got, err := imageAML(b); err == nil && len(got) > len(b) {
 			t.Errorf("%d bytes of %d", len(got), len(b))

@@ -6,11 +6,13 @@ import (
 	"math/rand/v2"
 )
 
-// Generate makes firmware for a chip, by the names of Snagboot's files: about as many bytes of U-Boot as asked for. Its contents are
-// random, by the seed; the headers are right, and as in files that Amlogic's and others' programs made.
+// Generate makes firmware for a chip, by the names of Snagboot's files: about as many bytes of U-Boot as asked for, and a BL2 as large
+// as BL2s are, or no larger than that. Its contents are random, by the seed; the headers are right, and as in files that Amlogic's and
+// others' programs made.
 func Generate(f Family, size int, seed uint64) map[string][]byte {
 	random := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16)})
 	size = max(size, 1024) &^ 15
+	bl2 := min(max(size, 0x1800)&^63, 0xc000)
 	switch f {
 	case GX:
 		var fip []byte
@@ -18,9 +20,9 @@ func Generate(f Family, size int, seed uint64) map[string][]byte {
 			fip = append(fip, make([]byte, (0x4000-len(fip)%0x4000)%0x4000)...)
 			fip = append(fip, encrypted(random, n)...)
 		}
-		return map[string][]byte{"bl2": generateAML(random, 0xc000), "u-boot": fip}
+		return map[string][]byte{"bl2": generateAML(random, bl2), "u-boot": fip}
 	case AXG:
-		return map[string][]byte{"bl2": generateAML(random, 0xc000), "u-boot": generateFIP(random, 0x4000, size)}
+		return map[string][]byte{"bl2": generateAML(random, bl2), "u-boot": generateFIP(random, 0x4000, size)}
 	}
 	// DDR firmware and the like stand between the table and the first image; shorter here.
 	return map[string][]byte{"u-boot-fip": append(generateAML(random, 0x10000), generateFIP(random, 0x8000, size)...)}

@@ -28,22 +28,35 @@ type Model struct {
 	// Returns says that the BL2 which has set up the DRAM returns to the ROM, which shows stage 0 still, as GXBB's does.
 	Returns bool
 
-	// ProvenBy are the programs, which nobody here wrote, that have recovered the virtual board: by hand, see docs/amlogic.md.
+	// ProvenBy are the programs, which nobody here wrote, that have recovered the virtual board, or in brackets one that is alike but for
+	// its name: by hand, see docs/amlogic.md.
 	ProvenBy string
 }
 
-// byHand are the two whose sources were run on all of these boards.
+// byHand are the two whose sources were run.
 const byHand = "pyamlboot, Snagboot"
 
 var models = []Model{
-	{Name: "s905", Family: GX, Returns: true, ProvenBy: byHand}, {Name: "s905h", Family: GX, Returns: true, ProvenBy: byHand}, {Name: "s905m", Family: GX, Returns: true, ProvenBy: byHand},
-	{Name: "s905x", Family: GX, ProvenBy: byHand}, {Name: "s905d", Family: GX, ProvenBy: byHand}, {Name: "s905w", Family: GX, ProvenBy: byHand}, {Name: "s905l", Family: GX, ProvenBy: byHand},
-	{Name: "s905m2", Family: GX, ProvenBy: byHand}, {Name: "s805x", Family: GX, ProvenBy: byHand}, {Name: "s805y", Family: GX, ProvenBy: byHand},
-	{Name: "s912", Family: GX, ProvenBy: byHand},
-	{Name: "a113x", Family: AXG, ProvenBy: byHand}, {Name: "a113d", Family: AXG, ProvenBy: byHand},
-	{Name: "s905d2", Family: G12, ProvenBy: byHand}, {Name: "s905y2", Family: G12, ProvenBy: byHand}, {Name: "s905x2", Family: G12, ProvenBy: byHand},
-	{Name: "a311d", Family: G12, ProvenBy: byHand}, {Name: "s922x", Family: G12, ProvenBy: byHand},
-	{Name: "s905x3", Family: G12, ProvenBy: byHand}, {Name: "s905d3", Family: G12, ProvenBy: byHand},
+	{Name: "s905", Family: GX, Returns: true, ProvenBy: byHand},
+	{Name: "s905h", Family: GX, Returns: true, ProvenBy: byHand + " (s905)"},
+	{Name: "s905m", Family: GX, Returns: true, ProvenBy: byHand + " (s905)"},
+	{Name: "s905x", Family: GX, ProvenBy: byHand},
+	{Name: "s905d", Family: GX, ProvenBy: byHand + " (s905x)"},
+	{Name: "s905w", Family: GX, ProvenBy: byHand + " (s905x)"},
+	{Name: "s905l", Family: GX, ProvenBy: byHand + " (s905x)"},
+	{Name: "s905m2", Family: GX, ProvenBy: byHand + " (s905x)"},
+	{Name: "s805x", Family: GX, ProvenBy: byHand + " (s905x)"},
+	{Name: "s805y", Family: GX, ProvenBy: byHand + " (s905x)"},
+	{Name: "s912", Family: GX, ProvenBy: byHand + " (s905x)"},
+	{Name: "a113d", Family: AXG, ProvenBy: byHand},
+	{Name: "a113x", Family: AXG, ProvenBy: byHand + " (a113d)"},
+	{Name: "a311d", Family: G12, ProvenBy: byHand},
+	{Name: "s922x", Family: G12, ProvenBy: byHand + " (a311d)"},
+	{Name: "s905d2", Family: G12, ProvenBy: byHand + " (a311d)"},
+	{Name: "s905y2", Family: G12, ProvenBy: byHand + " (a311d)"},
+	{Name: "s905x2", Family: G12, ProvenBy: byHand + " (a311d)"},
+	{Name: "s905x3", Family: G12, ProvenBy: byHand + " (a311d)"},
+	{Name: "s905d3", Family: G12, ProvenBy: byHand + " (a311d)"},
 }
 
 // Models lists all chips.

@@ -40,9 +40,10 @@ const (
 
 // Deadlines.
 const (
-	answerTime   = 5 * time.Second // for an answer; the peers wait for 1 s, but BL2 may be verifying what it has
-	dataIdle     = 5 * time.Second // in which a board takes no data
-	askTime      = time.Second     // for one answer to IDENTIFY, while BL2 starts
+	answerTime   = 10 * time.Second // for an answer; the peers wait for 1 s, but BL2 may be verifying what it has
+	dataIdle     = 10 * time.Second // in which a board takes no data
+	askTime      = time.Second      // for one answer to IDENTIFY, while BL2 starts
+	leaveTime    = time.Second      // from a transfer that failed to the board's end, if that was the cause
 	reenumerate  = 20 * time.Second
 	progressTime = 100 * time.Millisecond
 )

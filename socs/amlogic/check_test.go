@@ -17,7 +17,7 @@ import (
 )
 
 func TestCheck(t *testing.T) {
-	gx, axg, g12 := amlogic.Generate(amlogic.GX, 2000, 1), amlogic.Generate(amlogic.AXG, 2000, 1), amlogic.Generate(amlogic.G12, 2000, 1)
+	gx, axg, g12 := amlogic.Generate(amlogic.GX, 50_000, 1), amlogic.Generate(amlogic.AXG, 50_000, 1), amlogic.Generate(amlogic.G12, 50_000, 1)
 	change := func(fw map[string][]byte, slot string, b []byte) map[string][]byte {
 		c := map[string][]byte{}
 		for k, v := range fw {
@@ -133,9 +133,9 @@ func TestAddresses(t *testing.T) {
 
 func FuzzCheck(f *testing.F) {
 	gx, axg, g12 := amlogic.Generate(amlogic.GX, 1, 1), amlogic.Generate(amlogic.AXG, 1, 1), amlogic.Generate(amlogic.G12, 1, 1)
-	f.Add(gx["bl2"][:0x1200], gx["u-boot"][:0x4400])
-	f.Add(gx["bl2"], axg["u-boot"])
-	f.Add(g12["u-boot-fip"], []byte{})
+	f.Add(gx["bl2"], gx["u-boot"][:0x600])
+	f.Add(gx["bl2"][:0x600], axg["u-boot"][:0x200])
+	f.Add(g12["u-boot-fip"][:0x200], []byte{})
 	f.Fuzz(func(t *testing.T, a, b []byte) {
 		for model, files := range map[string]map[string][]byte{"s905x": {"bl2": a, "u-boot": b}, "a311d": {"u-boot-fip": a}} {
 			sent, _, err := soc.Backend{}.Check(socs.Model{Name: model}, socstest.Firmware(files))

@@ -8,6 +8,7 @@ import (
 	"snag/event"
 	"snag/firmware"
 	"snag/socs"
+	"snag/socs/dfustage"
 	"snag/usb"
 )
 
@@ -40,17 +41,17 @@ func (r *recovery) serveG12(ctx context.Context, d *device, stage *socs.Stage) e
 	if err := r.settle(ctx, stage, trainTime); err != nil {
 		return err
 	}
-	return r.feed(ctx, d, p, img.Data)
+	return r.feed(ctx, d, stage, p, img.Data)
 }
 
 // feed gives a BL2 what it asks for, until it asks for the same again: then it has all, and starts U-Boot.
-func (r *recovery) feed(ctx context.Context, d *device, p *progress, file []byte) error {
+func (r *recovery) feed(ctx context.Context, d *device, stage *socs.Stage, p *progress, file []byte) error {
 	whole := endOf(file)
 	var last ask
 	reached, sent := 0, 0
 	for seq := range maxAsks {
 		a, err := d.ask(ctx)
-		if seq > 0 && reached >= whole && errors.Is(err, usb.ErrGone) {
+		if seq > 0 && reached >= whole && left(ctx, stage, err) {
 			r.job.Board.Emit(stageBL2, event.Warning{Text: fmt.Sprintf("BL2 left before it had told that it has everything (%v): it was given all of the file, taking that for success", err)})
 			p.done()
 			return nil
@@ -80,6 +81,11 @@ func (r *recovery) feed(ctx context.Context, d *device, p *progress, file []byte
 		last, reached, sent = a, max(reached, int(a.offset)+int(a.length)), sent+int(a.length)
 	}
 	return r.fail("the file is for another board", "BL2 has asked for %d pieces, and does not end", maxAsks)
+}
+
+// left tells whether a transfer failed because the board has left, of which the host may hear a moment later.
+func left(ctx context.Context, stage *socs.Stage, err error) bool {
+	return errors.Is(err, usb.ErrGone) || errors.Is(err, usb.ErrProtocol) && dfustage.Left(ctx, stage, leaveTime)
 }
 
 // endOf is where the images of a file end.
