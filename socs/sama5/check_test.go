@@ -40,6 +40,7 @@ func key(slot, key string, v any) func(socs.Firmware) {
 func TestCheck(t *testing.T) {
 	d2, d4 := sama5.Generate(model(t, "sama5d2"), size, 1), sama5.Generate(model(t, "sama5d4"), size, 1)
 	const name = "sama5d2"
+	none := int64(0xffffffff) // more than an int has on machines of 32 bits
 	for _, tc := range []struct {
 		name   string
 		change func(socs.Firmware)
@@ -69,7 +70,7 @@ func TestCheck(t *testing.T) {
 		{name: "console -1", change: key("lowlevel", "console_instance", -1), bad: true, says: "console_instance is -1"},
 		{name: "no console instance", change: key("lowlevel", "console_instance", nil), bad: true, says: "is no console"},
 		{name: "no I/O set", change: key("lowlevel", "console_ioset", nil)},
-		{name: "no console by number", change: key("lowlevel", "console_instance", 0xffffffff)},
+		{name: "no console by number", change: key("lowlevel", "console_instance", int(none))},
 
 		{name: "preset's number", change: key("extram", "preset", 4)},
 		{name: "preset's number as text", change: key("extram", "preset", "4")},
