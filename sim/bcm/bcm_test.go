@@ -34,7 +34,7 @@ func plug(t *testing.T, cfg Config, f func(h host, n int) (more bool)) Report {
 		bus := inproc.New()
 		ctx, unplug := context.WithCancel(t.Context())
 		ended := make(chan error)
-		go func() { ended <- b.Run(ctx, bus.Port("201-1")) }()
+		go func() { ended <- b.Run(ctx, bus.Port("242-1")) }()
 		last := -1
 		for n := 0; ; {
 			time.Sleep(10 * time.Millisecond)
@@ -107,8 +107,7 @@ func (h host) serve(files map[string][]byte) {
 		if err != nil {
 			return
 		}
-		name := string(bytes.TrimRight(m[4:], "\x00"))
-		switch b := files[name]; {
+		switch b := files[string(bytes.TrimRight(m[4:], "\x00"))]; {
 		case m[0] == 2:
 			return
 		case m[0] == 1 && len(b) > 0:
