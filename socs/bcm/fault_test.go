@@ -29,9 +29,9 @@ func TestFaults(t *testing.T) {
 		says  string        // the error, or else the events
 		most  time.Duration // of the whole recovery
 	}{
-		{fault: "stall:rom:message", code: 6, says: "the length of the second stage: USB control on endpoint 0x00 of 0a5c:2711 on port 209-1: endpoint stalled", most: s},
-		{fault: "stall:rom:bootcode", code: 6, says: "the second stage: USB control on endpoint 0x00 of 0a5c:2711 on port 209-1: endpoint stalled", most: s},
-		{fault: "stall:rom:1000", code: 6, says: "of 70001 bytes: USB stream on endpoint 0x01 of 0a5c:2711 on port 209-1: endpoint stalled", most: s},
+		{fault: "stall:rom:message", code: 6, says: "the length of the second stage: USB control on endpoint 0x00 of 0a5c:2711 on port 241-1: endpoint stalled", most: s},
+		{fault: "stall:rom:bootcode", code: 6, says: "the second stage: USB control on endpoint 0x00 of 0a5c:2711 on port 241-1: endpoint stalled", most: s},
+		{fault: "stall:rom:1000", code: 6, says: "of 70001 bytes: USB stream on endpoint 0x01 of 0a5c:2711 on port 241-1: endpoint stalled", most: s},
 		{fault: "stall:rom:status", code: 6, says: "the status of the second stage: USB control", most: 2 * s},
 		{fault: "short:rom:status", code: 6, says: "expected 4 bytes, got 2: 00 00", most: 2 * s},
 		{fault: "status:rom:status:3", code: 6, says: "the boot ROM refuses 2711/bootcode4.bin with status 0x3", most: 2 * s},
@@ -43,7 +43,7 @@ func TestFaults(t *testing.T) {
 		{fault: "nak:rom:1000", most: 6 * s},
 		{fault: "nak:rom:status:15s", most: 18 * s},
 		{fault: "unplug:rom:1000", code: 6, says: "did not come back within 15s", most: 16 * s},
-		{fault: "unplug:rom:status", code: 6, says: "the next stage did not appear on port 209-1 within 15s", most: 17 * s},
+		{fault: "unplug:rom:status", code: 6, says: "the next stage did not appear on port 241-1 within 15s", most: 17 * s},
 		{fault: "reset:rom:1000", says: "starting over", most: 4 * s},
 		{fault: "reset:rom:1000 reset:rom:2000 reset:rom:3000", code: 6, says: "the boot ROM is back after it was sent bootcode4.bin 3 times", most: 4 * s},
 
@@ -61,9 +61,9 @@ func TestFaults(t *testing.T) {
 		{fault: "hang:bootcode:100000", code: 6, says: `"memsys04.bin": after`, most: 8 * s},
 		{fault: "nak:bootcode:size:20s", most: 23 * s},
 		{fault: "nak:bootcode:100000", most: 6 * s},
-		{fault: "unplug:bootcode:size", code: 6, says: "the next stage did not appear on port 209-1 within 15s", most: 18 * s},
-		{fault: "unplug:bootcode:100000", code: 6, says: "the next stage did not appear on port 209-1 within 15s", most: 18 * s},
-		{fault: "unplug:bootcode:done", code: 6, says: "the next stage did not appear on port 209-1 within 15s", most: 18 * s},
+		{fault: "unplug:bootcode:size", code: 6, says: "the next stage did not appear on port 241-1 within 15s", most: 18 * s},
+		{fault: "unplug:bootcode:100000", code: 6, says: "the next stage did not appear on port 241-1 within 15s", most: 18 * s},
+		{fault: "unplug:bootcode:done", code: 6, says: "the next stage did not appear on port 241-1 within 15s", most: 18 * s},
 		{fault: "reset:bootcode:size", says: "starting over", most: 5 * s},
 		{fault: "reset:bootcode:100000", says: "starting over", most: 5 * s},
 	} {
@@ -122,10 +122,10 @@ func TestBoards(t *testing.T) {
 		{name: "two interfaces", soc: "bcm2837", config: bcm.Config{TwoInterfaces: true}, most: 3 * s},
 		{name: "slow", soc: "bcm2712", config: bcm.Config{Verify: 10 * s, StageDelay: 12 * s}, most: 25 * s},
 		{name: "gadget", soc: "bcm2712", config: bcm.Config{Gadget: gadget}, expect: true, most: 3 * s},
-		{name: "no gadget", soc: "bcm2712", expect: true, code: 6, says: "0525:a4a5 did not appear on port 209-1", most: 63 * s},
+		{name: "no gadget", soc: "bcm2712", expect: true, code: 6, says: "0525:a4a5 did not appear on port 241-1", most: 63 * s},
 		{name: "not done, gadget", soc: "bcm2712", config: bcm.Config{NoDone: true, Gadget: gadget}, says: "warning: the second stage left before it said that it is done, and 0525:a4a5 came", most: 3 * s},
-		{name: "not done", soc: "bcm2712", config: bcm.Config{NoDone: true}, code: 6, says: "did not appear on port 209-1 within 15s", hint: "left before it said that it is done (it has taken mcb.bin", most: 18 * s},
-		{name: "never", soc: "bcm2712", config: bcm.Config{BootcodeNever: true}, code: 6, says: "did not appear on port 209-1 within 15s", hint: "the second stage did not start", most: 18 * s},
+		{name: "not done", soc: "bcm2712", config: bcm.Config{NoDone: true}, code: 6, says: "did not appear on port 241-1 within 15s", hint: "left before it said that it is done (it has taken mcb.bin", most: 18 * s},
+		{name: "never", soc: "bcm2712", config: bcm.Config{BootcodeNever: true}, code: 6, says: "did not appear on port 241-1 within 15s", hint: "the second stage did not start", most: 18 * s},
 		{name: "signed", soc: "bcm2711", config: bcm.Config{Signed: true}, code: 6, says: "says nothing for 30s", hint: "put boot.sig, made for exactly this boot.img, into bootfiles", most: 33 * s},
 		{name: "files", soc: "bcm2711", config: bcm.Config{Files: true}, code: 6, says: "says nothing for 30s", hint: "the board asked for start4.elf, which bootfiles has not", most: 33 * s},
 		{name: "no mcb.bin", soc: "bcm2712", remove: "mcb.bin", code: 6, says: "it has taken nothing, and asked in vain for mcb.bin", hint: "the same version as its bootcode5.bin", most: 33 * s},
@@ -165,7 +165,7 @@ func TestOtherModel(t *testing.T) {
 		o := attempt(t, bcm.Config{Model: m}, bcm.Generate(model(t, "bcm2711"), 100_000, 1), func(opt *recovery.Options) {
 			opt.Model, opt.Timeout = socstest.Model(t, "bcm2711"), 10*time.Second
 		})
-		o.Bad(t, 6, "the board on port 209-1 is no bcm2711: its boot ROM shows 0a5c:2712, which is bcm2712")
+		o.Bad(t, 6, "the board on port 241-1 is no bcm2711: its boot ROM shows 0a5c:2712, which is bcm2712")
 		if rom := o.Report.Last(bcm.StageROM); len(rom.Files) != 0 || !rom.First.IsZero() {
 			t.Errorf("%+v", rom)
 		}
@@ -177,7 +177,7 @@ func TestTwoBoards(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		host := inproc.New()
 		results := make(chan outcome)
-		for i, port := range []usb.Port{"208-1", "208-2"} {
+		for i, port := range []usb.Port{"241-2", "241-3"} {
 			go func() {
 				m := model(t, "bcm2711")
 				results <- on(t, host, port, bcm.Config{Model: m}, bcm.Generate(m, 100_000*(i+1), uint64(i)), nil)
