@@ -68,6 +68,17 @@ func (b *qualcommBoard) qdl(t *testing.T, file string) (wait func() (string, err
 	}
 }
 
+// sent waits until the ROM has its image.
+func sent(t *testing.T, b *qualcommBoard) {
+	t.Helper()
+	soon(t, 30*time.Second, func() error {
+		if rom := b.Report().Last(qcom.StageROM); rom == nil || !rom.Complete {
+			return fmt.Errorf("the board has %+v", rom)
+		}
+		return nil
+	})
+}
+
 // snag has snag recover the board as somebody.
 func (b *qualcommBoard) snag(t *testing.T, who *syscall.Credential, files ...string) {
 	t.Helper()
@@ -105,21 +116,16 @@ func TestWithROMQualcomm(t *testing.T) {
 	setUp(t)
 	t.Run("two images", func(t *testing.T) {
 		for name, cfg := range map[string]qcom.Config{
-			"READ_DATA":                 {},
-			"READ_DATA64, super speed":  {Wide: true, Speed: usbdev.SuperSpeed, Signed: true},
-			"full speed, re-enumerates": {Speed: usbdev.FullSpeed, Protocol: 0xff, Piece: 4096, Reenumerate: true},
+			"READ_DATA":                {},
+			"READ_DATA64, super speed": {Wide: true, Speed: usbdev.SuperSpeed, Signed: true},
+			"re-enumerates":            {Protocol: 0xff, Piece: 4096, Reenumerate: true},
 		} {
 			cfg.Delay = time.Second
 			t.Run(name, func(t *testing.T) {
 				b := plugQualcomm(t, cfg)
 				_, kill := b.qdl(t, b.xbl)
 				defer kill()
-				soon(t, 30*time.Second, func() error {
-					if rom := b.Report().Last(qcom.StageROM); rom == nil || !rom.Complete {
-						return fmt.Errorf("the board has %+v", rom)
-					}
-					return nil
-				})
+				sent(t, b)
 				kill()
 				_, kill = b.qdl(t, b.uboot)
 				defer kill()
@@ -134,22 +140,10 @@ func TestWithROMQualcomm(t *testing.T) {
 			})
 		}
 	})
-	t.Run("a programmer", func(t *testing.T) {
-		b := plugQualcomm(t, qcom.Config{Single: true})
-		wait, _ := b.qdl(t, b.xbl)
-		if out, err := wait(); err != nil {
-			t.Errorf("%v\n%s", err, out)
-		}
-		byQDL := b.booted(t)
-		if got := fmt.Sprint(b.Report().Last(qcom.StageProgrammer).Firehose); got != "[configure power]" {
-			t.Errorf("Firehose: %s", got)
-		}
-		b = plugQualcomm(t, qcom.Config{Single: true})
-		b.snag(t, user, "xbl="+b.xbl)
-		if got := b.booted(t); got != byQDL {
-			t.Errorf("snag:\n%s\nqdl:\n%s", got, byQDL)
-		}
-	})
+	programmer := plugQualcomm(t, qcom.Config{Single: true})
+	wait, _ := programmer.qdl(t, programmer.xbl)
+	sent(t, programmer)
+	// qdl now waits 5 s for what the programmer may have to say.
 	t.Run("refused", func(t *testing.T) {
 		b := plugQualcomm(t, qcom.Config{Faults: []qcom.Fault{{Kind: qcom.Fail, Stage: qcom.StageROM, Command: qcom.AtEnd, Status: 0x21}}})
 		p := start(t, user, "recover", "-s", "iq9075", "--usb-path", b.port, "-F", "xbl="+b.xbl, "-F", "u-boot="+b.uboot)
@@ -171,6 +165,20 @@ func TestWithROMQualcomm(t *testing.T) {
 		p := start(t, user, "recover", "-s", "iq9075", "--usb-path", b.port, "-F", "xbl="+b.xbl)
 		if code := p.exit(t, time.Minute); code != 6 || !strings.Contains(p.String(), "crash dump") {
 			t.Errorf("exit code %d\n%s", code, p)
+		}
+	})
+	t.Run("a programmer", func(t *testing.T) {
+		b := plugQualcomm(t, qcom.Config{Single: true})
+		b.snag(t, user, "xbl="+b.xbl)
+		got := b.booted(t)
+		if out, err := wait(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		if byQDL := programmer.booted(t); got != byQDL {
+			t.Errorf("snag:\n%s\nqdl:\n%s", got, byQDL)
+		}
+		if got := fmt.Sprint(programmer.Report().Last(qcom.StageProgrammer).Firehose); got != "[configure power]" {
+			t.Errorf("Firehose: %s", got)
 		}
 	})
 }

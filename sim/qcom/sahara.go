@@ -106,7 +106,6 @@ type session struct {
 	id      uint32 // of the image that is asked for
 	got     int    // bytes of files in this stage
 	loading bool   // an image is in the report
-	index   int    // its place there
 	sum     hash.Hash
 	fault   Fault // of the next packet
 }
