@@ -225,7 +225,5 @@ func RockchipCode(b []byte) (tag string, ok bool) {
 	return "", word>>26 == 0b000101 || word>>24 == 0xea // b of A64 and of A32
 }
 
-// RockchipPlug tells whether code for 472, not encrypted, is Rockchip's USB plug.
-func RockchipPlug(b []byte) bool {
-	return matches(b, 8, "RSAK") && !bytes.Contains(b, []byte("U-Boot SPL"))
-}
+// RockchipPlug tells by its first 12 bytes whether code for 472, not encrypted, is Rockchip's USB plug.
+func RockchipPlug(b []byte) bool { return matches(b, 8, "RSAK") }
