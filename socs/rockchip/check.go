@@ -47,7 +47,7 @@ func sections(c *chip, fw socs.Firmware) ([]section, []socs.Finding, error) {
 	_, second := fw[slotCode472]
 	for slot := range fw {
 		if slot != slotLoader && slot != slotCode471 && slot != slotCode472 {
-			k.refuse(slot, "give "+slotLoader+", or "+slotCode471+" and "+slotCode472, errors.New("Rockchip SoCs take no such file"))
+			k.refuse(slot, "give "+slotLoader+", or "+slotCode471+" and "+slotCode472, errors.New("no Rockchip SoC takes such a file"))
 		}
 	}
 	switch {
