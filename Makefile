@@ -50,14 +50,16 @@ demo: build
 	GO='$(GO)' sh scripts/demo.sh
 
 # The packages whose tests run in VMs, which queue for the processors.
-VMTESTS := ./internal/e2e/... ./internal/lab ./usb/usbfs
+VMTESTS = ./internal/e2e/... ./internal/lab ./usb/usbfs
+UNITTESTS = $(shell $(GO) list ./... | grep -vE '/(internal/e2e(/.*)?|internal/lab|usb/usbfs)$$')
 
-# Everything that CI runs: vet, linters, unit and namespace tests, fuzz seeds, the VMs. These begin first, all of them: what
-# takes long is not to be left for the end. No cached results: the end-to-end tests build programs that the go
-# command does not know they depend on.
+# Everything that CI runs: vet, linters, unit and namespace tests, fuzz seeds, the VMs. The VMs have the processors to themselves: beside a
+# compiler their boards and peers, with time limits of their own, do not come to work. No cached results: the
+# end-to-end tests build programs that the go command does not know they depend on.
 test: build
 	$(MAKE) -j 2 packages cross lint
-	$(GO) test -count=1 -p 4 -timeout 25m $(VMTESTS) ./...
+	$(GO) test -count=1 -p 4 -timeout 25m $(VMTESTS)
+	$(GO) test -count=1 -timeout 10m $(UNITTESTS)
 
 # What the VMs are made of, fetched while others compile.
 packages:

@@ -14,8 +14,8 @@ import (
 )
 
 // pollInterval is how often interfaces are looked at without being told of a change. It is the net under
-// the kernel's messages, none of which was ever seen to be missing.
-const pollInterval = 250 * time.Millisecond
+// the kernel's messages, none of which was ever seen to be missing; with many boards on a machine it is to cost little.
+const pollInterval = time.Second
 
 // linkEvents listens for changes of interfaces (RTNLGRP_LINK, rtnetlink(7)) in the network namespace
 // of the calling thread, until ctx ends. It only tells that there was a change: whoever listens looks

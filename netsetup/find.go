@@ -70,11 +70,14 @@ func (h Host) do(f func() error) error {
 
 // Interfaces lists the network interfaces of USB devices, by index. What is just coming or going may
 // be missing from it.
-func (h Host) Interfaces() ([]Interface, error) {
+func (h Host) Interfaces() ([]Interface, error) { return h.interfaces(nil) }
+
+// interfaces is Interfaces. What was found before is not asked again about what stays as it is.
+func (h Host) interfaces(before []Interface) ([]Interface, error) {
 	var found []Interface
 	var err error
 	if h.NetNS == "" {
-		found, err = h.fromSysfs()
+		found, err = h.fromSysfs(before)
 	} else {
 		found, err = h.fromNetlink()
 	}
@@ -82,31 +85,37 @@ func (h Host) Interfaces() ([]Interface, error) {
 	return found, err
 }
 
-// fromSysfs reads /sys/class/net, which shows the interfaces of the current namespace.
-func (h Host) fromSysfs() ([]Interface, error) {
+// fromSysfs reads /sys/class/net, which shows the interfaces of the current namespace, as links:
+//
+//	../../devices/.../usb1/1-2/1-2:1.0/net/eth0
+func (h Host) fromSysfs(before []Interface) ([]Interface, error) {
 	entries, err := os.ReadDir(h.sysfs("class/net"))
 	if err != nil {
 		return nil, fmt.Errorf("list network interfaces: %w", err)
 	}
 	var found []Interface
 	for _, e := range entries {
-		dir := h.sysfs("class/net", e.Name())
-		device, err := os.Readlink(filepath.Join(dir, "device"))
+		link, err := os.Readlink(h.sysfs("class/net", e.Name()))
 		if err != nil {
-			continue // virtual, or gone
+			continue // gone
 		}
-		bus, err := os.Readlink(filepath.Join(dir, "device", "subsystem"))
-		if err != nil || filepath.Base(bus) != "usb" {
-			continue
+		parent := filepath.Base(filepath.Dir(filepath.Dir(link)))
+		port, _, _, ok := parseUSBInterface(parent)
+		if !ok {
+			continue // virtual, or of another bus
 		}
-		index, err := readNumber(filepath.Join(dir, "ifindex"), 10, 31)
+		index, err := readNumber(h.sysfs("class/net", e.Name(), "ifindex"), 10, 31)
 		if err != nil {
 			continue
 		}
 		i := Interface{Index: int(index), Name: e.Name()}
-		if h.describe(&i, filepath.Base(device)) {
-			found = append(found, i)
+		if n := slices.IndexFunc(before, func(b Interface) bool { return b.Index == i.Index && b.Port == port && b.Driver != "" }); n >= 0 {
+			i = before[n]
+			i.Name = e.Name()
+		} else if !h.describe(&i, parent) {
+			continue
 		}
+		found = append(found, i)
 	}
 	return found, nil
 }
@@ -168,11 +177,11 @@ func parseUSBInterface(s string) (port usb.Port, config, number int, ok bool) {
 
 // readNumber reads a file of sysfs that holds one number.
 func readNumber(path string, base, bits int) (uint64, error) {
-	b, err := os.ReadFile(path)
+	text, err := usb.ReadAttribute(path)
 	if err != nil {
 		return 0, err
 	}
-	return parseNumber(string(b), base, bits)
+	return parseNumber(text, base, bits)
 }
 
 func parseNumber(s string, base, bits int) (uint64, error) {
@@ -181,7 +190,7 @@ func parseNumber(s string, base, bits int) (uint64, error) {
 
 // Watch tells what network interfaces of USB devices there are: at once, and then whenever that has
 // changed, until ctx ends, which closes the channel. A slow reader gets the latest list, not each one.
-// The kernel's link events wake it; where they do not come, it looks ten times a second. An interface
+// The kernel's link events wake it; below them it looks once a second. An interface
 // that was moved into a [Namespace] is no longer listed; what becomes of it tells [Adopted].
 func (h Host) Watch(ctx context.Context) (<-chan []Interface, error) {
 	last, err := h.Interfaces()
@@ -208,7 +217,7 @@ func (h Host) Watch(ctx context.Context) (<-chan []Interface, error) {
 			case <-events:
 			case <-poll.C:
 			}
-			now, err := h.Interfaces()
+			now, err := h.interfaces(last)
 			if err == nil && !slices.Equal(now, last) {
 				last, out = now, lists
 			}

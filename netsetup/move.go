@@ -21,6 +21,8 @@ const (
 	lateWait = time.Second // likewise, once udev has seen to the device, or where there is no udev
 	busyWait = time.Second // for the kernel: an interface that is just being renamed is not moved
 	retry    = 10 * time.Millisecond
+
+	nodeTick = 50 * time.Millisecond // for what no change of the node tells: that udev is done with it
 )
 
 var errBusy = errors.New("the kernel does not move the interface just now")
@@ -110,16 +112,25 @@ func (ns *Namespace) moveByNetlink(index int) error {
 // A user whom no rule lets in is to be told soon, and one whose udev is behind is to be let in: the wait
 // is short from the moment when udev has written down what it made of the device.
 func (ns *Namespace) waitForNode(ctx context.Context, parent string) error {
+	path, err := ns.host.node(parent)
+	if err != nil {
+		return ErrGone
+	}
+	changed, stop := watchNode(path)
+	defer stop()
+	tick := time.NewTicker(nodeTick)
+	defer tick.Stop()
 	deadline := time.Now().Add(nodeWait)
 	late := false
 	for {
-		path, err := ns.host.node(parent)
-		if err != nil {
-			return ErrGone
-		}
-		err = unix.Access(path, unix.R_OK|unix.W_OK)
+		err := unix.Access(path, unix.R_OK|unix.W_OK)
 		if err == nil {
 			return nil
+		}
+		if errors.Is(err, unix.ENOENT) {
+			if now, err := ns.host.node(parent); err != nil || now != path {
+				return ErrGone
+			}
 		}
 		if !late && udevDone(path) {
 			late, deadline = true, time.Now().Add(lateWait)
@@ -130,10 +141,41 @@ func (ns *Namespace) waitForNode(ctx context.Context, parent string) error {
 			}
 			return ns.nodeError(parent, fmt.Errorf("%s: %w", path, err))
 		}
-		if err := sleep(ctx, retry); err != nil {
-			return err
+		select {
+		case <-changed:
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
 	}
+}
+
+// watchNode tells when the owner, the mode or the access list of a node changes (inotify(7)), until stop is called. Where that cannot
+// be had it never does.
+func watchNode(path string) (changed <-chan struct{}, stop func()) {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return nil, func() {}
+	}
+	f := os.NewFile(uintptr(fd), "inotify") // non-blocking, so that Close ends a Read
+	if _, err := unix.InotifyAddWatch(fd, path, unix.IN_ATTRIB|unix.IN_DELETE_SELF); err != nil {
+		f.Close()
+		return nil, func() {}
+	}
+	events := make(chan struct{}, 1)
+	go func() {
+		var buf [512]byte
+		for {
+			if _, err := f.Read(buf[:]); err != nil {
+				return
+			}
+			select {
+			case events <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	return events, func() { f.Close() }
 }
 
 // udevDone says whether udev is done with the device of a node, or does not run at all. Its data base

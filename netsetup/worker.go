@@ -99,7 +99,10 @@ func work() error {
 	for {
 		// The poll is the net underneath the events, and what ends the wait for a carrier.
 		var poll <-chan time.Time
-		if len(w.known) > 1 || len(w.pending) > 0 {
+		switch {
+		case len(w.pending) > 0:
+			poll = time.After(carrierWait / 8)
+		case len(w.known) > 1:
 			poll = time.After(pollInterval)
 		}
 		var err error

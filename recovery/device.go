@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -112,9 +113,32 @@ func (b *board) nextDevice(ctx context.Context) (*socs.Stage, error) {
 	}
 }
 
+// devices lists what may be the board: what is on its port, once that is known.
+func (b *board) devices() ([]usb.Device, error) {
+	host, ok := b.opt.USB.(usb.Looker)
+	if !ok || b.port == "" {
+		return b.opt.USB.Devices()
+	}
+	var found []usb.Device
+	for _, p := range []usb.Port{b.port, b.peer} {
+		if p == "" {
+			continue
+		}
+		d, err := host.Device(p)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, d)
+	}
+	return found, nil
+}
+
 // device is what is on the board's port now, if anything is.
 func (b *board) device() (usb.Device, bool) {
-	devices, _ := b.opt.USB.Devices()
+	devices, _ := b.devices()
 	i := slices.IndexFunc(devices, b.here)
 	if i < 0 {
 		return usb.Device{}, false
@@ -126,7 +150,7 @@ func (b *board) device() (usb.Device, bool) {
 // first stage must be known for what it is, since what is sent would mean something else to another device;
 // after it whatever comes on the board's port is the next one.
 func (b *board) chooseDevice() (usb.Device, bool, error) {
-	devices, err := b.opt.USB.Devices()
+	devices, err := b.devices()
 	if err != nil {
 		return usb.Device{}, false, err
 	}

@@ -201,7 +201,7 @@ func (b *board) watchStir(ctx context.Context) {
 
 // leftAlone reports whether a board is there that no driver of the kernel's has taken, and that snag may open.
 func (b *board) leftAlone() bool {
-	devices, _ := b.opt.USB.Devices()
+	devices, _ := b.devices()
 	return slices.ContainsFunc(devices, func(d usb.Device) bool {
 		taken := func(i usb.Interface) bool { return i.Driver != "" || i.Net != "" }
 		return b.matches(d.Port, d.ID) && !(b.seen && d.Address == b.last.Address) && !slices.ContainsFunc(d.Interfaces, taken) && d.Access() == nil
@@ -210,7 +210,7 @@ func (b *board) leftAlone() bool {
 
 // leftTo reports whether snag may open the device on a port.
 func (b *board) leftTo(port usb.Port) bool {
-	devices, _ := b.opt.USB.Devices()
+	devices, _ := b.devices()
 	return slices.ContainsFunc(devices, func(d usb.Device) bool { return d.Port == port && d.Access() == nil })
 }
 

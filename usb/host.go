@@ -28,6 +28,12 @@ type Host interface {
 	Open(ctx context.Context, d Device) (Handle, error)
 }
 
+// Looker is a Host that can look at one port alone, which costs a fraction of Devices where many devices are.
+type Looker interface {
+	// Device is what is attached to a port. The error wraps fs.ErrNotExist if nothing is, or it is being reset.
+	Device(p Port) (Device, error)
+}
+
 // Peerer is a Host that knows which of its ports are one connector.
 type Peerer interface {
 	// Peer is the name that a port has on its controller's other bus, see [Sysfs.Peer].

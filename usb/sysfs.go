@@ -3,7 +3,6 @@ package usb
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -91,6 +90,28 @@ func (s Sysfs) Devices() ([]Device, error) {
 	return devices, nil
 }
 
+// Fingerprint is a text that is another one after a device came, went, enumerated again or was configured, and costs a fraction of
+// what Devices does.
+func (s Sysfs) Fingerprint() (string, error) {
+	entries, err := os.ReadDir(s.sys("bus/usb/devices"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("list USB devices: %w", err)
+	}
+	var b strings.Builder
+	for _, e := range entries { // the interfaces of the active configuration are among them
+		b.WriteString(e.Name())
+		if deviceName.MatchString(e.Name()) {
+			address, _ := ReadAttribute(s.sys("bus/usb/devices", e.Name(), "devnum"))
+			b.WriteString(" " + address)
+		}
+		b.WriteByte('\n')
+	}
+	return b.String(), nil
+}
+
 // Device reads the device on one port. The error wraps fs.ErrNotExist if there is none.
 func (s Sysfs) Device(port Port) (Device, error) {
 	dir := s.sys("bus/usb/devices", string(port))
@@ -139,8 +160,10 @@ func (s Sysfs) Device(port Port) (Device, error) {
 		if driver, err := os.Readlink(filepath.Join(i.dir, "driver")); err == nil {
 			in.Driver = filepath.Base(driver)
 		}
-		if nets, err := os.ReadDir(filepath.Join(i.dir, "net")); err == nil && len(nets) > 0 {
-			in.Net = nets[0].Name()
+		if in.Driver != "" {
+			if nets, err := os.ReadDir(filepath.Join(i.dir, "net")); err == nil && len(nets) > 0 {
+				in.Net = nets[0].Name()
+			}
 		}
 		d.Interfaces = append(d.Interfaces, in)
 	}
@@ -164,16 +187,11 @@ const maxAttribute = 512
 
 // text reads an attribute that may be absent.
 func (r *reader) text(name string) string {
-	f, err := os.Open(filepath.Join(r.dir, name))
+	text, err := ReadAttribute(filepath.Join(r.dir, name))
 	if err != nil {
 		return ""
 	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxAttribute))
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSuffix(string(b), "\n")
+	return strings.TrimSuffix(text, "\n")
 }
 
 // number reads an attribute that every device has.
@@ -181,12 +199,12 @@ func (r *reader) number(name string, base, bits int) uint64 {
 	if r.err != nil {
 		return 0
 	}
-	b, err := os.ReadFile(filepath.Join(r.dir, name))
+	text, err := ReadAttribute(filepath.Join(r.dir, name))
 	if err != nil {
 		r.err = err
 		return 0
 	}
-	v, err := strconv.ParseUint(strings.TrimSpace(string(b)), base, bits)
+	v, err := strconv.ParseUint(strings.TrimSpace(text), base, bits)
 	if err != nil {
 		r.err = fmt.Errorf("%s: %w", name, err)
 	}

@@ -99,3 +99,42 @@ func TestAccess(t *testing.T) {
 		t.Errorf("own node: %v", err)
 	}
 }
+
+// Whatever a host must look at again changes the fingerprint, and nothing else does.
+func TestFingerprint(t *testing.T) {
+	sys := t.TempDir()
+	s := Sysfs{Sys: sys}
+	last, err := s.Fingerprint()
+	if last != "" || err != nil {
+		t.Fatalf("without USB: %q, %v", last, err)
+	}
+	dir := attach(t, sys, "1-2", map[string]string{"idVendor": "0451", "idProduct": "6141", "devnum": "12"})
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, step := range []struct {
+		name    string
+		do      func()
+		changes bool
+	}{
+		{"a device came", func() {}, true},
+		{"nothing", func() {}, false},
+		{"another attribute", func() { write("speed", "480\n") }, false},
+		{"it enumerated again", func() { write("devnum", "13\n") }, true},
+		{"it was configured", func() { attach(t, sys, "1-2:1.0", map[string]string{"bInterfaceClass": "02"}) }, true},
+		{"it left", func() { os.Remove(filepath.Join(sys, "bus/usb/devices/1-2")) }, true},
+	} {
+		step.do()
+		now, err := s.Fingerprint()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if (now != last) != step.changes {
+			t.Errorf("%s: %q, before it %q", step.name, now, last)
+		}
+		last = now
+	}
+}

@@ -90,6 +90,22 @@ func write(t testing.TB, spl, uboot []byte) images {
 	return fw
 }
 
+// asMLO puts the headers before the SPL's file that TI's ROMs want in front of it on a card (mkimage -T omapimage): a table of contents and a
+// GP header. Over USB the SPL goes without.
+func (fw images) asMLO(t testing.TB) {
+	t.Helper()
+	mlo := make([]byte, 512, 520+len(fw.spl))
+	binary.LittleEndian.PutUint32(mlo, 0x40)
+	binary.LittleEndian.PutUint32(mlo[4:], 0xc)
+	copy(mlo[20:], "CHSETTINGS")
+	copy(mlo[32:64], bytes.Repeat([]byte{0xff}, 32))
+	mlo = binary.LittleEndian.AppendUint32(mlo, uint32(8+len(fw.spl)))
+	mlo = binary.LittleEndian.AppendUint32(mlo, 0x402f0400)
+	if err := os.WriteFile(filepath.Join(fw.dir, "u-boot-spl.bin"), append(mlo, fw.spl...), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // program is a snag that was started.
 type program struct {
 	*exec.Cmd

@@ -50,10 +50,11 @@ var points = []point{
 	{"SPL", &slowBoard, received(am335x.StageSPL, 8000), true},
 }
 
-// meet starts a user's recovery on a port and returns when it has come to the point.
-func (at point) meet(t *testing.T, port usb.Port, fw images) (*program, func()) {
+// meet starts a user's recovery on a port, by the kernel's network or without ("kernel", "user"), and returns when it has come
+// to the point.
+func (at point) meet(t *testing.T, net string, port usb.Port, fw images) (*program, func()) {
 	t.Helper()
-	p := start(t, user, "recover", "-s", "am335x", "-f", fw.config, "--usb-path", string(port), "-v")
+	p := start(t, user, "recover", "-s", "am335x", "-f", fw.config, "--usb-path", string(port), "--net", net, "-v")
 	board, _, unplug := plugged(t, *at.config, port)
 	notReached := errors.New("not reached") // what is behind it takes long to write down
 	soon(t, 3*time.Minute, func() error {
@@ -77,19 +78,23 @@ const prompt = 5 * time.Second
 func TestWithUdevEnds(t *testing.T) {
 	lab.Inside(t)
 	setUp(t)
+	ends(t, "kernel")
+}
+
+func ends(t *testing.T, net string) {
 	before := leftovers(t)
 	fw := generateSized(t, 6, 16<<10, 48<<10)
 
 	t.Run("all", func(t *testing.T) {
 		t.Run("unplugged", func(t *testing.T) {
 			t.Parallel()
-			unplugs(t, fw)
+			unplugs(t, net, fw)
 		})
 		t.Run("killed", func(t *testing.T) {
 			t.Parallel()
 			for _, at := range points {
 				if at.plugged { // the others are the sandbox's
-					t.Run(at.name, func(t *testing.T) { kills(t, at, fw) })
+					t.Run(at.name, func(t *testing.T) { kills(t, net, at, fw) })
 				}
 			}
 		})
@@ -98,7 +103,7 @@ func TestWithUdevEnds(t *testing.T) {
 }
 
 // kills ends snag, or its worker, at a point. That SIGTERM does what SIGINT does is shown in the sandbox.
-func kills(t *testing.T, at point, fw images) {
+func kills(t *testing.T, net string, at point, fw images) {
 	for n, end := range []struct {
 		name string
 		kill func(t *testing.T, p *program)
@@ -112,13 +117,19 @@ func kills(t *testing.T, at point, fw images) {
 			}
 		}, 1},
 	} {
+		if net == "user" && end.code == 1 {
+			continue // no worker
+		}
 		port := hostPort(t, n+1)
 		t.Run(end.name, func(t *testing.T) {
 			t.Parallel()
-			p, _ := at.meet(t, port, fw)
+			p, _ := at.meet(t, net, port, fw)
 			end.kill(t, p)
 			if code := p.exit(t, prompt); code != end.code {
 				t.Errorf("exit code %d, want %d\n%s", code, end.code, p)
+			}
+			if net == "user" && end.code == -1 {
+				return // nobody is left who would give the interface back to the kernel's driver
 			}
 			begun := time.Now()
 			soon(t, prompt, func() error { _, err := onHost(port); return err })
@@ -154,12 +165,12 @@ func child(t *testing.T, parent int, name string) int {
 }
 
 // unplugs pulls the cable at every point. snag lets a board that resets come back; then it gives up.
-func unplugs(t *testing.T, fw images) {
+func unplugs(t *testing.T, net string, fw images) {
 	for n, at := range points {
 		port := hostPort(t, n+5)
 		t.Run(at.name, func(t *testing.T) {
 			t.Parallel()
-			p, unplug := at.meet(t, port, fw)
+			p, unplug := at.meet(t, net, port, fw)
 			unplug()
 			patience, text := 15*time.Second, "did not come back"
 			if !at.plugged { // it is SPL that does not come

@@ -58,7 +58,7 @@ func TestWithUdevUserNet(t *testing.T) {
 		{"0525:a4a2, windowsize 8", am335x.Config{SPL: gadget, Window: 8}, false},
 		{"loss", am335x.Config{LossIn: 0.05, LossOut: 0.05, Window: 4}, false},
 	}, {
-		{"reset in both stages", am335x.Config{Faults: []am335x.Fault{at(am335x.Reset, am335x.StageROM, 4096), at(am335x.Reset, am335x.StageSPL, 14680)}}, false},
+		{"an MLO, reset in both stages", am335x.Config{Faults: []am335x.Fault{at(am335x.Reset, am335x.StageROM, 4096), at(am335x.Reset, am335x.StageSPL, 14680)}}, false},
 		{"unplugged", am335x.Config{Faults: []am335x.Fault{at(am335x.Unplug, am335x.StageROM, 4096)}}, false},
 	}} {
 		t.Run(fmt.Sprintf("%d at a time", len(boards)), func(t *testing.T) {
@@ -67,6 +67,9 @@ func TestWithUdevUserNet(t *testing.T) {
 					t.Parallel()
 					seed := uint64(10*n + i)
 					fw := generateSized(t, 50+seed, 8<<10, 24<<10)
+					if strings.HasPrefix(b.name, "an MLO") {
+						fw.asMLO(t)
+					}
 					port := hostPort(t, i+1)
 					args := []string{"recover", "-s", "am335x", "-f", fw.config, "--usb-path", string(port), "--net", "user"}
 					if b.auto {
@@ -93,6 +96,20 @@ func TestWithUdevUserNet(t *testing.T) {
 		})
 	}
 	before.compare(t)
+}
+
+// TestWithUdevUserEightAtOnce is TestWithUdevEightAtOnce without the kernel's network.
+func TestWithUdevUserEightAtOnce(t *testing.T) {
+	lab.Inside(t)
+	rulesOnly(t)
+	eightAtOnce(t, "--net", "user")
+}
+
+// TestWithUdevUserEnds is TestWithUdevEnds without the kernel's network.
+func TestWithUdevUserEnds(t *testing.T) {
+	lab.Inside(t)
+	rulesOnly(t)
+	ends(t, "user")
 }
 
 // TestWithUdevUserGivesBack has the kernel's driver bound again when a recovery ends in the middle.

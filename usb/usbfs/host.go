@@ -4,8 +4,12 @@ package usbfs
 
 import (
 	"context"
-	"slices"
+	"errors"
+	"fmt"
+	"io/fs"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"snag/usb"
 )
@@ -18,11 +22,24 @@ type Host struct {
 var (
 	_ usb.Host   = Host{}
 	_ usb.Peerer = Host{}
+	_ usb.Looker = Host{}
 	_ usb.Handle = (*handle)(nil)
 )
 
 // Devices implements [usb.Host].
 func (h Host) Devices() ([]usb.Device, error) { return h.Sysfs.Devices() }
+
+// Device implements [usb.Looker].
+func (h Host) Device(p usb.Port) (usb.Device, error) {
+	d, err := h.Sysfs.Device(p)
+	switch {
+	case errors.Is(err, unix.ENODEV):
+		return d, fmt.Errorf("port %s: %w: %w", p, fs.ErrNotExist, err)
+	case err == nil && d.Address == 0: // as in Sysfs.Devices
+		return d, fmt.Errorf("port %s: %w: the device is being reset", p, fs.ErrNotExist)
+	}
+	return d, err
+}
 
 // Peer implements [usb.Peerer].
 func (h Host) Peer(p usb.Port) (usb.Port, error) { return h.Sysfs.Peer(p) }
@@ -40,7 +57,7 @@ func (h Host) Watch(ctx context.Context) (<-chan struct{}, error) {
 		}
 	}
 	events := make(chan struct{}, 1)
-	seen, err := h.Devices()
+	seen, err := h.Sysfs.Fingerprint()
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +80,7 @@ func (h Host) Watch(ctx context.Context) (<-chan struct{}, error) {
 			case <-events:
 				changed()
 			case <-ticker.C:
-				if now, err := h.Devices(); err == nil && !slices.EqualFunc(seen, now, same) {
+				if now, err := h.Sysfs.Fingerprint(); err == nil && now != seen {
 					seen = now
 					changed()
 				}
@@ -71,9 +88,4 @@ func (h Host) Watch(ctx context.Context) (<-chan struct{}, error) {
 		}
 	}()
 	return changes, nil
-}
-
-// same says whether nothing has changed that a list of devices shows.
-func same(a, b usb.Device) bool {
-	return a.Port == b.Port && a.Address == b.Address && a.Config == b.Config && slices.Equal(a.Interfaces, b.Interfaces)
 }

@@ -111,16 +111,21 @@ func (h Host) retry(ctx context.Context, d usb.Device) (*handle, error) {
 	defer late.Stop()
 	again := time.NewTicker(tryInterval)
 	defer again.Stop()
-	for {
-		opened, err := h.open(d)
-		if !denied(err) {
-			return opened, err
+	for look := true; ; {
+		err := unix.Access(d.Node, unix.R_OK|unix.W_OK) // of what costs little first: udevd may have to see to many boards
+		if look || !errors.Is(err, fs.ErrPermission) {
+			var opened *handle
+			if opened, err = h.open(d); !denied(err) {
+				return opened, err
+			}
 		}
 		if age, ok := recorded(d.Node); ok && age > aclTakes {
 			return nil, d.Denied(err)
 		}
+		look = false
 		select {
 		case <-events:
+			look = true
 		case <-again.C:
 		case <-late.C:
 			return nil, d.Denied(err)
