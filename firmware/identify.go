@@ -315,8 +315,8 @@ func identifyHeader(b []byte) (Info, bool) {
 		return Info{KindEGON, egonText(b)}, true
 	case isRockchipLoader(b):
 		text := "a Rockchip loader container"
-		if l, _ := ParseRockchipLoader(b); l != nil {
-			text += " for " + l.Chip
+		if len(b) >= rockchipHeaderSize {
+			text += " for " + rockchipChip(binary.LittleEndian.Uint32(b[21:]))
 		}
 		return Info{KindRKLoader, text}, true
 	case isRockchipIDBlock(b):

@@ -76,7 +76,7 @@ func isRockchipIDBlock(b []byte) bool {
 func ParseRockchipIDBlock(b []byte) (*RockchipIDBlock, error) {
 	switch {
 	case matches(b, 0, rockchipRKNS) && len(b) < rockchipIDSize:
-		return nil, fmt.Errorf("Rockchip ID block: %w: the file has %d bytes", ErrTruncated, len(b))
+		return nil, fmt.Errorf("ID block: %w: the file has %d bytes", ErrTruncated, len(b))
 	case matches(b, 0, rockchipRKNS):
 		return parseRockchipV2(b)
 	case !isRockchipIDBlock(b):
@@ -86,7 +86,7 @@ func ParseRockchipIDBlock(b []byte) (*RockchipIDBlock, error) {
 	d := &RockchipIDBlock{Version: 1, RC4: le.Uint32(h[8:]) == 0}
 	start, first, both := int(le.Uint16(h[12:])), int(le.Uint16(h[506:])), int(le.Uint16(h[508:]))
 	if start < rockchipIDSize/rockchipSector || first == 0 || both < first {
-		return nil, fmt.Errorf("Rockchip ID block: images at sector %d, of %d and in all %d sectors: expected 4 or more, and the first no larger than both", start, first, both)
+		return nil, fmt.Errorf("ID block: images at sector %d, of %d and in all %d sectors: expected 4 or more, and the first no larger than both", start, first, both)
 	}
 	at := start * rockchipSector
 	d.Tag = rockchipTag(d, b, at)
@@ -147,7 +147,7 @@ func (d *RockchipIDBlock) image(b []byte, at, sectors int, which string) error {
 	}
 	d.Images, d.Size = append(d.Images, i), max(d.Size, i.Offset+i.Size)
 	if cut {
-		return fmt.Errorf("Rockchip ID block: %w: its %s image has %d bytes, of which the file has %d", ErrTruncated, which, size, have)
+		return fmt.Errorf("ID block: %w: its %s image has %d bytes, of which the file has %d", ErrTruncated, which, size, have)
 	}
 	return nil
 }
@@ -165,13 +165,13 @@ func parseRockchipV2(b []byte) (*RockchipIDBlock, error) {
 	case 2:
 		d.Hash, sum = "sha512", func(b []byte) []byte { s := sha512.Sum512(b); return s[:] }
 	default:
-		return nil, fmt.Errorf("Rockchip ID block: hashes of kind %d, expected 0 to 2", le.Uint32(b[12:])&15)
+		return nil, fmt.Errorf("ID block: hashes of kind %d, expected 0 to 2", le.Uint32(b[12:])&15)
 	}
 	switch {
 	case count < 1 || count > rockchipV2Images:
-		return nil, fmt.Errorf("Rockchip ID block: %d images, expected 1 to %d", count, rockchipV2Images)
+		return nil, fmt.Errorf("ID block: %d images, expected 1 to %d", count, rockchipV2Images)
 	case hashAt > rockchipIDSize-64:
-		return nil, fmt.Errorf("Rockchip ID block: the hash of its header is at %#x, behind its end", hashAt)
+		return nil, fmt.Errorf("ID block: the hash of its header is at %#x, behind its end", hashAt)
 	}
 	entry := func(n int) []byte { return b[120+88*n:][:88] }
 	matches := func(n int) bool {
@@ -199,18 +199,18 @@ func parseRockchipV2(b []byte) (*RockchipIDBlock, error) {
 		}
 	}
 	if len(d.Images) == 0 {
-		return d, fmt.Errorf("Rockchip ID block: it has no images")
+		return d, fmt.Errorf("ID block: it has no images")
 	}
 	if sum == nil {
 		return d, err
 	}
 	d.HashOK = bytes.Equal(sum(b[:hashAt]), b[hashAt:][:len(sum(nil))])
 	if !d.HashOK && err == nil {
-		err = fmt.Errorf("Rockchip ID block: the %s of its header is another", d.Hash)
+		err = fmt.Errorf("ID block: the %s of its header is another", d.Hash)
 	}
 	for n := range d.Images {
 		if d.Images[n].HashOK = matches(n); !d.Images[n].HashOK && err == nil {
-			err = fmt.Errorf("Rockchip ID block: the %s of image %d is another", d.Hash, n+1)
+			err = fmt.Errorf("ID block: the %s of image %d is another", d.Hash, n+1)
 		}
 	}
 	return d, err

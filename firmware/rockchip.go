@@ -84,9 +84,9 @@ func ParseRockchipLoader(b []byte) (*RockchipLoader, error) {
 	case len(b) < 4 || string(b[:4]) != rockchipBOOT && string(b[:4]) != rockchipLDR:
 		return nil, fmt.Errorf("no Rockchip loader: the file begins with % x instead of %q or %q", b[:min(4, len(b))], rockchipBOOT, rockchipLDR)
 	case len(b) < rockchipHeaderSize+4:
-		return nil, fmt.Errorf("Rockchip loader: %w: the file has %d bytes", ErrTruncated, len(b))
+		return nil, fmt.Errorf("loader container: %w: the file has %d bytes", ErrTruncated, len(b))
 	case !isRockchipLoader(b):
-		return nil, fmt.Errorf("Rockchip loader: the header says that it has %d bytes, expected %d", binary.LittleEndian.Uint16(b[4:]), rockchipHeaderSize)
+		return nil, fmt.Errorf("loader container: the header says that it has %d bytes, expected %d", binary.LittleEndian.Uint16(b[4:]), rockchipHeaderSize)
 	}
 	le := binary.LittleEndian
 	l := &RockchipLoader{
@@ -108,29 +108,29 @@ func ParseRockchipLoader(b []byte) (*RockchipLoader, error) {
 		count, start, size := int(b[t.at]), uint64(le.Uint32(b[t.at+1:])), uint64(b[t.at+5])
 		switch {
 		case count > rockchipMaxEntries:
-			return nil, fmt.Errorf("Rockchip loader: %d %s entries, expected %d at most", count, t.name, rockchipMaxEntries)
+			return nil, fmt.Errorf("loader container: %d %s entries, expected %d at most", count, t.name, rockchipMaxEntries)
 		case count > 0 && size < rockchipEntrySize:
-			return nil, fmt.Errorf("Rockchip loader: its %s entries have %d bytes, expected %d", t.name, size, rockchipEntrySize)
+			return nil, fmt.Errorf("loader container: its %s entries have %d bytes, expected %d", t.name, size, rockchipEntrySize)
 		case start+uint64(count)*size > uint64(len(body)):
-			return nil, fmt.Errorf("Rockchip loader: %w: the table of %s entries ends at %#x, the file has %#x bytes", ErrTruncated, t.name, start+uint64(count)*size, len(b))
+			return nil, fmt.Errorf("loader container: %w: the table of %s entries ends at %#x, the file has %#x bytes", ErrTruncated, t.name, start+uint64(count)*size, len(b))
 		}
 		for n := range count {
 			e := body[start+uint64(n)*size:][:rockchipEntrySize]
 			l.Table = max(l.Table, int(start)+(n+1)*int(size))
 			entry := RockchipEntry{Name: rockchipName(e[5:45]), Delay: time.Duration(le.Uint32(e[53:])) * time.Millisecond}
 			if kind := le.Uint32(e[1:]); kind != t.kind {
-				return nil, fmt.Errorf("Rockchip loader: %s entry %d (%s) is of kind %d, expected %d", t.name, n, entry.Name, kind, t.kind)
+				return nil, fmt.Errorf("loader container: %s entry %d (%s) is of kind %d, expected %d", t.name, n, entry.Name, kind, t.kind)
 			}
 			off, length := uint64(le.Uint32(e[45:])), uint64(le.Uint32(e[49:]))
 			if off > uint64(len(body)) || length > uint64(len(body))-off {
-				return nil, fmt.Errorf("Rockchip loader: %w: %s entry %d (%s) has %d bytes at %#x, the file %d", ErrTruncated, t.name, n, entry.Name, length, off, len(b))
+				return nil, fmt.Errorf("loader container: %w: %s entry %d (%s) has %d bytes at %#x, the file %d", ErrTruncated, t.name, n, entry.Name, length, off, len(b))
 			}
 			entry.Offset, entry.Data = int(off), body[off:off+length]
 			*t.list = append(*t.list, entry)
 		}
 	}
 	if l.Sum = rockchipCRC32(body); l.Sum != l.Want {
-		return l, fmt.Errorf("Rockchip loader: the file's CRC32 is %#08x, its last four bytes say %#08x", l.Sum, l.Want)
+		return l, fmt.Errorf("loader container: the file's CRC32 is %#08x, its last four bytes say %#08x", l.Sum, l.Want)
 	}
 	return l, nil
 }
@@ -225,7 +225,5 @@ func RockchipCode(b []byte) (tag string, ok bool) {
 	return "", word>>26 == 0b000101 || word>>24 == 0xea // b of A64 and of A32
 }
 
-// RockchipPlug tells whether code for 472, not encrypted, is Rockchip's USB plug.
-func RockchipPlug(b []byte) bool {
-	return matches(b, 8, "RSAK") && !bytes.Contains(b, []byte("U-Boot SPL"))
-}
+// RockchipPlug tells by its first 12 bytes whether code for 472, not encrypted, is Rockchip's USB plug.
+func RockchipPlug(b []byte) bool { return matches(b, 8, "RSAK") }

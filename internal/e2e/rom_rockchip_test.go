@@ -152,7 +152,7 @@ PATH=packed_loader.bin
 		t.Fatal(found, err)
 	}
 	out := must(t, "snag", "inspect", "-s", "rk3399", found[0])
-	for _, want := range []string{"a Rockchip loader container for RK330C", "as loader  yes"} {
+	for _, want := range []string{"a Rockchip loader container for RK330C", "yes: 61774 bytes are sent"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("snag inspect does not say %q:\n%s", want, out)
 		}

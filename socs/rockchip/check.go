@@ -47,7 +47,7 @@ func sections(c *chip, fw socs.Firmware) ([]section, []socs.Finding, error) {
 	_, second := fw[slotCode472]
 	for slot := range fw {
 		if slot != slotLoader && slot != slotCode471 && slot != slotCode472 {
-			k.refuse(slot, "give "+slotLoader+", or "+slotCode471+" and "+slotCode472, errors.New("Rockchip SoCs take no such file"))
+			k.refuse(slot, "give "+slotLoader+", or "+slotCode471+" and "+slotCode472, errors.New("no Rockchip SoC takes such a file"))
 		}
 	}
 	switch {
@@ -185,7 +185,7 @@ func (k *checker) container(img socs.Image) {
 			if len(e.Data) == 0 { // rkdeveloptool leaves it out
 				continue
 			}
-			code := e.Data
+			code := e.Data[:min(len(e.Data), 64)] // its beginning is enough
 			if !k.chip.plain {
 				code = firmware.RockchipRC4(code)
 			}
@@ -236,7 +236,7 @@ func (k *checker) code(slot string, request uint16) {
 	info := firmware.Identify(img.Data)
 	tag, code := firmware.RockchipCode(img.Data)
 	if !code { // it may have been encrypted beforehand
-		if t, ok := firmware.RockchipCode(firmware.RockchipRC4(img.Data)); ok && info.Kind == firmware.KindUnknown {
+		if t, ok := firmware.RockchipCode(firmware.RockchipRC4(img.Data[:min(len(img.Data), 64)])); ok && info.Kind == firmware.KindUnknown {
 			k.encrypted(slot, request, t)
 			return
 		}
@@ -268,7 +268,7 @@ func (k *checker) encrypted(slot string, request uint16, tag string) {
 	}
 	img := k.fw[slot]
 	k.findings = append(k.findings, socs.Finding{Slot: slot, Text: "it is encrypted already, and sent as it is"})
-	s := section{slot: slot, path: img.Path, name: img.Path, request: request, data: img.Data, plug: request == 0x472 && firmware.RockchipPlug(firmware.RockchipRC4(img.Data))}
+	s := section{slot: slot, path: img.Path, name: img.Path, request: request, data: img.Data, plug: request == 0x472 && firmware.RockchipPlug(firmware.RockchipRC4(img.Data[:min(len(img.Data), 64)]))}
 	k.fits(s)
 	k.sections = append(k.sections, s)
 }

@@ -50,7 +50,7 @@ func TestCheck(t *testing.T) {
 		{model: "rk3399", files: nil, says: "missing: the ROM needs it, or code471 and code472", hint: "u-boot-rockchip-usb471.bin"},
 		{model: "rk3399", files: map[string][]byte{"code472": a.Code472}, says: "missing: the ROM needs it before code472", hint: "DDR blob"},
 		{model: "rk3399", files: map[string][]byte{"loader": a.Loader, "code471": a.Code471}, says: "there is no use for code471", hint: "leave out"},
-		{model: "rk3399", files: map[string][]byte{"loader": a.Loader, "spl": a.Code471}, says: "take no such file", hint: "code471 and code472"},
+		{model: "rk3399", files: map[string][]byte{"loader": a.Loader, "spl": a.Code471}, says: "takes such a file", hint: "code471 and code472"},
 		{model: "rk3399", files: map[string][]byte{"loader": {}}, says: "the file is empty", hint: "again"},
 		{model: "rk3399", files: map[string][]byte{"loader": b.Loader}, says: "the loader is for RK3588, rk3399 takes RK330C", hint: "--soc"},
 		{model: "rk3588", files: map[string][]byte{"loader": a.IDBlock}, says: "an ID block of version 1, tagged RK33, which is for another SoC", hint: "--soc"},
