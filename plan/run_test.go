@@ -24,7 +24,7 @@ import (
 	"snag/usb"
 )
 
-const port = usb.Port("202-1")
+const port = usb.Port("222-1")
 
 // powered is what a plan is run on.
 type powered struct {

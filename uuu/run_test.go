@@ -27,7 +27,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-const port = usb.Port("201-1")
+const port = usb.Port("223-1")
 
 // trial is one run of a script on one virtual board: an i.MX, and what U-Boot shows then.
 type trial struct {
@@ -358,7 +358,7 @@ func TestFastboot(t *testing.T) {
 			want: []string{"getvar:current-slot", "UCmd:one", "UCmd:three"}},
 		{name: "environment", text: "FB: @ ucmd setenv mac @MAC@ @NONE@.\nFB: done", want: []string{"UCmd:setenv mac 00:11 ."}, trial: trial{env: map[string]string{"MAC": "00:11\nmore"}}},
 		{name: "the host's commands", text: "FB: < printf 'ucmd fuse %s\\nrubbish\\n' \"$SNAG_PORT\"\nFB: sh echo \"$SNAG_USB_ID\"\nFB: done",
-			want: []string{"UCmd:fuse 201-1"}, trial: trial{shell: true}, notes: "0525:a4a5"},
+			want: []string{"UCmd:fuse 223-1"}, trial: trial{shell: true}, notes: "0525:a4a5"},
 		{name: "download", text: "FB: download -f image.wic\nFB: boot\nFB: done", want: []string{"getvar:max-download-size", "download:000dbba0", "boot"}},
 		{name: "flash", text: "FB: flash all image.wic\nFB: reboot bootloader\nFB: done", want: []string{"getvar:max-download-size", "download:000dbba0", "flash:all", "reboot-bootloader"}},
 		{name: "write", text: "FB: write -f image.wic -each 0x80000 -seek 0x400 -skip 100\nFB: continue\nFB: done", want: []string{
@@ -431,9 +431,9 @@ func TestFailures(t *testing.T) {
 		{name: "no board", text: "SDPS: boot -f flash.bin\nFB: done", trial: trial{model: "imx6ull", never: true, wait: time.Minute},
 			code: recovery.ExitNoBoard, want: []string{"no board within 1m0s", "15a2:0080"}},
 		{name: "no U-Boot", text: "SDPS: boot -f flash.bin\nFB: done", trial: trial{model: "imx8mp", never: true},
-			code: recovery.ExitBoard, want: []string{"did not appear on port 201-1 within 1m0s"}},
+			code: recovery.ExitBoard, want: []string{"did not appear on port 223-1 within 1m0s"}},
 		{name: "a stranger", text: "CFG: FB -vid 1 -pid 2\nSDPS: boot -f flash.bin\nFB: done", trial: trial{model: "imx8mp", fb: fastboot.Config{ID: usb.ID{Vendor: 1, Product: 3}}},
-			code: recovery.ExitBoard, want: []string{"has no lines for what is on port 201-1, 0001:0003", "CFG line"}},
+			code: recovery.ExitBoard, want: []string{"has no lines for what is on port 223-1, 0001:0003", "CFG line"}},
 		{name: "over and over", text: "SDPS: boot -f flash.bin\nFB: acmd reset\nFB: ucmd x", trial: trial{fb: nxp()},
 			code: recovery.ExitBoard, want: []string{"test.uuu:4: FB: ucmd x"}},
 	} {

@@ -127,7 +127,7 @@ func TestSpeed(t *testing.T) {
 				t.Fatalf("%s: %v: %s", c.name, err, errs.Bytes())
 			}
 			busy[i] = append(busy[i], cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime())
-			memory[i] = max(memory[i], cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss>>10)
+			memory[i] = max(memory[i], int64(cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss)>>10)
 		}
 	}
 	for i, c := range cases {

@@ -92,7 +92,7 @@ func TestExecutingSunxiInProcess(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			host, port := inproc.New(), usb.Port(fmt.Sprintf("211-%d", i+1)) // which is locked
+			host, port := inproc.New(), usb.Port(fmt.Sprintf("224-%d", i+1)) // which is locked
 			img := socs.Image{Path: file, Data: data}
 			if test.force {
 				img.Params = map[string]any{"force": true}

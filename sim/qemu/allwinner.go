@@ -91,7 +91,7 @@ func (a *Allwinner) Call(ctx context.Context, entry uint32) (back bool, err erro
 		return nil
 	})
 	if err == nil && at != [2]uint32{felReturn, a.board.sp} {
-		err = fmt.Errorf("call of %#x: the processor stopped at %#x with the stack pointer %#x, not at %#x with %#x", entry, at[0], at[1], felReturn, a.board.sp)
+		err = fmt.Errorf("call of %#x: the processor stopped at %#x with the stack pointer %#x, not at %#x with %#x", entry, at[0], at[1], uint32(felReturn), a.board.sp)
 	}
 	return err == nil, err
 }

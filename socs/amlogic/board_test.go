@@ -51,7 +51,7 @@ func (tr trial) run(t *testing.T) *outcome {
 		tr.host = inproc.New()
 	}
 	if tr.port == "" {
-		tr.port = "231-1"
+		tr.port = "217-1"
 	}
 	board, err := amlogic.New(tr.cfg)
 	if err != nil {
@@ -125,7 +125,7 @@ func TestFaults(t *testing.T) {
 		says         string        // the error, or else the events
 		most         time.Duration // of the whole recovery
 	}{
-		{model: x, fault: "stall:rom:identify", code: 6, says: "IDENTIFY: no answer: USB control on endpoint 0x80 of 1b8e:c003 on port 231-1: endpoint stalled", most: time.Second},
+		{model: x, fault: "stall:rom:identify", code: 6, says: "IDENTIFY: no answer: USB control on endpoint 0x80 of 1b8e:c003 on port 217-1: endpoint stalled", most: time.Second},
 		{model: x, fault: "cut:rom:identify", code: 6, says: "IDENTIFY: expected 4 to 8 bytes, got 2: 02 04", most: time.Second},
 		{model: x, fault: "mute:rom:identify", code: 6, says: "IDENTIFY: expected 4 to 8 bytes, got 0", most: time.Second},
 		{model: x, fault: "wrong:rom:identify", code: 6, says: "expected the boot ROM, which is stage 0, got stage 85", most: time.Second},
@@ -197,7 +197,7 @@ func TestNotReady(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				o := trial{model: model, cfg: cfg}.run(t)
 				o.Bad(t, 6, says)
-				if o.Report.Violations != nil && len(o.Report.Violations) > 0 {
+				if len(o.Report.Violations) > 0 {
 					t.Error(o.Report.Violations)
 				}
 			})
@@ -233,7 +233,7 @@ func TestDoesNotStart(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			o := socstest.Run(t, inproc.New(), board, recovery.Options{Backend: soc.Backend{}, Model: socstest.Model(t, tc.as), Port: "231-1",
+			o := socstest.Run(t, inproc.New(), board, recovery.Options{Backend: soc.Backend{}, Model: socstest.Model(t, tc.as), Port: "217-1",
 				Firmware: socstest.Firmware(amlogic.Generate(model(t, tc.as).Family, sized, 1))})
 			o.Bad(t, 6, tc.says)
 			if !strings.Contains(recovery.Hint(o.Err), "is the model the right one?") {
@@ -250,7 +250,7 @@ func TestTwoBoards(t *testing.T) {
 		results := make(chan *outcome)
 		for i, model := range []string{"s912", "s905d3"} {
 			go func() {
-				results <- trial{model: model, host: host, port: usb.Port(fmt.Sprintf("232-%d", i+1))}.run(t)
+				results <- trial{model: model, host: host, port: usb.Port(fmt.Sprintf("218-%d", i+1))}.run(t)
 			}()
 		}
 		for range 2 {

@@ -63,7 +63,7 @@ func TestFaults(t *testing.T) {
 		{fault: "debug:rom:64", code: 6, says: "the board holds a crash dump, and offers it (memory debug mode)", most: soon},
 		{fault: "early:rom:64", code: 6, says: "the next stage did not appear", most: away},
 		{fault: "nak:rom:100000", most: 5 * time.Second},
-		{fault: "hang:rom:100000", code: 6, says: "USB stream on endpoint 0x01 of 05c6:9008 on port 231-1: context deadline exceeded", most: mute},
+		{fault: "hang:rom:100000", code: 6, says: "USB stream on endpoint 0x01 of 05c6:9008 on port 213-1: context deadline exceeded", most: mute},
 		{fault: "hang:rom:64", code: 6, says: "the board has said nothing for 10s", most: mute},
 		{fault: "stall:rom:64", code: 6, says: "endpoint stalled", most: soon},
 		{fault: "stall:rom:100000", code: 6, says: "endpoint stalled", most: soon},
@@ -84,7 +84,7 @@ func TestFaults(t *testing.T) {
 		{fault: "cut:rom:done", code: 6, says: "expected 8 bytes at least, got 6", most: soon},
 		{fault: "wrong:rom:done", code: 6, says: "command 0x99", most: soon},
 		{fault: "hang:rom:done", code: 6, says: "the board has said nothing for 10s", most: mute},
-		{fault: "unplug:rom:done", code: 6, says: "the next stage did not appear on port 231-1 within 30s", most: away},
+		{fault: "unplug:rom:done", code: 6, says: "the next stage did not appear on port 213-1 within 30s", most: away},
 		{fault: "early:xbl:done", code: 0, says: "taking that for success", most: 3 * time.Second},
 
 		// XBL.
@@ -211,7 +211,7 @@ func TestTwoBoards(t *testing.T) {
 		results := make(chan *socstest.Outcome[qcom.Report])
 		for i := range 2 {
 			go func() {
-				results <- attempt(t, host, usb.Port(fmt.Sprintf("232-%d", i+1)), qcom.Config{}, maps.Clone(fw), nil)
+				results <- attempt(t, host, usb.Port(fmt.Sprintf("214-%d", i+1)), qcom.Config{}, maps.Clone(fw), nil)
 			}()
 		}
 		for range 2 {

@@ -17,7 +17,7 @@ import (
 	"snag/usb"
 )
 
-const port = "231-1"
+const port = "213-1"
 
 // files are the firmware for a board.
 func files(cfg qcom.Config, images qcom.Images) socs.Firmware {

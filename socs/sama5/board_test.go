@@ -68,7 +68,7 @@ func recoverBoard(t *testing.T, name string, cfg sama5.Config, change func(*reco
 	if err != nil {
 		t.Fatal(err)
 	}
-	opt := recovery.Options{Backend: backend.Backend{}, Model: socstest.Model(t, name), Firmware: firmware(t, name), Port: "231-1"}
+	opt := recovery.Options{Backend: backend.Backend{}, Model: socstest.Model(t, name), Firmware: firmware(t, name), Port: "215-1"}
 	if change != nil {
 		change(&opt)
 	}
@@ -188,7 +188,7 @@ func TestFaults(t *testing.T) {
 		{fault: "nak:rom:30000", says: "", most: 8 * time.Second},
 		{fault: "hang:rom:S", code: 6, says: "bytes to 0x300000: USB out", most: 8 * time.Second},
 		{fault: "hang:rom:60000", code: 6, says: "stage u-boot", most: 8 * time.Second},
-		{fault: "unplug:rom:60000", code: 6, says: "the next stage did not appear on port 231-1 within 20s: nothing enumerated there", most: 25 * time.Second},
+		{fault: "unplug:rom:60000", code: 6, says: "the next stage did not appear on port 215-1 within 20s: nothing enumerated there", most: 25 * time.Second},
 		{fault: "unplug:rom:S", code: 6, says: "did not come back within 15s", most: 20 * time.Second},
 		{fault: "reset:rom:60000", says: "starting over", most: 5 * time.Second},
 		{fault: "reset:rom:S reset:rom:S reset:rom:60000", code: 6, says: "the boot ROM is back after the first stage was sent 3 times", most: 8 * time.Second},
@@ -237,7 +237,7 @@ func TestExpect(t *testing.T) {
 			if there {
 				o.Good(t)
 			} else {
-				o.Bad(t, 6, "1d6b:0104 did not appear on port 231-1")
+				o.Bad(t, 6, "1d6b:0104 did not appear on port 215-1")
 			}
 		})
 	}
