@@ -62,6 +62,15 @@ func TestDocs(t *testing.T) {
 	}
 }
 
+// What the model table has, Snagboot's models and aliases among it (TestLookupKnowsSnagbootsModels), can be recovered.
+func TestEveryModelIsBuilt(t *testing.T) {
+	for _, m := range socs.Models() {
+		if recovery.BackendOf(m.Family) == nil {
+			t.Errorf("%s: the family %s is not built", m.Name, m.Family)
+		}
+	}
+}
+
 // board is what the virtual board of a model shows, and who has proved it.
 func board(t *testing.T, m socs.Model) (id usb.ID, provenBy string) {
 	t.Helper()

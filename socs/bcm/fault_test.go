@@ -62,7 +62,7 @@ func TestFaults(t *testing.T) {
 		{fault: "nak:bootcode:size:20s", most: 23 * s},
 		{fault: "nak:bootcode:100000", most: 6 * s},
 		{fault: "unplug:bootcode:size", code: 6, says: "the next stage did not appear on port 241-1 within 15s", most: 18 * s},
-		{fault: "unplug:bootcode:100000", code: 6, says: "the next stage did not appear on port 241-1 within 15s", most: 18 * s},
+		{fault: "unplug:bootcode:100000", code: 6, says: "did not come back within 15s", most: 18 * s},
 		{fault: "unplug:bootcode:done", code: 6, says: "the next stage did not appear on port 241-1 within 15s", most: 18 * s},
 		{fault: "reset:bootcode:size", says: "starting over", most: 5 * s},
 		{fault: "reset:bootcode:100000", says: "starting over", most: 5 * s},

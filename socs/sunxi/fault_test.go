@@ -49,7 +49,7 @@ func TestFaults(t *testing.T) {
 		{fault: "hang:rom:300000", code: 6, says: "U-Boot: write of 600000 bytes to 0x4a000000: after 2", most: 6 * time.Second},
 		{fault: "stall:rom:300000", code: 6, says: "endpoint stalled", most: time.Second},
 		{fault: "nak:rom:300000", says: "", most: 4 * time.Second},
-		{fault: "unplug:rom:300000", code: 6, says: "nothing enumerated there", most: 17 * time.Second},
+		{fault: "unplug:rom:300000", code: 6, says: "did not come back within 15s", most: 17 * time.Second},
 		{fault: "reset:rom:300000", says: "starting over", most: 2 * time.Second},
 		{fault: "reset:rom:1000 reset:rom:2000 reset:rom:3000", code: 6, says: "the boot ROM is back after the first stage was sent 3 times", most: 2 * time.Second},
 	} {
