@@ -3,10 +3,6 @@ package sim
 import (
 	"context"
 	"io"
-	"maps"
-	"os"
-	"path/filepath"
-	"slices"
 	"sync"
 
 	"snag/sim/bcm"
@@ -23,16 +19,11 @@ var bcmFiles = map[string]string{"bootfiles": "bootfiles.bin", "boot": "boot.img
 
 // Generate writes test images for the board into a directory.
 func (o BCM) Generate(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
+	files := map[string][]byte{}
+	for name, data := range bcm.Generate(o.Board.Model, 4_000_000, 1) {
+		files[bcmFiles[name]] = data
 	}
-	images := bcm.Generate(o.Board.Model, 4_000_000, 1)
-	for _, name := range slices.Sorted(maps.Keys(images)) {
-		if err := os.WriteFile(filepath.Join(dir, bcmFiles[name]), images[name], 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
+	return writeImages(dir, files)
 }
 
 // Run powers the boards, runs the command, and reports what the boards saw. The command's standard input is this

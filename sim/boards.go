@@ -6,6 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
 	"sync"
 
 	"snag/sim/sandbox"
@@ -41,6 +45,28 @@ type powered struct {
 	outcome func() virtual.Outcome
 	about   string // what there is to say of it
 	err     error  // of Run
+}
+
+// writeImages writes files, by name, into a directory that is made if need be.
+func writeImages(dir string, files map[string][]byte) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if err := os.WriteFile(filepath.Join(dir, name), files[name], 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// withSuffix is the files under their names with .bin.
+func withSuffix(images map[string][]byte) map[string][]byte {
+	files := make(map[string][]byte, len(images))
+	for name, data := range images {
+		files[name+".bin"] = data
+	}
+	return files
 }
 
 // names are those of the ports.

@@ -3,10 +3,6 @@ package sim
 import (
 	"context"
 	"io"
-	"maps"
-	"os"
-	"path/filepath"
-	"slices"
 	"sync"
 
 	"snag/sim/dfu"
@@ -20,16 +16,7 @@ type DFU struct {
 
 // Generate writes test images for the board into a directory, each under its firmware name with .bin.
 func (o DFU) Generate(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	images := dfu.Generate(o.Board.Model, 100_000, 1)
-	for _, name := range slices.Sorted(maps.Keys(images)) {
-		if err := os.WriteFile(filepath.Join(dir, name+".bin"), images[name], 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
+	return writeImages(dir, withSuffix(dfu.Generate(o.Board.Model, 100_000, 1)))
 }
 
 // Run powers the boards, runs the command, and reports what the boards saw. The command's standard input is this

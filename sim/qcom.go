@@ -2,10 +2,7 @@ package sim
 
 import (
 	"context"
-	"errors"
 	"io"
-	"os"
-	"path/filepath"
 	"sync"
 
 	"snag/sim/qcom"
@@ -19,14 +16,8 @@ type Qualcomm struct {
 
 // Generate writes test images for the board into a directory: xbl.elf, u-boot.elf and u-boot.mbn.
 func (o Qualcomm) Generate(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
 	images := qcom.Generate(600_000, 1)
-	return errors.Join(
-		os.WriteFile(filepath.Join(dir, "xbl.elf"), images.XBL, 0o644),
-		os.WriteFile(filepath.Join(dir, "u-boot.elf"), images.UBoot, 0o644),
-		os.WriteFile(filepath.Join(dir, "u-boot.mbn"), images.MBN, 0o644))
+	return writeImages(dir, map[string][]byte{"xbl.elf": images.XBL, "u-boot.elf": images.UBoot, "u-boot.mbn": images.MBN})
 }
 
 // Run powers the boards, runs the command, and reports what the boards saw. The command's standard input is this

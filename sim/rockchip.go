@@ -2,10 +2,7 @@ package sim
 
 import (
 	"context"
-	"errors"
 	"io"
-	"os"
-	"path/filepath"
 	"sync"
 
 	"snag/sim/rockchip"
@@ -19,17 +16,10 @@ type Rockchip struct {
 
 // Generate writes test images for the board into a directory: a loader container, the two files in its place, and an ID block.
 func (o Rockchip) Generate(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
 	images := rockchip.Generate(o.Board.Model, 20_000, 200_000, 1)
-	var errs []error
-	for name, data := range map[string][]byte{
+	return writeImages(dir, map[string][]byte{
 		"loader.bin": images.Loader, "usb471.bin": images.Code471, "usb472.bin": images.Code472, "usbplug.bin": images.Plug, "idbloader.img": images.IDBlock,
-	} {
-		errs = append(errs, os.WriteFile(filepath.Join(dir, name), data, 0o644))
-	}
-	return errors.Join(errs...)
+	})
 }
 
 // Run powers the boards, runs the command, and reports what the boards saw. The command's standard input is this

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
-	"path/filepath"
 	"sync"
 
 	"snag/sim/qemu"
@@ -22,15 +20,8 @@ type Sunxi struct {
 
 // Generate writes test images for the board into a directory: SPL, U-Boot, and both in one.
 func (o Sunxi) Generate(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
 	images := sunxi.Generate(o.Board.Model, 400_000, 1)
-	var errs []error
-	for name, data := range map[string][]byte{"spl": images.SPL, "u-boot": images.UBoot, "u-boot-with-spl": images.Combined} {
-		errs = append(errs, os.WriteFile(filepath.Join(dir, name+".bin"), data, 0o644))
-	}
-	return errors.Join(errs...)
+	return writeImages(dir, withSuffix(map[string][]byte{"spl": images.SPL, "u-boot": images.UBoot, "u-boot-with-spl": images.Combined}))
 }
 
 // Run powers the boards, runs the command, and reports what the boards saw. The command's standard input is this

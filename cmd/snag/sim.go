@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,7 +21,7 @@ func newSim() *cobra.Command {
 		Args:  noArgs,
 		RunE:  showHelp, DisableFlagsInUseLine: true,
 	}
-	cmd.AddCommand(newSimAM335x(), newSimAmlogic(), newSimIMX(), newSimDFU(), newSimQualcomm(), newSimSunxi(), newSimRockchip(), newSimUBoot(), newSimSAMA5(), newSimBCM())
+	cmd.AddCommand(newSimAM335x(), newSimAmlogic(), newSimBCM(), newSimDFU(), newSimIMX(), newSimQualcomm(), newSimRockchip(), newSimSAMA5(), newSimSunxi(), newSimUBoot())
 	return cmd
 }
 
@@ -79,6 +81,44 @@ A virtual board does not execute what it receives.`,
 		b.LossIn, b.LossOut, b.DelayIn, b.DelayOut = *loss, *loss, *delay, *delay
 	}
 	return cmd
+}
+
+// usbRun is a run of virtual boards that are USB devices from the first.
+type usbRun interface {
+	Generate(dir string) error
+	Run(ctx context.Context, stdout, stderr io.Writer) error
+}
+
+// simUSB completes the command of such boards. It is called by any of names, its own among them, for which find selects the model; gadget is
+// what U-Boot shows, if it shows anything. simFlags is to follow.
+func simUSB(cmd *cobra.Command, run usbRun, o *sim.Options, gadget *usb.ID, names []string, find func(name string) error) {
+	for _, name := range names {
+		if name != cmd.Name() {
+			cmd.Aliases = append(cmd.Aliases, name)
+		}
+	}
+	var generate, id string
+	fl := cmd.Flags()
+	fl.StringVar((*string)(&o.Carrier), "carrier", "vhci", "vhci or usbip")
+	fl.StringVar(&o.Listen, "listen", "127.0.0.1:3240", "`address` of the USB/IP server")
+	fl.StringVar(&generate, "generate", "", "write test images for this board into a `directory`, and end")
+	if gadget != nil {
+		fl.StringVar(&id, "gadget", "", "`VID:PID` of a gadget that U-Boot, or what it starts, shows when it runs")
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if find != nil {
+			if err := find(cmd.CalledAs()); err != nil {
+				return err
+			}
+		}
+		if err := parseID(id, gadget); err != nil {
+			return usage(cmd, err)
+		}
+		if generate != "" {
+			return run.Generate(generate)
+		}
+		return run.Run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+	}
 }
 
 // simFlags gives a command that powers boards the flags and arguments that all of them have. help is that of --fault.

@@ -9,7 +9,6 @@ import (
 
 func newSimAmlogic() *cobra.Command {
 	var s sim.Amlogic
-	var gadget, generate string
 	cmd := &cobra.Command{
 		Use:   "s905x [flags] [-- COMMAND ARGS...]",
 		Short: "A virtual Amlogic board (its aliases are the other models): boot ROM, BL2, and U-Boot's gadget",
@@ -25,36 +24,15 @@ A virtual board does not execute what it receives.`,
 		Example: `  sudo snag sim s905x -- snag recover --soc s905x -f board.yaml
   sudo snag sim a311d --fault hang:bl2:amlc -- ./our-lab-script
   snag sim s905d3 --generate images`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var err error
-			if s.Board.Model, err = amlogic.FindModel(cmd.CalledAs()); err != nil {
-				return err
-			}
-			if err := parseID(gadget, &s.Board.Gadget); err != nil {
-				return usage(cmd, err)
-			}
-			if generate != "" {
-				return s.Generate(generate)
-			}
-			return s.Run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
-		},
-	}
-	for _, name := range amlogic.Names() {
-		if name != "s905x" {
-			cmd.Aliases = append(cmd.Aliases, name)
-		}
 	}
 	b, fl := &s.Board, cmd.Flags()
-	fl.StringVar((*string)(&s.Carrier), "carrier", "vhci", "vhci or usbip")
-	fl.StringVar(&s.Listen, "listen", "127.0.0.1:3240", "`address` of the USB/IP server")
-	fl.StringVar(&generate, "generate", "", "write test images for this board into a `directory`, and end")
+	simUSB(cmd, &s, &s.Options, &b.Gadget, amlogic.Names(), func(name string) (err error) { b.Model, err = amlogic.FindModel(name); return err })
 	fl.BoolVar(&b.Locked, "locked", false, "USB boot is protected by a password")
 	fl.BoolVar(&b.Short, "short", false, "the ROM identifies itself by four bytes, as old ones do")
 	fl.Uint8Var(&b.At, "at", 0, "the `stage` that the board is in: 8 for BL2, 16 for Amlogic's U-Boot")
 	fl.BoolVar(&b.Leaves, "leaves", false, "G12, SM1: BL2 starts U-Boot without having told that it has everything")
 	fl.DurationVar(&b.BL2Delay, "bl2-delay", 0, "time that BL2 takes to start (default 400ms)")
 	fl.DurationVar(&b.DRAMDelay, "dram-delay", 0, "GX, AXG: time that BL2 takes to set up the DRAM (default 400ms)")
-	fl.StringVar(&gadget, "gadget", "", "`VID:PID` of a gadget that U-Boot shows when it runs")
 	simFlags(cmd, &s.Options, &b.Faults, amlogic.ParseFault, "what goes wrong, as `KIND:STAGE:WHEN`: stall, cut (answer), wrong (answer), mute, beyond, nothing or endless (what BL2 asks for), nak (with a time behind another colon), hang, unplug or reset, at rom or bl2, at a number of bytes or at a request (identify, write, run, large-write, amlc, data, amls)")
 	return cmd
 }

@@ -9,7 +9,6 @@ import (
 
 func newSimBCM() *cobra.Command {
 	var s sim.BCM
-	var generate, gadget string
 	cmd := &cobra.Command{
 		Use:   "bcm2711 [flags] [-- COMMAND ARGS...]",
 		Short: "A virtual Raspberry Pi (its aliases are other SoCs of Broadcom's): from boot ROM to kernel",
@@ -25,30 +24,9 @@ A virtual board does not execute what it receives.`,
 		Example: `  sudo snag sim bcm2711 -- snag recover --soc bcm2711 -f board.yaml
   sudo snag sim bcm2712 --fault reset:bootcode:100000 -- ./our-lab-script
   snag sim bcm2712 --generate images`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var err error
-			if s.Board.Model, err = bcm.FindModel(cmd.CalledAs()); err != nil {
-				return err
-			}
-			if generate != "" {
-				return s.Generate(generate)
-			}
-			if err := parseID(gadget, &s.Board.Gadget); err != nil {
-				return usage(cmd, err)
-			}
-			return s.Run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
-		},
-	}
-	for _, name := range bcm.Names() {
-		if name != "bcm2711" {
-			cmd.Aliases = append(cmd.Aliases, name)
-		}
 	}
 	b, fl := &s.Board, cmd.Flags()
-	fl.StringVar((*string)(&s.Carrier), "carrier", "vhci", "vhci or usbip")
-	fl.StringVar(&s.Listen, "listen", "127.0.0.1:3240", "`address` of the USB/IP server")
-	fl.StringVar(&generate, "generate", "", "write test images for this board into a `directory`, and end")
-	fl.StringVar(&gadget, "gadget", "", "`VID:PID` of a gadget that U-Boot or the kernel shows when it runs")
+	simUSB(cmd, &s, &s.Options, &b.Gadget, bcm.Names(), func(name string) (err error) { b.Model, err = bcm.FindModel(name); return err })
 	fl.BoolVar(&b.Started, "started", false, "the second stage runs already")
 	fl.BoolVar(&b.TwoInterfaces, "two-interfaces", false, "the first interface is a disk's, as on a CM3")
 	fl.BoolVar(&b.EarlyLeave, "early", false, "the ROM starts the second stage before it has told the status")

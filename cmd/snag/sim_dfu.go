@@ -9,7 +9,6 @@ import (
 
 func newSimDFU() *cobra.Command {
 	var s sim.DFU
-	var generate string
 	cmd := &cobra.Command{
 		Use:   "stm32mp15 [flags] [-- COMMAND ARGS...]",
 		Short: "A virtual STM32MP (its aliases are others that start over DFU: K3, ZynqMP, RZ/N1): from boot ROM to U-Boot",
@@ -24,26 +23,9 @@ with --carrier usbip a client of the USB/IP protocol elsewhere.`,
 		Example: `  sudo snag sim stm32mp15 -- snag recover --soc stm32mp15 -f board.yaml
   sudo snag sim am62x --fault error:spl-r5:100000:3 -- ./our-lab-script
   snag sim zynqmp --generate images`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var err error
-			if s.Board.Model, err = dfu.FindModel(cmd.CalledAs()); err != nil {
-				return err
-			}
-			if generate != "" {
-				return s.Generate(generate)
-			}
-			return s.Run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
-		},
-	}
-	for _, name := range dfu.Names() {
-		if name != "stm32mp15" {
-			cmd.Aliases = append(cmd.Aliases, name)
-		}
 	}
 	b, fl := &s.Board, cmd.Flags()
-	fl.StringVar((*string)(&s.Carrier), "carrier", "vhci", "vhci or usbip")
-	fl.StringVar(&s.Listen, "listen", "127.0.0.1:3240", "`address` of the USB/IP server")
-	fl.StringVar(&generate, "generate", "", "write test images for this board into a `directory`, and end")
+	simUSB(cmd, &s, &s.Options, nil, dfu.Names(), func(name string) (err error) { b.Model, err = dfu.FindModel(name); return err })
 	fl.StringVar((*string)(&b.SPL), "spl", "combined", "K3: the age of SPL, which is combined (it offers tispl.bin and u-boot.img), old (and needs no second session) or next (it offers the next stage only)")
 	fl.BoolVar(&b.Twice, "twice", false, "K3: the ROM wants its file twice")
 	fl.BoolVar(&b.OldTFA, "old-tf-a", false, "STM32MP15: TF-A wants a flash layout first")

@@ -9,7 +9,6 @@ import (
 
 func newSimQualcomm() *cobra.Command {
 	var s sim.Qualcomm
-	var gadget, generate string
 	cmd := &cobra.Command{
 		Use:   "iq9075 [flags] [-- COMMAND ARGS...]",
 		Short: "A virtual Qualcomm IQ-9075 in EDL: boot ROM, XBL, and U-Boot's gadget",
@@ -26,20 +25,9 @@ A virtual board does not execute what it receives.`,
   sudo snag sim iq9075 --fault error:xbl:end:0x21 -- ./our-lab-script
   sudo snag sim iq9075 --single -- qdl prog_firehose.elf patch.xml
   snag sim iq9075 --generate images`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if generate != "" {
-				return s.Generate(generate)
-			}
-			if err := parseID(gadget, &s.Board.Gadget); err != nil {
-				return usage(cmd, err)
-			}
-			return s.Run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
-		},
 	}
 	b, fl := &s.Board, cmd.Flags()
-	fl.StringVar((*string)(&s.Carrier), "carrier", "vhci", "vhci or usbip")
-	fl.StringVar(&s.Listen, "listen", "127.0.0.1:3240", "`address` of the USB/IP server")
-	fl.StringVar(&generate, "generate", "", "write test images for this board into a `directory`, and end")
+	simUSB(cmd, &s, &s.Options, &b.Gadget, nil, nil)
 	fl.StringVar((*string)(&b.Mode), "mode", "", "what the board does when it is plugged in: memory-debug (it holds a crash dump), command or firehose (default: it waits for an image)")
 	fl.BoolVar(&b.Single, "single", false, "the first image is a programmer, and the last; it speaks Firehose")
 	fl.BoolVar(&b.Pending, "pending", false, "with --single: the ROM says that more images are to come, as MSM8916's")
@@ -50,7 +38,6 @@ A virtual board does not execute what it receives.`,
 	fl.BoolVar(&b.Reenumerate, "re-enumerate", false, "XBL leaves the bus before it asks for more")
 	fl.DurationVar(&b.Delay, "delay", 0, "time from an image's end until it shows that it runs (default 300ms)")
 	fl.StringVar(&b.Never, "never", "", "a `stage` that does not start: xbl")
-	fl.StringVar(&gadget, "gadget", "", "`VID:PID` of a gadget that U-Boot shows when it runs")
 	simFlags(cmd, &s.Options, &b.Faults, qcom.ParseFault, "what goes wrong, as `KIND:STAGE:WHEN`: error (with a status behind another colon), cut, short, long, lie, wrong, other (image), range, again, hello, debug, early, stall, nak (with a time), hang, unplug or reset, at rom or xbl, at a number of bytes or at a packet (hello, end, done)")
 	return cmd
 }

@@ -9,7 +9,6 @@ import (
 
 func newSimRockchip() *cobra.Command {
 	var s sim.Rockchip
-	var generate, gadget string
 	cmd := &cobra.Command{
 		Use:   "rk3399 [flags] [-- COMMAND ARGS...]",
 		Short: "A virtual Rockchip board (its aliases are the other models): maskrom, and USB plug",
@@ -27,30 +26,9 @@ A virtual board does not execute what it receives.`,
   sudo snag sim rk3588 --fault crc:rom:4096 -- ./our-lab-script
   sudo snag sim rk3399 -- rkdeveloptool db loader.bin
   snag sim rk3399 --generate images`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var err error
-			if s.Board.Model, err = rockchip.FindModel(cmd.CalledAs()); err != nil {
-				return err
-			}
-			if err := parseID(gadget, &s.Board.Gadget); err != nil {
-				return usage(cmd, err)
-			}
-			if generate != "" {
-				return s.Generate(generate)
-			}
-			return s.Run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
-		},
-	}
-	for _, name := range rockchip.Names() {
-		if name != "rk3399" {
-			cmd.Aliases = append(cmd.Aliases, name)
-		}
 	}
 	b, fl := &s.Board, cmd.Flags()
-	fl.StringVar((*string)(&s.Carrier), "carrier", "vhci", "vhci or usbip")
-	fl.StringVar(&s.Listen, "listen", "127.0.0.1:3240", "`address` of the USB/IP server")
-	fl.StringVar(&generate, "generate", "", "write test images for this board into a `directory`, and end")
-	fl.StringVar(&gadget, "gadget", "", "`VID:PID` of a gadget that U-Boot shows when it runs")
+	simUSB(cmd, &s, &s.Options, &b.Gadget, rockchip.Names(), func(name string) (err error) { b.Model, err = rockchip.FindModel(name); return err })
 	fl.BoolVar(&b.Loader, "loader", false, "the board is in its vendor's loader, not in its ROM")
 	fl.BoolVar(&b.PlainPlug, "plain-plug", false, "the USB plug shows bcdUSB 2.00, as the ROM does")
 	fl.BoolVar(&b.AnyCode, "any-code", false, "the ROM starts whatever it received")

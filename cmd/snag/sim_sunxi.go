@@ -9,7 +9,6 @@ import (
 
 func newSimSunxi() *cobra.Command {
 	var s sim.Sunxi
-	var gadget, generate string
 	cmd := &cobra.Command{
 		Use:   "h3 [flags] [-- COMMAND ARGS...]",
 		Short: "A virtual Allwinner (its aliases are the other models): boot ROM in FEL mode, SPL, and U-Boot's gadget",
@@ -26,30 +25,10 @@ with --carrier usbip a client of the USB/IP protocol elsewhere.`,
   sudo snag sim a64 --fault reset:rom:100000 -- ./our-lab-script
   sudo snag sim h3 --qemu
   snag sim h616 --generate images`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var err error
-			if s.Board.Model, err = sunxi.FindModel(cmd.CalledAs()); err != nil {
-				return err
-			}
-			if err := parseID(gadget, &s.Board.Gadget); err != nil {
-				return usage(cmd, err)
-			}
-			if generate != "" {
-				return s.Generate(generate)
-			}
-			return s.Run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
-		},
-	}
-	for _, name := range sunxi.Names() {
-		if name != "h3" {
-			cmd.Aliases = append(cmd.Aliases, name)
-		}
 	}
 	b, fl := &s.Board, cmd.Flags()
-	fl.StringVar((*string)(&s.Carrier), "carrier", "vhci", "vhci or usbip")
-	fl.StringVar(&s.Listen, "listen", "127.0.0.1:3240", "`address` of the USB/IP server")
+	simUSB(cmd, &s, &s.Options, &b.Gadget, sunxi.Names(), func(name string) (err error) { b.Model, err = sunxi.FindModel(name); return err })
 	fl.BoolVar(&s.QEMU, "qemu", false, "let the board execute what it receives (h3; a10 and r40 with QEMU 10; needs qemu-system-arm)")
-	fl.StringVar(&generate, "generate", "", "write test images for this board into a `directory`, and end")
 	fl.Uint16Var(&b.SoC, "id", 0, "the SoC `ID` that the ROM tells")
 	fl.BoolVar(&b.Fused, "fused", false, "the part is fused for secure boot")
 	fl.BoolVar(&b.SecondDie, "second-die", false, "the later die of a SoC that has two (h616)")
@@ -58,7 +37,6 @@ with --carrier usbip a client of the USB/IP protocol elsewhere.`,
 	fl.BoolVar(&b.Lingers, "lingers", false, "the ROM's device stays on the bus when U-Boot runs")
 	fl.BoolVar(&b.SPLHangs, "spl-hangs", false, "SPL never returns")
 	fl.DurationVar(&b.SPLTime, "spl-time", 0, "how long SPL takes (default 50ms)")
-	fl.StringVar(&gadget, "gadget", "", "`VID:PID` of a gadget that U-Boot shows when it runs")
 	simFlags(cmd, &s.Options, &b.Faults, sunxi.ParseFault, "what goes wrong, as `KIND:rom:WHEN`: stall, state (with a number behind another colon), awus (status), magic or cut (of AWUS), mute, flip (a bit), nak (with a time), hang, unplug or reset, at a number of bytes or at a command (version, read, write, execute)")
 	return cmd
 }
