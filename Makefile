@@ -5,7 +5,7 @@ FUZZTIME ?= 30s
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 
-.PHONY: build cross others libusb test-libusb demo test packages test-unit lint fuzz bench man install clean
+.PHONY: build cross others libusb test-libusb demo test test-vm packages test-unit lint fuzz bench man install clean
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -59,7 +59,11 @@ UNITTESTS = $(shell $(GO) list ./... | grep -vE '/(internal/e2e(/.*)?|internal/l
 test: build
 	$(MAKE) -j 2 packages cross lint
 	$(GO) test -count=1 -p 4 -timeout 25m $(VMTESTS)
-	$(GO) test -count=1 -timeout 10m $(UNITTESTS)
+	$(GO) test -count=1 -p 4 -timeout 10m $(UNITTESTS)
+
+# All boards and cases in the VMs, of which "make test" does a part that has each of their kinds: half an hour.
+test-vm: build packages
+	SNAG_EVERY=1 $(GO) test -count=1 -timeout 60m ./internal/e2e
 
 # What the VMs are made of, fetched while others compile.
 packages:

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"snag/internal/lab"
 	"snag/sim/am335x"
 	"snag/sim/sandbox"
 	"snag/sim/vhci"
@@ -36,6 +37,25 @@ func TestMain(m *testing.M) {
 		os.RemoveAll(dir)
 	}
 	os.Exit(code)
+}
+
+// everyBoard names the variable by which all boards and cases of the VM tests are asked for (make test-vm), not a part that has each of
+// their kinds (make test).
+const everyBoard = "SNAG_EVERY"
+
+func every() bool { return os.Getenv(everyBoard) != "" }
+
+// part reports whether number i is to be tested, of which else one in so many is.
+func part(i, of int) bool { return every() || i%of == 0 }
+
+// inVM is lab.GoTest with this package's tests.
+func inVM(t *testing.T, run string, job lab.Job) {
+	t.Helper()
+	if every() {
+		job.Script = "export " + everyBoard + "=1\n" + job.Script
+		job.Timeout *= 3
+	}
+	lab.GoTest(t, ".", run, job)
 }
 
 // images is firmware in a directory, with its configuration.

@@ -45,7 +45,7 @@ func TestIMX(t *testing.T) {
 			}
 		}
 	}
-	lab.GoTest(t, ".", "^TestWithIMX"+os.Getenv("SNAG_IMX"), lab.Job{
+	inVM(t, "^TestWithIMX"+os.Getenv("SNAG_IMX"), lab.Job{
 		Script:   "modprobe -a vhci-hcd usbhid hid-generic",
 		Packages: []string{"uuu", "imx-usb-loader"},
 		Files:    files,

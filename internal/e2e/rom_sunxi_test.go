@@ -155,9 +155,9 @@ func TestWithROMSunxi(t *testing.T) {
 	var mu sync.Mutex
 	effects := map[string]string{} // of sunxi-fel, by model
 	t.Run("sunxi-fel", func(t *testing.T) {
-		for _, m := range sunxi.Models() {
+		for i, m := range sunxi.Models() {
 			program := felTool(m)
-			if program == "" {
+			if program == "" || !part(i, 4) {
 				continue
 			}
 			t.Run(m.Name, func(t *testing.T) {
@@ -180,7 +180,10 @@ func TestWithROMSunxi(t *testing.T) {
 	must(t, "udevadm", "control", "--stop-exec-queue")
 	defer must(t, "udevadm", "control", "--start-exec-queue")
 	t.Run("snag", func(t *testing.T) {
-		for _, m := range sunxi.Models() {
+		for i, m := range sunxi.Models() {
+			if !part(i, 4) {
+				continue
+			}
 			t.Run(m.Name, func(t *testing.T) {
 				t.Parallel()
 				b := powerFEL(t, sunxi.Config{Model: m})

@@ -17,7 +17,7 @@ func TestROMs(t *testing.T) {
 	if newer := os.Getenv("SNAG_SUNXI_FEL"); newer != "" {
 		files[newerFEL] = newer
 	}
-	lab.GoTest(t, ".", "^TestWithROM"+os.Getenv("SNAG_ROM"), lab.Job{
+	inVM(t, "^TestWithROM"+os.Getenv("SNAG_ROM"), lab.Job{
 		Script:   "modprobe -a vhci-hcd cdc-acm",
 		Packages: []string{"sunxi-tools", "rkdeveloptool", "qdl", "iproute2", "nftables"}, // the latter two for snag setup
 		Files:    files,

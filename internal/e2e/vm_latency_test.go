@@ -43,6 +43,9 @@ func TestWithUdevLatency(t *testing.T) {
 	var stolen []float64
 	var busy float64
 	for n := range latencyStages/2 + 1 {
+		if !part(n, 2) {
+			continue
+		}
 		p := start(t, user, "recover", "-s", "am335x", "-f", fw.config)
 		time.Sleep(700 * time.Millisecond) // not part of what is measured: snag is to be waiting
 		stolen = append(stolen, stolenShare(300*time.Millisecond))
@@ -63,7 +66,7 @@ func TestWithUdevLatency(t *testing.T) {
 			}
 		}
 		slices.Sort(stolen)
-		if busy = stolen[len(stolen)/2]; n == idleKnown && busy > idle {
+		if busy = stolen[len(stolen)/2]; n >= idleKnown && busy > idle {
 			break
 		}
 	}

@@ -17,7 +17,7 @@ const drivers = `modprobe -a vhci-hcd rndis_host cdc_ether nft_nat nft_masq nft_
 // TestVM runs the TestWithUdev tests in one VM.
 func TestVM(t *testing.T) {
 	t.Parallel()
-	lab.GoTest(t, ".", "^TestWithUdev"+os.Getenv("SNAG_UDEV"), lab.Job{
+	inVM(t, "^TestWithUdev"+os.Getenv("SNAG_UDEV"), lab.Job{
 		Script: drivers, Files: programs(t), Udev: true, Timeout: 12 * time.Minute,
 		Packages: []string{"iproute2", "nftables"},
 	})
