@@ -320,7 +320,7 @@ func (d *Device) lost(err error) error {
 	}
 	switch {
 	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
-	case errors.Is(err, unix.EIO):
+	case errors.Is(err, unix.EIO), errors.Is(err, unix.ENOSPC): // Linux 6.12 gives a disk that leaves a size of 0 before it is gone
 		for end := time.Now().Add(leaveTime); here(); time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(end) {
 				return err
