@@ -3,6 +3,7 @@
 package block
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -157,6 +158,7 @@ type fake struct {
 	wrap     bool  // what is beyond real is what is at its begin
 	unplugAt int64 // written bytes; 0: never
 	onUnplug func()
+	leaving  error // of all requests then; nil: ENODEV
 	badAt    int64 // an offset that cannot be written; 0: none
 	once     bool  // badAt can be written at the second time
 	dropAt   int64 // a write that contains this offset is lost; 0: none
@@ -190,7 +192,7 @@ func (f *fake) check(p []byte, off int64) error {
 		return unix.EINVAL
 	}
 	if f.unplugAt > 0 && f.written >= f.unplugAt {
-		return unix.ENODEV
+		return cmp.Or(f.leaving, error(unix.ENODEV))
 	}
 	return nil
 }
@@ -236,7 +238,7 @@ func (f *fake) WriteAt(p []byte, off int64) (int, error) {
 		if f.onUnplug != nil {
 			f.onUnplug()
 		}
-		return int(n), unix.ENODEV
+		return int(n), cmp.Or(f.leaving, error(unix.ENODEV))
 	}
 	if within(f.badAt) {
 		if f.once {
