@@ -95,7 +95,7 @@ func TestVariants(t *testing.T) {
 		"300 pieces":         {model: "s905d3", cfg: amlogic.Config{Asks: many(300, 1024)}}, // more than a byte counts
 		"small pieces":       {model: "s905d3", cfg: amlogic.Config{Asks: append(many(4, 513), many(3, 100)...)}},
 		"odd pieces":         {model: "s905d3", cfg: amlogic.Config{Asks: []amlogic.Ask{{Length: 0x10003, Offset: 0x10000}, {Length: 0x20000, Offset: 0x10000}, {Length: 0x4001, Offset: 0x10000}}}},
-		"other place":        {model: "s905y2", firmware: g12At(t, "bl2-load-addr", 0xfffa4000)},
+		"other place":        {model: "s905y2", firmware: g12At(t, "bl2-load-addr", int64(0xfffa4000))},
 		"other place, text":  {model: "s905y2", firmware: g12At(t, "bl2-load-addr", "0xfffa4000")},
 	} {
 		t.Run(name, func(t *testing.T) {
