@@ -92,21 +92,9 @@ func (a *Download) check(context.Context) error {
 	return nil
 }
 
-// lookup finds the model and what recovers it.
-func (a *Recover) lookup() error {
-	model, err := socs.Lookup(a.SoC)
-	if err != nil {
-		return err
-	}
-	a.model = model
-	if a.backend = recovery.BackendOf(model.Family); a.backend == nil {
-		return &recovery.UsageError{Err: fmt.Errorf("%s: the family %s is not built yet", model.Name, model.Family), Hint: "snag list socs shows which models can be recovered"}
-	}
-	return nil
-}
-
 func (a *Recover) check(context.Context) error {
-	if err := a.lookup(); err != nil {
+	var err error
+	if a.model, a.backend, err = recovery.Lookup(a.SoC); err != nil {
 		return err
 	}
 	var sources []config.Source

@@ -14,31 +14,41 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"snag/recovery"
 	"snag/socs"
 	"snag/usb"
 )
 
-// What no plan comes near.
-const (
-	maxPlan  = 1 << 20
-	maxSteps = 1000
-)
+// maxSteps is what no plan comes near.
+const maxSteps = 1000
 
 // waitTime is how long the board may take to show what comes next: U-Boot may have its countdown before its gadget.
 const waitTime = 60 * time.Second
 
+// MaxFile bounds a file of steps, in bytes.
+const MaxFile = 1 << 20
+
 // Load reads a plan's file. The errors are *Errors, joined.
 func Load(path string) (*Plan, error) {
+	text, err := Read(path)
+	if err != nil {
+		return nil, err
+	}
+	return Parse(path, text)
+}
+
+// Read reads a file of steps. Of one that is too long it returns more than [MaxFile] bytes, and not all.
+func Read(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxPlan+1))
+	text, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return Parse(path, text)
+	return text, nil
 }
 
 // yamlError is how the yaml package words its errors.
@@ -60,8 +70,8 @@ func Parse(name string, text []byte) (*Plan, error) {
 
 // tree parses the YAML.
 func (p *parser) tree(text []byte) (*yaml.Node, error) {
-	if len(text) > maxPlan {
-		return nil, &Error{File: p.file, Err: fmt.Errorf("more than %d bytes", maxPlan)}
+	if len(text) > MaxFile {
+		return nil, &Error{File: p.file, Err: fmt.Errorf("more than %d bytes", MaxFile)}
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	var doc, second yaml.Node
@@ -206,7 +216,8 @@ func (p *parser) recover(n *yaml.Node) Action {
 		}
 	}
 	if a.SoC != "" {
-		if err := a.lookup(); err != nil {
+		var err error
+		if a.model, a.backend, err = recovery.Lookup(a.SoC); err != nil {
 			p.fail(m.at("soc"), "soc: %v", err)
 		}
 	}

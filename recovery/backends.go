@@ -1,6 +1,8 @@
 package recovery
 
 import (
+	"fmt"
+
 	"snag/socs"
 	"snag/socs/am335x"
 	"snag/socs/amlogic"
@@ -17,7 +19,7 @@ import (
 	"snag/socs/zynqmp"
 )
 
-// Backends lists the families that are built. The model table (socs) knows more.
+// Backends lists the families.
 func Backends() []socs.Backend {
 	return []socs.Backend{
 		am335x.Backend{},
@@ -36,12 +38,16 @@ func Backends() []socs.Backend {
 	}
 }
 
-// BackendOf finds the backend of a family; nil if it is not built yet.
-func BackendOf(family string) socs.Backend {
+// Lookup finds a model by its name or an alias of it, and the backend of its family.
+func Lookup(name string) (socs.Model, socs.Backend, error) {
+	model, err := socs.Lookup(name)
+	if err != nil {
+		return model, nil, err
+	}
 	for _, b := range Backends() {
-		if b.Family().Name == family {
-			return b
+		if b.Family().Name == model.Family {
+			return model, b, nil
 		}
 	}
-	return nil
+	return model, nil, fmt.Errorf("%s: the family %s has no backend", model.Name, model.Family)
 }

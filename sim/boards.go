@@ -132,14 +132,14 @@ func (o *Options) meanwhile(ctx context.Context, box *sandbox.Sandbox, boards []
 }
 
 // usbBoard is a virtual board that is carried as a USB device.
-type usbBoard[S virtual.Staged[S]] interface {
+type usbBoard[S virtual.Staged] interface {
 	board
 	Report() virtual.Report[S]
 }
 
 // powerUSB is [Options.power] for boards that are USB devices. add makes one, and says what there is to say of it; what it
 // starts is in running, and ends with the context. goal is what the board was to start.
-func powerUSB[S virtual.Staged[S]](ctx context.Context, o *Options, soc, goal string, stdout, stderr io.Writer,
+func powerUSB[S virtual.Staged](ctx context.Context, o *Options, soc, goal string, stdout, stderr io.Writer,
 	add func(ctx context.Context, running *sync.WaitGroup) (b usbBoard[S], about string, err error)) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
@@ -172,12 +172,12 @@ func powerUSB[S virtual.Staged[S]](ctx context.Context, o *Options, soc, goal st
 }
 
 // reported is a board in the JSON report.
-type reported[S virtual.Staged[S]] struct {
+type reported[S virtual.Staged] struct {
 	Port usb.Port `json:"port"`
 	virtual.Report[S]
 }
 
-func printUSB[S virtual.Staged[S]](w io.Writer, asJSON bool, soc, goal string, list []reported[S]) error {
+func printUSB[S virtual.Staged](w io.Writer, asJSON bool, soc, goal string, list []reported[S]) error {
 	if asJSON {
 		return json.NewEncoder(w).Encode(struct {
 			Event  string        `json:"event"`

@@ -42,7 +42,11 @@ func TestDocs(t *testing.T) {
 			if row["proved by"] != proven {
 				t.Errorf("docs/%s.md, %s: proved by %q, the virtual board's is %q", family, m.Name, row["proved by"], proven)
 			}
-			if slices.Contains(recovery.BackendOf(family).Family().Unproven, m.Name) != unproven {
+			_, backend, err := recovery.Lookup(m.Name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if slices.Contains(backend.Family().Unproven, m.Name) != unproven {
 				t.Errorf("%s: proved by %q, and among the family's unproven: %t", m.Name, proven, !unproven)
 			}
 			if cell, ok := row["ROM's USB ID"]; ok && cell != "`"+id.String()+"`" {
@@ -65,8 +69,8 @@ func TestDocs(t *testing.T) {
 // What the model table has, Snagboot's models and aliases among it (TestLookupKnowsSnagbootsModels), can be recovered.
 func TestEveryModelIsBuilt(t *testing.T) {
 	for _, m := range socs.Models() {
-		if recovery.BackendOf(m.Family) == nil {
-			t.Errorf("%s: the family %s is not built", m.Name, m.Family)
+		if _, _, err := recovery.Lookup(m.Name); err != nil {
+			t.Error(err)
 		}
 	}
 }

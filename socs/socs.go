@@ -142,7 +142,18 @@ type Model struct {
 type Image struct {
 	Path   string         // where it was read from; for messages
 	Data   []byte         // its contents, never nil
-	Params map[string]any // the slot's other keys, values as the file had them: string, int, bool
+	Params map[string]any // the slot's other keys, values as the file had them: string, int (int64 if that is too short), bool
+}
+
+// Int is the value of a key that is a whole number.
+func (i Image) Int(key string) (n int64, ok bool) {
+	switch v := i.Params[key].(type) {
+	case int:
+		return int64(v), true
+	case int64:
+		return v, true
+	}
+	return 0, false
 }
 
 // Firmware holds the images by slot name.

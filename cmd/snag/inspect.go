@@ -44,7 +44,7 @@ func inspectFile(cmd *cobra.Command, path, soc string, asJSON, all bool) error {
 	var backend socs.Backend
 	if soc != "" {
 		var err error
-		if model, backend, err = lookup(soc); err != nil {
+		if model, backend, err = recovery.Lookup(soc); err != nil {
 			return err
 		}
 	}

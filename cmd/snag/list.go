@@ -23,7 +23,7 @@ func newList() *cobra.Command {
 		RunE:  showHelp, DisableFlagsInUseLine: true,
 	}
 	cmd.AddCommand(
-		&cobra.Command{Use: "socs", Short: "List the SoC models, and which of them can be recovered", Long: listSoCsLong, Args: noArgs, RunE: listSoCs},
+		&cobra.Command{Use: "socs", Short: "List the SoC models, and over what they are recovered", Long: listSoCsLong, Args: noArgs, RunE: listSoCs},
 		&cobra.Command{Use: "boards", Short: "List the boards that are attached", Args: noArgs, RunE: listBoards},
 		&cobra.Command{Use: "templates", Short: "List the firmware files to start from", Args: noArgs, RunE: listTemplates},
 	)
@@ -37,18 +37,19 @@ func listSoCs(cmd *cobra.Command, _ []string) error {
 	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "MODEL\tFAMILY\tALIASES\tRECOVERY")
 	for _, m := range socs.Models() {
-		state := "not built yet"
-		if b := recovery.BackendOf(m.Family); b != nil {
-			f := b.Family()
-			var carriers []string
-			for _, c := range f.Carriers {
-				carriers = append(carriers, c.String())
-			}
-			if state = strings.Join(carriers, ", "); slices.Contains(f.Unproven, m.Name) {
-				state += ", unproven"
-			}
+		_, b, err := recovery.Lookup(m.Name)
+		if err != nil {
+			return err
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", m.Name, m.Family, strings.Join(m.Aliases, " "), state)
+		f := b.Family()
+		var over []string
+		for _, c := range f.Carriers {
+			over = append(over, c.String())
+		}
+		if slices.Contains(f.Unproven, m.Name) {
+			over = append(over, "unproven")
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", m.Name, m.Family, strings.Join(m.Aliases, " "), strings.Join(over, ", "))
 	}
 	return w.Flush()
 }

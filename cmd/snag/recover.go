@@ -16,7 +16,6 @@ import (
 	"snag/internal/ui"
 	"snag/netsetup"
 	"snag/recovery"
-	"snag/socs"
 	"snag/usb"
 	"snag/usb/usbfs"
 )
@@ -114,7 +113,7 @@ func (f *recoverFlags) options() (recovery.Options, error) {
 		return opt, &recovery.UsageError{Err: errors.New("which SoC? --soc is missing"), Hint: "snag list socs shows the models; a family's name will do, for instance --soc am335x"}
 	}
 	var err error
-	if opt.Model, opt.Backend, err = lookup(f.soc); err != nil {
+	if opt.Model, opt.Backend, err = recovery.Lookup(f.soc); err != nil {
 		return opt, err
 	}
 	if f.timeout <= 0 {
@@ -185,19 +184,6 @@ func (f *recoverFlags) options() (recovery.Options, error) {
 		}
 	}
 	return opt, nil
-}
-
-// lookup finds a model and what recovers it.
-func lookup(soc string) (socs.Model, socs.Backend, error) {
-	model, err := socs.Lookup(soc)
-	if err != nil {
-		return model, nil, err
-	}
-	backend := recovery.BackendOf(model.Family)
-	if backend == nil {
-		return model, nil, &recovery.UsageError{Err: fmt.Errorf("%s: the family %s is not built yet", model.Name, model.Family), Hint: "snag list socs shows which models can be recovered"}
-	}
-	return model, backend, nil
 }
 
 // display says where events go: to a terminal, as plain lines or as JSON, and to the log file. done

@@ -231,12 +231,12 @@ func TestTemplates(t *testing.T) {
 			t.Errorf("%s: no example", name)
 			continue
 		}
-		model, err := socs.Lookup(soc[1])
+		_, backend, err := recovery.Lookup(soc[1])
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if _, err := Load([]Source{{File: "fw.yaml"}}, recovery.BackendOf(model.Family).Family().Slots); err != nil {
+		if _, err := Load([]Source{{File: "fw.yaml"}}, backend.Family().Slots); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

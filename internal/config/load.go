@@ -389,8 +389,11 @@ func scalar(n *yaml.Node) (any, bool) {
 	case "!!str":
 		return n.Value, true
 	case "!!int":
-		var v int
+		var v int64
 		err := n.Decode(&v)
+		if short := int(v); int64(short) == v {
+			return short, err == nil
+		}
 		return v, err == nil
 	case "!!bool":
 		var v bool

@@ -56,14 +56,6 @@ func (p *Plain) write(e event.Event, text string) {
 	p.out.write(w + text + "\n")
 }
 
-// Write writes whole lines of something else, a log for instance, between the events.
-func (p *Plain) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.out.write(string(b))
-	return len(b), p.out.err
-}
-
 // Close returns the first error of writing.
 func (p *Plain) Close() error {
 	p.mu.Lock()

@@ -20,7 +20,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -36,9 +35,6 @@ import (
 
 // Patience is how long snagflash lets a board be silent.
 const Patience = time.Minute
-
-// maxFile bounds a command file.
-const maxFile = 1 << 20
 
 // words are the commands of -f: what is sent, and what stands behind the colon; empty: nothing may.
 var words = map[string]struct{ sent, argument string }{
@@ -114,22 +110,17 @@ func Commands(list []string) (*plan.Plan, error) {
 
 // Load makes a plan of a command file.
 func Load(path string) (*plan.Plan, error) {
-	f, err := os.Open(path)
+	text, err := plan.Read(path)
 	if err != nil {
 		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return Parse(path, text)
 }
 
 // Parse makes a plan of a command file's text. The errors are *plan.Errors, joined.
 func Parse(name string, text []byte) (*plan.Plan, error) {
-	if len(text) > maxFile {
-		return nil, &plan.Error{File: name, Err: fmt.Errorf("more than %d bytes", maxFile)}
+	if len(text) > plan.MaxFile {
+		return nil, &plan.Error{File: name, Err: fmt.Errorf("more than %d bytes", plan.MaxFile)}
 	}
 	s := Session{File: name}
 	p := &plan.Plan{Name: name}

@@ -7,7 +7,6 @@ import (
 
 	"snag/sim/usbdev"
 	"snag/sim/virtual"
-	"snag/usb"
 )
 
 // Board is a virtual board. It lives from [New] to the end of one [Board.Run].
@@ -29,7 +28,7 @@ func New(cfg Config) (*Board, error) {
 	return b, nil
 }
 
-// Report returns what the board has seen so far. The data of the stages is not to be changed.
+// Report returns what the board has seen so far.
 func (b *Board) Report() Report {
 	r := Report{Report: b.board.Report()}
 	b.count(func(f *Frames) { r.Frames = *f })
@@ -63,17 +62,7 @@ func (b *Board) boot(ctx context.Context, port usbdev.Port) error {
 	if err := b.stage(ctx, port, StageSPL, (*client).spl); err != nil {
 		return err
 	}
-	if b.cfg.Gadget == (usb.ID{}) {
-		return nil
-	}
-	if err := virtual.Sleep(ctx, b.cfg.GadgetDelay); err != nil {
-		return err
-	}
-	return b.board.Stage(ctx, port, StageGadget, virtual.UBoot(b.cfg.Gadget, "Texas Instruments"), &Stage{}, func(ctx context.Context) error {
-		b.board.Settle()
-		<-ctx.Done()
-		return ctx.Err()
-	})
+	return b.board.Gadget(ctx, port, b.cfg.Gadget, "Texas Instruments", b.cfg.GadgetDelay, &Stage{})
 }
 
 // stage runs ROM or SPL from plug to unplug.
@@ -96,7 +85,7 @@ func (b *Board) stage(ctx context.Context, port usbdev.Port, name string, run fu
 			return err
 		}
 		if name == StageSPL {
-			b.board.Edit(func(r *virtual.Report[*Stage]) { r.Outcome = virtual.Booted }) // whatever happens to the cable from here on
+			b.board.Booted() // whatever happens to the cable from here on
 		}
 		return virtual.Sleep(ctx, b.cfg.JumpDelay)
 	})

@@ -1,8 +1,6 @@
 package am335x
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -54,22 +52,13 @@ type Stage struct {
 	Data []byte `json:"-"` // received so far
 }
 
-// Clone implements [virtual.Staged].
-func (s *Stage) Clone() *Stage {
-	c := *s
-	return &c
-}
-
 // Effects implements [virtual.Staged].
 func (s *Stage) Effects() string { return fmt.Sprintf("  %d bytes %s\n", len(s.Data), s.SHA256()) }
 
 // SHA256 is the hexadecimal digest of what was received.
-func (s *Stage) SHA256() string {
-	d := sha256.Sum256(s.Data)
-	return hex.EncodeToString(d[:])
-}
+func (s *Stage) SHA256() string { return virtual.SHA256(s.Data) }
 
-// MarshalJSON adds length, digest, and the times in milliseconds since the stage was plugged.
+// MarshalJSON adds length, digest, and the times that are its own in milliseconds since the stage was plugged.
 func (s *Stage) MarshalJSON() ([]byte, error) {
 	type plain Stage
 	var digest string
@@ -78,11 +67,10 @@ func (s *Stage) MarshalJSON() ([]byte, error) {
 	}
 	return json.Marshal(struct {
 		*plain
-		Bytes  int    `json:"bytes"`
-		SHA256 string `json:"sha256,omitempty"`
-		virtual.Times
+		Bytes      int      `json:"bytes"`
+		SHA256     string   `json:"sha256,omitempty"`
 		LinkUp     *float64 `json:"link_up_ms,omitempty"`
 		FirstBOOTP *float64 `json:"first_bootp_ms,omitempty"`
 		Answered   *float64 `json:"answered_ms,omitempty"`
-	}{(*plain)(s), len(s.Data), digest, s.Times(), s.Since(s.LinkUp), s.Since(s.FirstBOOTP), s.Since(s.Answered)})
+	}{(*plain)(s), len(s.Data), digest, s.Since(s.LinkUp), s.Since(s.FirstBOOTP), s.Since(s.Answered)})
 }

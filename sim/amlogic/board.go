@@ -6,7 +6,6 @@ import (
 
 	"snag/sim/usbdev"
 	"snag/sim/virtual"
-	"snag/usb"
 )
 
 // Board is a virtual board. It lives from [New] to the end of one [Board.Run].
@@ -43,16 +42,5 @@ func (b *Board) boot(ctx context.Context, port usbdev.Port) error {
 	if err := b.board.Stage(ctx, port, StageROM, s.dev, s.stage, s.serve); err != nil {
 		return err
 	}
-	b.board.Edit(func(r *Report) { r.Outcome = virtual.Booted })
-	if b.cfg.Gadget == (usb.ID{}) {
-		return nil
-	}
-	if err := virtual.Sleep(ctx, b.cfg.GadgetDelay); err != nil {
-		return err
-	}
-	return b.board.Stage(ctx, port, StageGadget, virtual.UBoot(b.cfg.Gadget, "Amlogic"), newStage(), func(ctx context.Context) error {
-		b.board.Settle()
-		<-ctx.Done()
-		return ctx.Err()
-	})
+	return b.board.Gadget(ctx, port, b.cfg.Gadget, "Amlogic", b.cfg.GadgetDelay, newStage())
 }

@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+
+	"snag/sim/virtual"
 )
 
 // fetch is the BL2 of G12, which asks for u-boot.bin piece by piece (pyamlboot, PROTOCOL.md, "BL2 BOOT").
@@ -213,7 +215,7 @@ func (f *fetch) end(b []byte) error {
 	}
 	f.edit(func(t *Stage) {
 		if len(t.Pieces) < 10_000 {
-			t.Pieces = append(t.Pieces, Piece{f.now.Offset, len(f.got), digest(f.got)})
+			t.Pieces = append(t.Pieces, Piece{f.now.Offset, len(f.got), virtual.SHA256(f.got)})
 		}
 	})
 	if f.derived && f.seq == 0 {

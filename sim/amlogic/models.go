@@ -59,9 +59,6 @@ var models = []Model{
 	{Name: "s905d3", Family: G12, ProvenBy: byHand + " (a311d)"},
 }
 
-// Models lists all chips.
-func Models() []Model { return slices.Clone(models) }
-
 // Names are their names.
 func Names() []string {
 	var all []string

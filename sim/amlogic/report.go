@@ -1,12 +1,7 @@
 package amlogic
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
 	"snag/sim/virtual"
@@ -44,15 +39,6 @@ func newStage() *Stage {
 	return &Stage{Requests: map[string]int{}, Runs: []Run{}, Pieces: []Piece{}}
 }
 
-// MarshalJSON adds the times in milliseconds since the stage was plugged.
-func (s *Stage) MarshalJSON() ([]byte, error) {
-	type plain Stage
-	return json.Marshal(struct {
-		*plain
-		virtual.Times
-	}{(*plain)(s), s.Times()})
-}
-
 // Effects implements [virtual.Staged]: what was started, and the pieces. Requests, padding and the sizes of blocks are left out.
 func (s *Stage) Effects() string {
 	var b strings.Builder
@@ -63,16 +49,4 @@ func (s *Stage) Effects() string {
 		fmt.Fprintf(&b, "  run %#08x: %s, %d bytes %s\n", r.Addr, r.What, r.Bytes, r.SHA256)
 	}
 	return b.String()
-}
-
-// Clone implements [virtual.Staged].
-func (s *Stage) Clone() *Stage {
-	c := *s
-	c.Requests, c.Runs, c.Pieces = maps.Clone(s.Requests), slices.Clone(s.Runs), slices.Clone(s.Pieces)
-	return &c
-}
-
-func digest(b []byte) string {
-	d := sha256.Sum256(b)
-	return hex.EncodeToString(d[:])
 }

@@ -313,7 +313,7 @@ func (s *session) next() {
 // ran notes what was started.
 func (s *session) ran(addr uint32, what string, images ...[]byte) {
 	all := slices.Concat(images...)
-	s.edit(func(t *Stage) { t.Runs = append(t.Runs, Run{addr, what, len(all), digest(all)}) })
+	s.edit(func(t *Stage) { t.Runs = append(t.Runs, Run{addr, what, len(all), virtual.SHA256(all)}) })
 }
 
 // command is the BL2 of GX and AXG, which does what the parameter block says. Little-endian words:

@@ -9,7 +9,6 @@ import (
 
 	"snag/sim/usbdev"
 	"snag/sim/virtual"
-	"snag/usb"
 )
 
 // Board is a virtual board. It lives from [New] to the end of one [Board.Run].
@@ -58,18 +57,7 @@ func (b *Board) boot(ctx context.Context, port usbdev.Port) error {
 	if err := b.board.Stage(ctx, port, StageBootcode, second, second.stage, second.bootcode); err != nil {
 		return err
 	}
-	if b.cfg.Gadget == (usb.ID{}) {
-		return nil
-	}
-	b.board.Edit(func(r *Report) { r.Outcome = virtual.Booted })
-	if err := virtual.Sleep(ctx, b.cfg.GadgetDelay); err != nil {
-		return err
-	}
-	return b.board.Stage(ctx, port, StageGadget, virtual.UBoot(b.cfg.Gadget, "U-Boot"), &Stage{Files: []File{}}, func(ctx context.Context) error {
-		b.board.Settle()
-		<-ctx.Done()
-		return ctx.Err()
-	})
+	return b.board.Gadget(ctx, port, b.cfg.Gadget, "U-Boot", b.cfg.GadgetDelay, &Stage{Files: []File{}})
 }
 
 // bootMessageSize is the length of the second stage (4 bytes) with its signature (20), which is zero but for a signed boot of the old

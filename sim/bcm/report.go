@@ -1,9 +1,7 @@
 package bcm
 
 import (
-	"crypto/sha256"
 	"fmt"
-	"slices"
 	"strings"
 
 	"snag/sim/virtual"
@@ -30,14 +28,7 @@ type File struct {
 }
 
 func newFile(name string, data []byte) File {
-	return File{Name: name, Bytes: len(data), SHA256: fmt.Sprintf("%x", sha256.Sum256(data)), data: data}
-}
-
-// Clone implements [virtual.Staged].
-func (s *Stage) Clone() *Stage {
-	c := *s
-	c.Files = slices.Clone(s.Files)
-	return &c
+	return File{Name: name, Bytes: len(data), SHA256: virtual.SHA256(data), data: data}
 }
 
 // Effects implements [virtual.Staged].

@@ -70,7 +70,7 @@ func (b *Board) boot(ctx context.Context, port usbdev.Port) error {
 		}
 		i = d.index
 		if b.way[i].last {
-			b.board.Edit(func(r *Report) { r.Outcome = virtual.Booted })
+			b.board.Booted()
 		}
 	}
 	return nil

@@ -1,12 +1,7 @@
 package dfu
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
 	"snag/sim/virtual"
@@ -36,15 +31,6 @@ type File struct {
 	SHA256 string `json:"sha256"`
 }
 
-// MarshalJSON adds the times in milliseconds since the stage was plugged.
-func (s *Stage) MarshalJSON() ([]byte, error) {
-	type plain Stage
-	return json.Marshal(struct {
-		*plain
-		virtual.Times
-	}{(*plain)(s), s.Times()})
-}
-
 // Effects implements [virtual.Staged]: the files. Questions, blocks and settings that were selected are left out.
 func (s *Stage) Effects() string {
 	var b strings.Builder
@@ -52,16 +38,4 @@ func (s *Stage) Effects() string {
 		fmt.Fprintf(&b, "  setting %d %q: %d bytes %s\n", f.Alt, f.Name, f.Bytes, f.SHA256)
 	}
 	return b.String()
-}
-
-// Clone implements [virtual.Staged].
-func (s *Stage) Clone() *Stage {
-	c := *s
-	c.Selects, c.Files, c.Requests = slices.Clone(s.Selects), slices.Clone(s.Files), maps.Clone(s.Requests)
-	return &c
-}
-
-func digest(b []byte) string {
-	d := sha256.Sum256(b)
-	return hex.EncodeToString(d[:])
 }

@@ -49,11 +49,6 @@ func (b *Board) Report() Report {
 
 func (b *Board) edit(f func()) { b.board.Edit(func(*virtual.Report[*Stage]) { f() }) }
 
-// booted notes that the last stage was started.
-func (b *Board) booted() {
-	b.board.Edit(func(r *virtual.Report[*Stage]) { r.Outcome = virtual.Booted })
-}
-
 // errStarted is the end of a stage that started what it was sent, and leaves the bus.
 var errStarted = errors.New("started what it was sent")
 
@@ -103,7 +98,7 @@ func (b *Board) stage(ctx context.Context, port usbdev.Port, name string, id usb
 	return b.board.Stage(ctx, port, name, dev, s.report, func(ctx context.Context) error {
 		if name == StageGadget {
 			if b.cfg.KeemBay {
-				b.booted()
+				b.board.Booted()
 			}
 			b.board.Settle()
 		}

@@ -1,9 +1,7 @@
 package fastboot
 
 import (
-	"crypto/sha256"
 	"fmt"
-	"slices"
 	"strings"
 
 	"snag/sim/virtual"
@@ -20,13 +18,6 @@ type Stage struct {
 	virtual.Stage
 	Commands  []string   `json:"commands"` // in order, the first thousand
 	Downloads []Download `json:"downloads"`
-}
-
-// Clone implements [virtual.Staged].
-func (s *Stage) Clone() *Stage {
-	c := *s
-	c.Commands, c.Downloads = slices.Clone(s.Commands), slices.Clone(s.Downloads)
-	return &c
 }
 
 // Effects implements [virtual.Staged].
@@ -51,5 +42,3 @@ type Partition struct {
 	Bytes  int    `json:"bytes"` // written last; 0: erased
 	SHA256 string `json:"sha256,omitempty"`
 }
-
-func hash(b []byte) string { return fmt.Sprintf("%x", sha256.Sum256(b)) }

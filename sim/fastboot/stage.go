@@ -216,7 +216,7 @@ func (s *stage) download(ctx context.Context, arg string) error {
 		}
 	}
 	if !s.b.cfg.Unhashed {
-		s.sum = hash(image)
+		s.sum = virtual.SHA256(image)
 	}
 	s.edit(func(t *Stage) { t.Downloads[index].SHA256 = s.sum })
 	if err := s.due(ctx, AfterData, 0); err != nil {

@@ -51,7 +51,7 @@ func (b *Board) ServeConn(ctx context.Context, conn net.Conn) error {
 	b.board.Begin(StageGadget, nil, s.report)
 	err := s.serve(ctx)
 	if errors.Is(err, errStarted) {
-		b.booted()
+		b.board.Booted()
 	}
 	return err
 }

@@ -25,7 +25,7 @@ func (b *Board) ServeUDP(ctx context.Context, conn net.PacketConn) error {
 	switch {
 	case errors.Is(err, errStarted), errors.Is(err, virtual.ErrReset):
 		if errors.Is(err, errStarted) {
-			b.booted()
+			b.board.Booted()
 		}
 		d.linger()
 		return nil

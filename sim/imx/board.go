@@ -97,7 +97,7 @@ func (b *Board) Start(ctx context.Context, port usbdev.Port) error {
 		})
 		return err
 	}
-	b.board.Edit(func(r *Report) { r.Outcome = virtual.Booted })
+	b.board.Booted()
 	return virtual.Sleep(ctx, b.cfg.GadgetDelay)
 }
 
@@ -130,7 +130,7 @@ func (b *Board) boot(ctx context.Context, port usbdev.Port, machine Machine) err
 	if err := b.stages(ctx, port, machine); err != nil {
 		return err
 	}
-	b.board.Edit(func(r *Report) { r.Outcome = virtual.Booted })
+	b.board.Booted()
 	stay := func(ctx context.Context) error {
 		b.board.Settle()
 		return rest(ctx, machine)

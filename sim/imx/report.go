@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -72,15 +71,6 @@ type Jump struct {
 	Status string `json:"status,omitempty"` // of a refusal
 }
 
-// MarshalJSON adds the times in milliseconds since the stage was plugged.
-func (s *Stage) MarshalJSON() ([]byte, error) {
-	type plain Stage
-	return json.Marshal(struct {
-		*plain
-		virtual.Times
-	}{(*plain)(s), s.Times()})
-}
-
 // Effects implements [virtual.Staged]: every register written, every DCD run, what memory holds of files, the stream, and
 // the jump. Status questions, registers that were read, pieces, padding and a header sent twice are left out.
 func (s *Stage) Effects() string {
@@ -105,38 +95,11 @@ func (s *Stage) Effects() string {
 	return b.String()
 }
 
-// Clone implements [virtual.Staged].
-func (s *Stage) Clone() *Stage {
-	c := *s
-	c.Commands, c.DCDs = slices.Clone(s.Commands), slices.Clone(s.DCDs)
-	c.Memory, c.Jumps = slices.Clone(s.Memory), slices.Clone(s.Jumps)
-	return &c
-}
-
-// maxCommands bounds what is kept of a stage.
-const maxCommands = 20_000
-
 // log appends a command.
 func (s *Stage) log(c Command) {
-	c.N = 1
-	if n := len(s.Commands); n > 0 {
-		last := s.Commands[n-1]
-		last.N = 1
-		if last == c {
-			s.Commands[n-1].N++
-			return
-		}
-	}
-	if len(s.Commands) == maxCommands {
+	if !virtual.Log(&s.Commands, c, func(c *Command) *int { return &c.N }) {
 		s.Dropped++
-		return
 	}
-	s.Commands = append(s.Commands, c)
-}
-
-func digest(b []byte) string {
-	d := sha256.Sum256(b)
-	return hex.EncodeToString(d[:])
 }
 
 // span is a piece of memory that a file was written to, end exclusive.

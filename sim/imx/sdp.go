@@ -209,7 +209,7 @@ func (r *rom) writeDCD(ctx context.Context, c command) (word, error) {
 
 // run runs a DCD and records that.
 func (r *rom) run(ctx context.Context, when string, addr uint32, b []byte) (word, error) {
-	d := DCD{When: when, Addr: addr, Data: b, SHA256: digest(b), Status: "ok"}
+	d := DCD{When: when, Addr: addr, Data: b, SHA256: virtual.SHA256(b), Status: "ok"}
 	status, err := runDCD(ctx, r.machine, b, &d)
 	if err != nil {
 		d.Status = err.Error()

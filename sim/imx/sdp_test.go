@@ -233,7 +233,7 @@ func TestBulk(t *testing.T) {
 				words(status, okFile)
 				r := c.end()
 				violated(t, r)
-				if r.Outcome != virtual.Booted || r.Stages[0].Memory[0].SHA256 != digest(image) {
+				if r.Outcome != virtual.Booted || r.Stages[0].Memory[0].SHA256 != virtual.SHA256(image) {
 					t.Error(r.Effects())
 				}
 			})

@@ -7,7 +7,6 @@ import (
 
 	"snag/sim/usbdev"
 	"snag/sim/virtual"
-	"snag/usb"
 )
 
 // Board is a virtual board. It lives from [New] to the end of one [Board.Run].
@@ -43,11 +42,6 @@ func (b *Board) Run(ctx context.Context, port usbdev.Port) error {
 	})
 }
 
-// booted notes that the last image was started.
-func (b *Board) booted() {
-	b.board.Edit(func(r *Report) { r.Outcome = virtual.Booted })
-}
-
 // errAgain is the end of a session whose image goes on with another one.
 var errAgain = errors.New("the image leaves the bus and comes back")
 
@@ -69,19 +63,10 @@ func (b *Board) boot(ctx context.Context, port usbdev.Port, mode Mode, eaten boo
 			return s.image(ctx, b.cfg.IDs[1])
 		})
 	}
-	if err != nil || b.cfg.Gadget == (usb.ID{}) {
+	if err != nil {
 		return err
 	}
-	b.booted()
-	if err := virtual.Sleep(ctx, b.cfg.Delay); err != nil {
-		return err
-	}
-	g := virtual.UBoot(b.cfg.Gadget, "U-Boot")
-	return b.board.Stage(ctx, port, StageGadget, g, &Stage{Images: []Transfer{}}, func(ctx context.Context) error {
-		b.board.Settle()
-		<-ctx.Done()
-		return ctx.Err()
-	})
+	return b.board.Gadget(ctx, port, b.cfg.Gadget, "U-Boot", b.cfg.Delay, &Stage{Images: []Transfer{}})
 }
 
 // rom is the session that begins with the ROM, and that xbl or a programmer may go on with.

@@ -13,7 +13,7 @@ import (
 func (s *session) programmer(ctx context.Context) error {
 	s.report = &Stage{Images: []Transfer{}}
 	s.b.board.Begin(StageProgrammer, s.Descriptors(), s.report)
-	s.b.booted()
+	s.b.board.Booted()
 	s.b.board.Settle()
 	say := func(element string) error {
 		_, err := s.InPipe(epIn).Write(ctx, []byte(`<?xml version="1.0" encoding="UTF-8" ?><data>`+element+`</data>`))

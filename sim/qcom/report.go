@@ -1,9 +1,7 @@
 package qcom
 
 import (
-	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 
 	"snag/sim/virtual"
@@ -29,13 +27,6 @@ type Transfer struct {
 	Complete bool   `json:"complete"`
 }
 
-// Clone implements [virtual.Staged].
-func (s *Stage) Clone() *Stage {
-	c := *s
-	c.Images, c.Firehose = slices.Clone(s.Images), slices.Clone(s.Firehose)
-	return &c
-}
-
 // Effects implements [virtual.Staged].
 func (s *Stage) Effects() string {
 	var b strings.Builder
@@ -43,13 +34,4 @@ func (s *Stage) Effects() string {
 		fmt.Fprintf(&b, "  image %d: %d bytes in %d pieces, status %d, %s\n", i.ID, i.Bytes, i.Requests, i.Status, i.SHA256)
 	}
 	return b.String()
-}
-
-// MarshalJSON adds the times in milliseconds since the stage was plugged.
-func (s *Stage) MarshalJSON() ([]byte, error) {
-	type plain Stage
-	return json.Marshal(struct {
-		*plain
-		virtual.Times
-	}{(*plain)(s), s.Times()})
 }

@@ -7,7 +7,6 @@ import (
 
 	"snag/sim/usbdev"
 	"snag/sim/virtual"
-	"snag/usb"
 )
 
 // Board is a virtual board. It lives from [New] to the end of one [Board.Run].
@@ -60,24 +59,11 @@ func (b *Board) boot(ctx context.Context, port usbdev.Port) error {
 		if err := virtual.Sleep(ctx, b.cfg.PlugDelay); err != nil {
 			return err
 		}
-		b.booted()
+		b.board.Booted()
 		return b.plug(ctx, port)
 	}
-	b.booted()
-	if b.cfg.Gadget == (usb.ID{}) {
-		return nil
-	}
-	if err := virtual.Sleep(ctx, b.cfg.PlugDelay); err != nil {
-		return err
-	}
-	return b.board.Stage(ctx, port, StageGadget, virtual.UBoot(b.cfg.Gadget, "Rockchip"), newStage(), func(ctx context.Context) error {
-		b.board.Settle()
-		<-ctx.Done()
-		return ctx.Err()
-	})
+	return b.board.Gadget(ctx, port, b.cfg.Gadget, "Rockchip", b.cfg.PlugDelay, newStage())
 }
-
-func (b *Board) booted() { b.board.Edit(func(r *Report) { r.Outcome = virtual.Booted }) }
 
 func newStage() *Stage { return &Stage{Sections: []Section{}} }
 

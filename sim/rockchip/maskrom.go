@@ -213,7 +213,7 @@ func (m *maskrom) ended(name string) (jumps bool) {
 	if m.b.cfg.Model.RC4 {
 		code = rc4(b)
 	}
-	x := Section{Request: name, Bytes: len(b), SHA256: digest(b), Code: digest(code), CRC: right, Plug: right && isPlug(code)}
+	x := Section{Request: name, Bytes: len(b), SHA256: virtual.SHA256(b), Code: virtual.SHA256(code), CRC: right, Plug: right && isPlug(code)}
 	m.b.board.Edit(func(*Report) { m.report.Sections = append(m.report.Sections, x) })
 	switch {
 	case !right: // without a word

@@ -1,12 +1,7 @@
 package rockchip
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
 	"snag/sim/virtual"
@@ -34,15 +29,6 @@ type Section struct {
 	Plug    bool   `json:"plug,omitempty"`
 }
 
-// MarshalJSON adds the times in milliseconds since the stage was plugged.
-func (s *Stage) MarshalJSON() ([]byte, error) {
-	type plain Stage
-	return json.Marshal(struct {
-		*plain
-		virtual.Times
-	}{(*plain)(s), s.Times()})
-}
-
 // Effects implements [virtual.Staged]: the sections. What a host asks the plug is left out.
 func (s *Stage) Effects() string {
 	var b strings.Builder
@@ -50,16 +36,4 @@ func (s *Stage) Effects() string {
 		fmt.Fprintf(&b, "  %s: %d bytes %s, code %s, CRC16 right: %t\n", x.Request, x.Bytes, x.SHA256, x.Code, x.CRC)
 	}
 	return b.String()
-}
-
-// Clone implements [virtual.Staged].
-func (s *Stage) Clone() *Stage {
-	c := *s
-	c.Sections, c.Commands = slices.Clone(s.Sections), maps.Clone(s.Commands)
-	return &c
-}
-
-func digest(b []byte) string {
-	d := sha256.Sum256(b)
-	return hex.EncodeToString(d[:])
 }

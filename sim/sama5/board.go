@@ -8,7 +8,6 @@ import (
 
 	"snag/sim/usbdev"
 	"snag/sim/virtual"
-	"snag/usb"
 )
 
 // Board is a virtual board. It lives from [New] to the end of one [Board.Run].
@@ -53,27 +52,13 @@ func (b *Board) boot(ctx context.Context, port usbdev.Port) error {
 		}
 		if b.cfg.Stays {
 			dev.dead.Store(true)
-			b.booted()
-			<-ctx.Done()
-			return ctx.Err()
+			b.board.Booted()
+			return b.board.Stay(ctx)
 		}
 		return virtual.Sleep(ctx, leaveTime)
 	})
-	if err != nil || b.cfg.Gadget == (usb.ID{}) {
+	if err != nil {
 		return err
 	}
-	if err := virtual.Sleep(ctx, b.cfg.UBootDelay); err != nil {
-		return err
-	}
-	return b.board.Stage(ctx, port, StageGadget, virtual.UBoot(b.cfg.Gadget, "Atmel"), &Stage{}, func(ctx context.Context) error {
-		b.booted()
-		<-ctx.Done()
-		return ctx.Err()
-	})
-}
-
-// booted notes that U-Boot runs.
-func (b *Board) booted() {
-	b.board.Edit(func(r *Report) { r.Outcome = virtual.Booted })
-	b.board.Settle()
+	return b.board.Gadget(ctx, port, b.cfg.Gadget, "Atmel", b.cfg.UBootDelay, &Stage{})
 }

@@ -1,10 +1,7 @@
 package sama5
 
 import (
-	"crypto/sha256"
-	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 
 	"snag/sim/virtual"
@@ -48,13 +45,6 @@ type Applet struct {
 	Status  uint32 `json:"status"` // that it ended with
 }
 
-// Clone implements [virtual.Staged].
-func (s *Stage) Clone() *Stage {
-	c := *s
-	c.Commands, c.Writes, c.Applets = slices.Clone(s.Commands), slices.Clone(s.Writes), slices.Clone(s.Applets)
-	return &c
-}
-
 // Effects implements [virtual.Staged].
 func (s *Stage) Effects() string {
 	var b strings.Builder
@@ -72,15 +62,6 @@ func (s *Stage) Effects() string {
 
 func (f File) String() string { return fmt.Sprintf("%d bytes %s at %#x", f.Bytes, f.SHA256, f.Address) }
 
-// MarshalJSON adds the times.
-func (s *Stage) MarshalJSON() ([]byte, error) {
-	type plain Stage
-	return json.Marshal(struct {
-		*plain
-		virtual.Times
-	}{(*plain)(s), s.Times()})
-}
-
 func newFile(address uint32, data []byte) File {
-	return File{address, len(data), fmt.Sprintf("%x", sha256.Sum256(data))}
+	return File{address, len(data), virtual.SHA256(data)}
 }

@@ -7,7 +7,6 @@ import (
 
 	"snag/sim/usbdev"
 	"snag/sim/virtual"
-	"snag/usb"
 )
 
 // Board is a virtual board. It lives from [New] to the end of one [Board.Run].
@@ -61,23 +60,14 @@ func (b *Board) boot(ctx context.Context, port usbdev.Port) error {
 		if err := s.serve(ctx); err != nil {
 			return err
 		}
-		b.board.Edit(func(r *Report) { r.Outcome = virtual.Booted })
+		b.board.Booted()
 		if b.cfg.Lingers {
-			b.board.Settle()
-			<-ctx.Done()
-			return ctx.Err()
+			return b.board.Stay(ctx)
 		}
 		return virtual.Sleep(ctx, b.cfg.LeaveDelay)
 	})
-	if err != nil || b.cfg.Gadget == (usb.ID{}) {
+	if err != nil {
 		return err
 	}
-	if err := virtual.Sleep(ctx, b.cfg.GadgetDelay); err != nil {
-		return err
-	}
-	return b.board.Stage(ctx, port, StageGadget, virtual.UBoot(b.cfg.Gadget, "Allwinner"), newStage(), func(ctx context.Context) error {
-		b.board.Settle()
-		<-ctx.Done()
-		return ctx.Err()
-	})
+	return b.board.Gadget(ctx, port, b.cfg.Gadget, "Allwinner", b.cfg.GadgetDelay, newStage())
 }

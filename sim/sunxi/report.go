@@ -1,11 +1,7 @@
 package sunxi
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 
 	"snag/sim/virtual"
@@ -53,15 +49,6 @@ type Start struct {
 
 func newStage() *Stage { return &Stage{Commands: []Command{}, Memory: []Region{}} }
 
-// MarshalJSON adds the times in milliseconds since the stage was plugged.
-func (s *Stage) MarshalJSON() ([]byte, error) {
-	type plain Stage
-	return json.Marshal(struct {
-		*plain
-		virtual.Times
-	}{(*plain)(s), s.Times()})
-}
-
 // Effects implements [virtual.Staged]: SPL, what memory holds, and the start. What the host executed beyond that, and how it went
 // about, is left out.
 func (s *Stage) Effects() string {
@@ -90,35 +77,9 @@ func (s *Stage) Effects() string {
 	return b.String()
 }
 
-// Clone implements [virtual.Staged].
-func (s *Stage) Clone() *Stage {
-	c := *s
-	c.Commands, c.Memory = slices.Clone(s.Commands), slices.Clone(s.Memory)
-	return &c
-}
-
-// maxCommands bounds what is kept of a stage.
-const maxCommands = 20_000
-
 // log appends a command.
 func (s *Stage) log(c Command) {
-	c.N = 1
-	if n := len(s.Commands); n > 0 {
-		last := s.Commands[n-1]
-		last.N = 1
-		if last == c {
-			s.Commands[n-1].N++
-			return
-		}
-	}
-	if len(s.Commands) == maxCommands {
+	if !virtual.Log(&s.Commands, c, func(c *Command) *int { return &c.N }) {
 		s.Dropped++
-		return
 	}
-	s.Commands = append(s.Commands, c)
-}
-
-func digest(b []byte) string {
-	d := sha256.Sum256(b)
-	return hex.EncodeToString(d[:])
 }

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+
+	"snag/sim/virtual"
 )
 
 // settleIn puts something into the places where the ROM keeps its own.
@@ -115,7 +117,7 @@ func (s *session) left(ctx context.Context, addr uint32) error {
 		if err := soc.ReadMemory(ctx, uint32(sp.start), b); err != nil {
 			return err
 		}
-		regions = append(regions, Region{uint32(sp.start), len(b), digest(b)})
+		regions = append(regions, Region{uint32(sp.start), len(b), virtual.SHA256(b)})
 	}
 	s.edit(func(t *Stage) {
 		t.Memory, t.MMU = append(t.Memory, regions...), soc.MMU()

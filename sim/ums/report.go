@@ -2,8 +2,6 @@ package ums
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
 	"snag/sim/virtual"
@@ -27,13 +25,6 @@ type UnitReport struct {
 	Unsynced bool   `json:"unsynced"` // something was written, and no SYNCHRONIZE CACHE came behind it
 	Ejected  bool   `json:"ejected"`
 	Sum      string `json:"sum,omitempty"` // of a *Memory, when the stage ended
-}
-
-// Clone implements [virtual.Staged].
-func (s *Stage) Clone() *Stage {
-	c := *s
-	c.Units, c.Commands = slices.Clone(s.Units), maps.Clone(s.Commands)
-	return &c
 }
 
 // Effects implements [virtual.Staged].

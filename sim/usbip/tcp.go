@@ -13,9 +13,6 @@ import (
 	"snag/sim/usbdev"
 )
 
-// DefaultPort is the TCP port of USB/IP.
-const DefaultPort = 3240
-
 const (
 	version      = 0x0111
 	opReqImport  = 0x8003

@@ -22,7 +22,7 @@ var (
 const resetTime = 300 * time.Millisecond
 
 // Board is a virtual board. It lives from [New] to the end of one [Board.Run].
-type Board[S Staged[S]] struct {
+type Board[S Staged] struct {
 	// SameAddress lets each stage but the ROM keep the USB address of the one before, on an [AddressKeeper].
 	SameAddress bool
 	// Watchdog power-cycles a board whose stage gave up, after this time. Zero: it stays stuck.
@@ -36,7 +36,7 @@ type Board[S Staged[S]] struct {
 }
 
 // New makes a board that is not plugged in yet. The model's name may be empty.
-func New[S Staged[S]](model string, faults []Fault) *Board[S] {
+func New[S Staged](model string, faults []Fault) *Board[S] {
 	return &Board[S]{
 		settled: make(chan struct{}),
 		faults:  slices.Clone(faults),
@@ -219,6 +219,28 @@ func (b *Board[S]) Stage(ctx context.Context, port usbdev.Port, name string, dev
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
+}
+
+// Booted notes that the last stage was started. What settles the board may still come.
+func (b *Board[S]) Booted() { b.Edit(func(r *Report[S]) { r.Outcome = Booted }) }
+
+// Stay settles the board, and waits until it is unplugged: the run of a stage that does nothing more.
+func (b *Board[S]) Stay(ctx context.Context) error {
+	b.Settle()
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// Gadget runs U-Boot, which shows its gadget after a delay and stays. Without an ID it shows nothing on USB.
+func (b *Board[S]) Gadget(ctx context.Context, port usbdev.Port, id usb.ID, manufacturer string, delay time.Duration, s S) error {
+	b.Booted()
+	if id == (usb.ID{}) {
+		return nil
+	}
+	if err := Sleep(ctx, delay); err != nil {
+		return err
+	}
+	return b.Stage(ctx, port, StageGadget, UBoot(id, manufacturer), s, b.Stay)
 }
 
 // UBoot is the gadget of U-Boot's fastboot, which answers nothing here.

@@ -9,8 +9,7 @@
 //		Commands []string `json:"commands"`
 //	}
 //
-//	// Clone and Effects implement [virtual.Staged].
-//	func (s *Stage) Clone() *Stage   { c := *s; c.Commands = slices.Clone(s.Commands); return &c }
+//	// Effects implements [virtual.Staged].
 //	func (s *Stage) Effects() string { return fmt.Sprintf("  commands %q\n", s.Commands) }
 //
 //	type Report = virtual.Report[*Stage]
@@ -27,6 +26,7 @@
 //			return err
 //		}
 //		... // the next stages, with a [Sleep] before each
+//		return b.board.Gadget(ctx, port, b.cfg.Gadget, "Manufacturer", b.cfg.GadgetDelay, &Stage{Commands: []string{}})
 //	}
 //
 // What a stage serves it asks [Board.Due] about, which carries out the faults that are due; the others are the family's.

@@ -1,8 +1,10 @@
 package virtual
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -25,7 +27,7 @@ const (
 )
 
 // Report is what a board saw since it was plugged in.
-type Report[S Staged[S]] struct {
+type Report[S Staged] struct {
 	Model      string    `json:"model,omitempty"`
 	Outcome    Outcome   `json:"outcome"`
 	Error      string    `json:"error,omitempty"` // why it is stuck
@@ -41,11 +43,9 @@ type Count struct {
 	N    int    `json:"n"`
 }
 
-// Staged is a pointer to a family's stage, which embeds a [Stage].
-type Staged[S any] interface {
+// Staged is a pointer to a family's stage, a struct that embeds a [Stage] and has exported fields only.
+type Staged interface {
 	base() *Stage
-	// Clone is a copy that the board does not change any more.
-	Clone() S
 	// Effects is what the host's work in the stage amounts to, a line each, as in [Report.Effects].
 	Effects() string
 }
@@ -56,11 +56,12 @@ type Stage struct {
 	ID      string `json:"id,omitempty"`
 	Release string `json:"release,omitempty"` // bcdDevice
 
-	Plugged   time.Time `json:"-"` // on the bus, or taken over
-	First     time.Time `json:"-"` // the first request, or report, that is not the bus's
-	FirstByte time.Time `json:"-"` // of a file
+	Plugged   time.Time `json:"plugged"` // on the bus, or taken over
+	First     time.Time `json:"-"`       // the first request, or report, that is not the bus's
+	FirstByte time.Time `json:"-"`       // of a file
 	LastByte  time.Time `json:"-"`
 	Left      time.Time `json:"-"` // off the bus
+	Times               // of what is in a report
 
 	Complete bool   `json:"complete"` // it started the next stage
 	Error    string `json:"error,omitempty"`
@@ -76,21 +77,40 @@ func (s *Stage) Received() {
 	}
 }
 
-// Times are a stage's as JSON has them: in milliseconds since it was plugged.
+// Log appends what a host did to a list of it, or counts the last entry once more if that is the same; n is where an entry
+// has its count. It returns false for one that is left out, to bound what is kept of a stage.
+func Log[E comparable](list *[]E, e E, n func(*E) *int) bool {
+	*n(&e) = 1
+	if l := *list; len(l) > 0 {
+		last := l[len(l)-1]
+		*n(&last) = 1
+		if last == e {
+			*n(&l[len(l)-1])++
+			return true
+		}
+	}
+	if len(*list) == maxLog {
+		return false
+	}
+	*list = append(*list, e)
+	return true
+}
+
+// maxLog bounds what is kept by [Log].
+const maxLog = 20_000
+
+// SHA256 is the hexadecimal digest of data.
+func SHA256(data []byte) string { return fmt.Sprintf("%x", sha256.Sum256(data)) }
+
+// Times are a stage's as a report's JSON has them: in milliseconds since it was plugged; nil for what did not happen.
 type Times struct {
-	Plugged   time.Time `json:"plugged"`
-	First     *float64  `json:"first_ms,omitempty"`
-	FirstByte *float64  `json:"first_byte_ms,omitempty"`
-	LastByte  *float64  `json:"last_byte_ms,omitempty"`
-	Left      *float64  `json:"left_ms,omitempty"`
+	First     *float64 `json:"first_ms,omitempty"`
+	FirstByte *float64 `json:"first_byte_ms,omitempty"`
+	LastByte  *float64 `json:"last_byte_ms,omitempty"`
+	Left      *float64 `json:"left_ms,omitempty"`
 }
 
-// Times are for the MarshalJSON of a family's stage.
-func (s *Stage) Times() Times {
-	return Times{s.Plugged, s.Since(s.First), s.Since(s.FirstByte), s.Since(s.LastByte), s.Since(s.Left)}
-}
-
-// Since is a time in milliseconds since the stage was plugged; nil for what did not happen.
+// Since is a time as [Times] have it.
 func (s *Stage) Since(t time.Time) *float64 {
 	if t.IsZero() {
 		return nil
@@ -139,7 +159,28 @@ func (r Report[S]) Effects() string {
 func (r Report[S]) clone() Report[S] {
 	r.Stages, r.Violations = slices.Clone(r.Stages), slices.Clone(r.Violations)
 	for i, s := range r.Stages {
-		r.Stages[i] = s.Clone()
+		r.Stages[i] = cloneStage(s)
+		c := r.Stages[i].base()
+		c.Times = Times{c.Since(c.First), c.Since(c.FirstByte), c.Since(c.LastByte), c.Since(c.Left)}
 	}
 	return r
+}
+
+// cloneStage copies a family's stage, with the slices and maps that it has.
+func cloneStage[S any](s S) S {
+	c := reflect.New(reflect.TypeOf(s).Elem())
+	c.Elem().Set(reflect.ValueOf(s).Elem())
+	for _, f := range c.Elem().Fields() {
+		switch {
+		case f.Kind() == reflect.Slice && !f.IsNil():
+			f.Set(reflect.AppendSlice(reflect.MakeSlice(f.Type(), 0, f.Len()), f))
+		case f.Kind() == reflect.Map && !f.IsNil():
+			m := reflect.MakeMapWithSize(f.Type(), f.Len())
+			for k, v := range f.Seq2() {
+				m.SetMapIndex(k, v)
+			}
+			f.Set(m)
+		}
+	}
+	return c.Interface().(S)
 }

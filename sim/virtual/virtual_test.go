@@ -2,8 +2,10 @@ package virtual
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -15,11 +17,11 @@ import (
 
 type stage struct {
 	Stage
-	commands []string
+	Commands []string       `json:"commands"`
+	Counts   map[string]int `json:"counts"`
 }
 
-func (s *stage) Clone() *stage   { c := *s; return &c }
-func (s *stage) Effects() string { return fmt.Sprintf("  %s\n", s.commands) }
+func (s *stage) Effects() string { return fmt.Sprintf("  %s\n", s.Commands) }
 
 // port notes what happens to it.
 type port struct {
@@ -117,7 +119,7 @@ func TestStages(t *testing.T) {
 		return nil
 	}
 	for range 2 {
-		if err := b.Stage(t.Context(), p, StageROM, gadget(1), &stage{commands: []string{"go"}}, run); err != nil {
+		if err := b.Stage(t.Context(), p, StageROM, gadget(1), &stage{Commands: []string{"go"}}, run); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -141,9 +143,57 @@ func TestStages(t *testing.T) {
 	if got, want := r.Effects(), "rom\n  [go]\nspl\n  []\nspl2\n  []\nrunning\n"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
-	b.Edit(func(r *Report[*stage]) { r.Stages[0].Error = "changed" })
-	if r.Stages[0].Error != "" {
-		t.Error("a report changed after it was returned")
+}
+
+// A report does not change after it was returned, and has the times in milliseconds.
+func TestReport(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New[*stage]("a", nil)
+		s := &stage{Commands: []string{"go"}, Counts: map[string]int{"go": 1}}
+		b.Begin(StageROM, nil, s)
+		time.Sleep(1500 * time.Microsecond)
+		s.Received()
+		text := func(r Report[*stage]) string {
+			text, err := json.Marshal(r.Stages)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(text)
+		}
+		r := b.Report()
+		want := `[{"name":"rom","plugged":"2000-01-01T00:00:00Z","first_byte_ms":1.5,"last_byte_ms":1.5,"complete":false,"commands":["go"],"counts":{"go":1}}]`
+		if got := text(r); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+		b.Edit(func(r *Report[*stage]) {
+			s := r.Stages[0]
+			s.Error, s.Commands[0], s.Counts["go"] = "changed", "changed", 2
+		})
+		if got := text(r); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	})
+}
+
+// What is done several times in a row is one entry, and there is a bound to their number.
+func TestLog(t *testing.T) {
+	type entry struct {
+		name string
+		n    int
+	}
+	n := func(e *entry) *int { return &e.n }
+	var list []entry
+	for _, name := range []string{"a", "a", "b", "a", "a", "a"} {
+		if !Log(&list, entry{name: name}, n) {
+			t.Errorf("%s is left out", name)
+		}
+	}
+	if want := []entry{{"a", 2}, {"b", 1}, {"a", 3}}; !slices.Equal(list, want) {
+		t.Errorf("%v, want %v", list, want)
+	}
+	list = make([]entry, maxLog)
+	if Log(&list, entry{name: "a"}, n) || len(list) != maxLog {
+		t.Error("there is no bound")
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"snag/recovery"
 	"snag/sim/amlogic"
 	"snag/sim/inproc"
+	"snag/sim/virtual"
 	"snag/socs"
 	soc "snag/socs/amlogic"
 	"snag/socs/socstest"
@@ -94,7 +95,7 @@ func TestVariants(t *testing.T) {
 		"300 pieces":         {model: "s905d3", cfg: amlogic.Config{Asks: many(300, 1024)}}, // more than a byte counts
 		"small pieces":       {model: "s905d3", cfg: amlogic.Config{Asks: append(many(4, 513), many(3, 100)...)}},
 		"odd pieces":         {model: "s905d3", cfg: amlogic.Config{Asks: []amlogic.Ask{{Length: 0x10003, Offset: 0x10000}, {Length: 0x20000, Offset: 0x10000}, {Length: 0x4001, Offset: 0x10000}}}},
-		"other place":        {model: "s905y2", firmware: g12At(t, "bl2-load-addr", 0xfffa4000)},
+		"other place":        {model: "s905y2", firmware: g12At(t, "bl2-load-addr", int64(0xfffa4000))},
 		"other place, text":  {model: "s905y2", firmware: g12At(t, "bl2-load-addr", "0xfffa4000")},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -119,70 +120,60 @@ func g12At(t *testing.T, key string, value any) socs.Firmware {
 // recovery gets over it.
 func TestFaults(t *testing.T) {
 	const x, d3 = "s905x", "s905d3"
-	for _, tc := range []struct {
-		model, fault string // several, by space
-		code         int
-		says         string        // the error, or else the events
-		most         time.Duration // of the whole recovery
-	}{
-		{model: x, fault: "stall:rom:identify", code: 6, says: "IDENTIFY: no answer: USB control on endpoint 0x80 of 1b8e:c003 on port 217-1: endpoint stalled", most: time.Second},
-		{model: x, fault: "cut:rom:identify", code: 6, says: "IDENTIFY: expected 4 to 8 bytes, got 2: 02 04", most: time.Second},
-		{model: x, fault: "mute:rom:identify", code: 6, says: "IDENTIFY: expected 4 to 8 bytes, got 0", most: time.Second},
-		{model: x, fault: "wrong:rom:identify", code: 6, says: "expected the boot ROM, which is stage 0, got stage 85", most: time.Second},
-		{model: x, fault: "hang:rom:identify", code: 6, says: "IDENTIFY: no answer", most: 12 * time.Second},
-		{model: x, fault: "nak:rom:identify:2s", says: "", most: 8 * time.Second},
-		{model: x, fault: "stall:rom:write", code: 6, says: "write of 49152 bytes to 0xd9000000: after 0: ", most: time.Second},
-		{model: x, fault: "hang:rom:20000", code: 6, says: "write of 49152 bytes to 0xd9000000: after 20032: ", most: 12 * time.Second},
-		{model: x, fault: "nak:rom:20000", says: "", most: 8 * time.Second},
-		{model: x, fault: "reset:rom:20000", says: "starting over", most: 8 * time.Second},
-		{model: x, fault: "unplug:rom:20000", code: 6, says: "did not come back within 15s", most: 18 * time.Second},
-		{model: x, fault: "stall:rom:large-write", code: 6, says: "large write of 32 bytes to 0xd900c000: after 0: ", most: time.Second},
-		{model: x, fault: "stall:rom:run", code: 6, says: "run 0xd9000000: ", most: time.Second},
-		{model: x, fault: "hang:rom:run", code: 6, says: "run 0xd9000000: ", most: 12 * time.Second},
-		{model: x, fault: "reset:rom:run", says: "starting over", most: 8 * time.Second},
-		{model: x, fault: "hang:bl2:identify", code: 6, says: "IDENTIFY: no answer", most: 13 * time.Second},
-		{model: x, fault: "wrong:bl2:identify", code: 6, says: "expected stage 0 or 8 after BL2 was started, got stage 85", most: 3 * time.Second},
-		{model: x, fault: "stall:bl2:run", code: 6, says: "run 0xd900c000: ", most: 3 * time.Second},
-		{model: x, fault: "hang:bl2:100", code: 6, says: "BL2 for the second time: large write of 49152 bytes to 0xd9000000: after ", most: 14 * time.Second},
-		{model: x, fault: "stall:bl2:60000", code: 6, says: "large write of 349696 bytes to 0x0200c000: after ", most: 4 * time.Second},
-		{model: x, fault: "hang:bl2:100000", code: 6, says: "large write of 349696 bytes to 0x0200c000: after ", most: 14 * time.Second},
-		{model: x, fault: "nak:bl2:100000", says: "", most: 8 * time.Second},
-		{model: x, fault: "reset:bl2:100000", says: "starting over", most: 10 * time.Second},
-		{model: x, fault: "unplug:bl2:100000", code: 6, says: "did not come back within 15s", most: 20 * time.Second},
-		{model: x, fault: "reset:rom:1 reset:rom:2 reset:rom:3", code: 6, says: "the boot ROM is back after the first stage was sent 3 times", most: 5 * time.Second},
-		{model: "s905", fault: "hang:rom:100000", code: 6, says: "large write of ", most: 14 * time.Second},
+	socstest.Play(t, amlogic.ParseFault, []socstest.Case[amlogic.Config]{
+		{Model: x, Faults: "stall:rom:identify", Code: 6, Says: "IDENTIFY: no answer: USB control on endpoint 0x80 of 1b8e:c003 on port 217-1: endpoint stalled", Most: time.Second},
+		{Model: x, Faults: "cut:rom:identify", Code: 6, Says: "IDENTIFY: expected 4 to 8 bytes, got 2: 02 04", Most: time.Second},
+		{Model: x, Faults: "mute:rom:identify", Code: 6, Says: "IDENTIFY: expected 4 to 8 bytes, got 0", Most: time.Second},
+		{Model: x, Faults: "wrong:rom:identify", Code: 6, Says: "expected the boot ROM, which is stage 0, got stage 85", Most: time.Second},
+		{Model: x, Faults: "hang:rom:identify", Code: 6, Says: "IDENTIFY: no answer", Most: 12 * time.Second},
+		{Model: x, Faults: "nak:rom:identify:2s", Says: "", Most: 8 * time.Second},
+		{Model: x, Faults: "stall:rom:write", Code: 6, Says: "write of 49152 bytes to 0xd9000000: after 0: ", Most: time.Second},
+		{Model: x, Faults: "hang:rom:20000", Code: 6, Says: "write of 49152 bytes to 0xd9000000: after 20032: ", Most: 12 * time.Second},
+		{Model: x, Faults: "nak:rom:20000", Says: "", Most: 8 * time.Second},
+		{Model: x, Faults: "reset:rom:20000", Says: "starting over", Most: 8 * time.Second},
+		{Model: x, Faults: "unplug:rom:20000", Code: 6, Says: "did not come back within 15s", Most: 18 * time.Second},
+		{Model: x, Faults: "stall:rom:large-write", Code: 6, Says: "large write of 32 bytes to 0xd900c000: after 0: ", Most: time.Second},
+		{Model: x, Faults: "stall:rom:run", Code: 6, Says: "run 0xd9000000: ", Most: time.Second},
+		{Model: x, Faults: "hang:rom:run", Code: 6, Says: "run 0xd9000000: ", Most: 12 * time.Second},
+		{Model: x, Faults: "reset:rom:run", Says: "starting over", Most: 8 * time.Second},
+		{Model: x, Faults: "hang:bl2:identify", Code: 6, Says: "IDENTIFY: no answer", Most: 13 * time.Second},
+		{Model: x, Faults: "wrong:bl2:identify", Code: 6, Says: "expected stage 0 or 8 after BL2 was started, got stage 85", Most: 3 * time.Second},
+		{Model: x, Faults: "stall:bl2:run", Code: 6, Says: "run 0xd900c000: ", Most: 3 * time.Second},
+		{Model: x, Faults: "hang:bl2:100", Code: 6, Says: "BL2 for the second time: large write of 49152 bytes to 0xd9000000: after ", Most: 14 * time.Second},
+		{Model: x, Faults: "stall:bl2:60000", Code: 6, Says: "large write of 349696 bytes to 0x0200c000: after ", Most: 4 * time.Second},
+		{Model: x, Faults: "hang:bl2:100000", Code: 6, Says: "large write of 349696 bytes to 0x0200c000: after ", Most: 14 * time.Second},
+		{Model: x, Faults: "nak:bl2:100000", Says: "", Most: 8 * time.Second},
+		{Model: x, Faults: "reset:bl2:100000", Says: "starting over", Most: 10 * time.Second},
+		{Model: x, Faults: "unplug:bl2:100000", Code: 6, Says: "did not come back within 15s", Most: 20 * time.Second},
+		{Model: x, Faults: "reset:rom:1 reset:rom:2 reset:rom:3", Code: 6, Says: "the boot ROM is back after the first stage was sent 3 times", Most: 5 * time.Second},
+		{Model: "s905", Faults: "hang:rom:100000", Code: 6, Says: "large write of ", Most: 14 * time.Second},
 
-		{model: d3, fault: "stall:rom:large-write", code: 6, says: "large write of 65536 bytes to 0xfffa0000: after 0: ", most: time.Second},
-		{model: d3, fault: "stall:rom:20000", code: 6, says: "large write of 65536 bytes to 0xfffa0000: after ", most: time.Second},
-		{model: d3, fault: "hang:rom:20000", code: 6, says: "large write of 65536 bytes to 0xfffa0000: after 20480: ", most: 12 * time.Second},
-		{model: d3, fault: "reset:rom:20000", says: "starting over", most: 8 * time.Second},
-		{model: d3, fault: "stall:bl2:amlc", code: 6, says: "AMLC: USB control", most: 3 * time.Second},
-		{model: d3, fault: "cut:bl2:amlc", code: 6, says: "AMLC: expected AMLC and where what it wants is, got 2 bytes: 41 4d", most: 3 * time.Second},
-		{model: d3, fault: "wrong:bl2:amlc", code: 6, says: "got 512 bytes: 57 68 61 74 00", most: 3 * time.Second},
-		{model: d3, fault: "mute:bl2:amlc", code: 6, says: "AMLC: no answer", most: 13 * time.Second},
-		{model: d3, fault: "hang:bl2:amlc", code: 6, says: "AMLC: ", most: 13 * time.Second},
-		{model: d3, fault: "nak:bl2:amlc", says: "", most: 8 * time.Second},
-		{model: d3, fault: "beyond:bl2:amlc", code: 6, says: "BL2 asks for 2147418112 bytes at 0x10000, and the file has ", most: 3 * time.Second},
-		{model: d3, fault: "nothing:bl2:amlc", code: 6, says: "BL2 asks for no bytes, at 0x10000", most: 3 * time.Second},
-		{model: d3, fault: "endless:bl2:amlc", code: 6, says: "BL2 has asked for 4096 pieces", most: 5 * time.Second},
-		{model: d3, fault: "reset:bl2:amlc", says: "starting over", most: 10 * time.Second},
-		{model: d3, fault: "unplug:bl2:amlc", code: 6, says: "did not come back within 15s", most: 20 * time.Second},
-		{model: d3, fault: "stall:bl2:data", code: 6, says: "16384 bytes for 0x10000: USB control", most: 3 * time.Second},
-		{model: d3, fault: "cut:bl2:data", code: 6, says: "16384 bytes for 0x10000: answer: expected OKAY, got 2 bytes: 4f 4b", most: 3 * time.Second},
-		{model: d3, fault: "wrong:bl2:data", code: 6, says: "got 16 bytes: 57 68 61 74 00", most: 3 * time.Second},
-		{model: d3, fault: "mute:bl2:data", code: 6, says: "16384 bytes for 0x10000: no answer", most: 13 * time.Second},
-		{model: d3, fault: "wrong:bl2:amls", code: 6, says: "AMLS for 0x10000: answer: expected OKAY, got 16 bytes: 57 68 61 74 00", most: 3 * time.Second},
-		{model: d3, fault: "hang:bl2:100000", code: 6, says: "bytes for 0x", most: 14 * time.Second},
-		{model: d3, fault: "stall:bl2:100000", code: 6, says: "endpoint stalled", most: 4 * time.Second},
-		{model: d3, fault: "reset:bl2:100000", says: "starting over", most: 10 * time.Second},
-	} {
-		t.Run(tc.model+" "+tc.fault, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				cfg := amlogic.Config{Faults: socstest.Faults(t, amlogic.ParseFault, tc.fault)}
-				trial{model: tc.model, cfg: cfg}.run(t).Ends(t, tc.code, tc.says, tc.most)
-			})
-		})
-	}
+		{Model: d3, Faults: "stall:rom:large-write", Code: 6, Says: "large write of 65536 bytes to 0xfffa0000: after 0: ", Most: time.Second},
+		{Model: d3, Faults: "stall:rom:20000", Code: 6, Says: "large write of 65536 bytes to 0xfffa0000: after ", Most: time.Second},
+		{Model: d3, Faults: "hang:rom:20000", Code: 6, Says: "large write of 65536 bytes to 0xfffa0000: after 20480: ", Most: 12 * time.Second},
+		{Model: d3, Faults: "reset:rom:20000", Says: "starting over", Most: 8 * time.Second},
+		{Model: d3, Faults: "stall:bl2:amlc", Code: 6, Says: "AMLC: USB control", Most: 3 * time.Second},
+		{Model: d3, Faults: "cut:bl2:amlc", Code: 6, Says: "AMLC: expected AMLC and where what it wants is, got 2 bytes: 41 4d", Most: 3 * time.Second},
+		{Model: d3, Faults: "wrong:bl2:amlc", Code: 6, Says: "got 512 bytes: 57 68 61 74 00", Most: 3 * time.Second},
+		{Model: d3, Faults: "mute:bl2:amlc", Code: 6, Says: "AMLC: no answer", Most: 13 * time.Second},
+		{Model: d3, Faults: "hang:bl2:amlc", Code: 6, Says: "AMLC: ", Most: 13 * time.Second},
+		{Model: d3, Faults: "nak:bl2:amlc", Says: "", Most: 8 * time.Second},
+		{Model: d3, Faults: "beyond:bl2:amlc", Code: 6, Says: "BL2 asks for 2147418112 bytes at 0x10000, and the file has ", Most: 3 * time.Second},
+		{Model: d3, Faults: "nothing:bl2:amlc", Code: 6, Says: "BL2 asks for no bytes, at 0x10000", Most: 3 * time.Second},
+		{Model: d3, Faults: "endless:bl2:amlc", Code: 6, Says: "BL2 has asked for 4096 pieces", Most: 5 * time.Second},
+		{Model: d3, Faults: "reset:bl2:amlc", Says: "starting over", Most: 10 * time.Second},
+		{Model: d3, Faults: "unplug:bl2:amlc", Code: 6, Says: "did not come back within 15s", Most: 20 * time.Second},
+		{Model: d3, Faults: "stall:bl2:data", Code: 6, Says: "16384 bytes for 0x10000: USB control", Most: 3 * time.Second},
+		{Model: d3, Faults: "cut:bl2:data", Code: 6, Says: "16384 bytes for 0x10000: answer: expected OKAY, got 2 bytes: 4f 4b", Most: 3 * time.Second},
+		{Model: d3, Faults: "wrong:bl2:data", Code: 6, Says: "got 16 bytes: 57 68 61 74 00", Most: 3 * time.Second},
+		{Model: d3, Faults: "mute:bl2:data", Code: 6, Says: "16384 bytes for 0x10000: no answer", Most: 13 * time.Second},
+		{Model: d3, Faults: "wrong:bl2:amls", Code: 6, Says: "AMLS for 0x10000: answer: expected OKAY, got 16 bytes: 57 68 61 74 00", Most: 3 * time.Second},
+		{Model: d3, Faults: "hang:bl2:100000", Code: 6, Says: "bytes for 0x", Most: 14 * time.Second},
+		{Model: d3, Faults: "stall:bl2:100000", Code: 6, Says: "endpoint stalled", Most: 4 * time.Second},
+		{Model: d3, Faults: "reset:bl2:100000", Says: "starting over", Most: 10 * time.Second},
+	}, func(t *testing.T, c socstest.Case[amlogic.Config], faults []virtual.Fault) *socstest.Outcome[amlogic.Report] {
+		return trial{model: c.Model, cfg: amlogic.Config{Faults: faults}}.run(t)
+	})
 }
 
 // A board that is not in its ROM, or locked, is left alone.

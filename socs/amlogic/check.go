@@ -177,18 +177,17 @@ func matchesFIP(b []byte) bool { return firmware.Identify(b).Kind == firmware.Ki
 
 // address is the one that a key has, or another if there is no such key.
 func address(img socs.Image, key string, other uint32) (uint32, error) {
-	var v int64
-	switch p := img.Params[key].(type) {
-	case nil:
+	p, given := img.Params[key]
+	if !given || p == nil {
 		return other, nil
-	case int:
-		v = int64(p)
-	case string:
+	}
+	v, ok := img.Int(key)
+	if text, isText := p.(string); isText {
 		var err error
-		if v, err = strconv.ParseInt(p, 0, 64); err != nil {
-			return 0, badAddress(key, p)
-		}
-	default:
+		v, err = strconv.ParseInt(text, 0, 64)
+		ok = err == nil
+	}
+	if !ok {
 		return 0, badAddress(key, p)
 	}
 	if v < 0 || v > 0xffffffff {

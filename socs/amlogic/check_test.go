@@ -116,11 +116,11 @@ func TestAddresses(t *testing.T) {
 		{"s905x", "u-boot", "load-addr", "0x200_C000", false, ""},
 		{"s905x", "u-boot", "load-addr", 0x300c000, false, "load-addr is 0x0300c000: BL2 is told to look at 0x0200c000"},
 		{"s905x", "u-boot", "load-addr", -1, true, "load-addr is -0x1, expected an address of 32 bits"},
-		{"s905x", "u-boot", "load-addr", 1 << 32, true, "expected an address of 32 bits"},
-		{"s905x", "u-boot", "load-addr", 0xffffffff, true, "do not fit in at 0xffffffff"},
+		{"s905x", "u-boot", "load-addr", int64(1 << 32), true, "expected an address of 32 bits"},
+		{"s905x", "u-boot", "load-addr", int64(0xffffffff), true, "do not fit in at 0xffffffff"},
 		{"s905x", "u-boot", "load-addr", "here", true, "load-addr is here, expected an address"},
 		{"s905x", "u-boot", "load-addr", true, true, "load-addr is true, expected an address"},
-		{"a311d", "u-boot-fip", "bl2-load-addr", 0xfffa0000, false, ""},
+		{"a311d", "u-boot-fip", "bl2-load-addr", int64(0xfffa0000), false, ""},
 		{"a311d", "u-boot-fip", "bl2-load-addr", false, true, "bl2-load-addr is false"},
 	} {
 		fw := socstest.Firmware(amlogic.Generate(model(t, tc.model).Family, 2000, 1))

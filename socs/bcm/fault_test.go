@@ -15,6 +15,7 @@ import (
 	"snag/recovery"
 	"snag/sim/bcm"
 	"snag/sim/inproc"
+	"snag/sim/virtual"
 	"snag/socs/socstest"
 	"snag/usb"
 )
@@ -23,61 +24,52 @@ import (
 // the recovery gets over it.
 func TestFaults(t *testing.T) {
 	const s = time.Second
-	for _, tc := range []struct {
-		fault string // several, by space
-		code  int
-		says  string        // the error, or else the events
-		most  time.Duration // of the whole recovery
-	}{
-		{fault: "stall:rom:message", code: 6, says: "the length of the second stage: USB control on endpoint 0x00 of 0a5c:2711 on port 241-1: endpoint stalled", most: s},
-		{fault: "stall:rom:bootcode", code: 6, says: "the second stage: USB control on endpoint 0x00 of 0a5c:2711 on port 241-1: endpoint stalled", most: s},
-		{fault: "stall:rom:1000", code: 6, says: "of 70001 bytes: USB stream on endpoint 0x01 of 0a5c:2711 on port 241-1: endpoint stalled", most: s},
-		{fault: "stall:rom:status", code: 6, says: "the status of the second stage: USB control", most: 2 * s},
-		{fault: "short:rom:status", code: 6, says: "expected 4 bytes, got 2: 00 00", most: 2 * s},
-		{fault: "status:rom:status:3", code: 6, says: "the boot ROM refuses 2711/bootcode4.bin with status 0x3", most: 2 * s},
-		{fault: "hang:rom:message", code: 6, says: "the length of the second stage", most: 2 * s},
-		{fault: "hang:rom:bootcode", code: 6, says: "the second stage: USB control", most: 2 * s},
-		{fault: "hang:rom:1000", code: 6, says: "the second stage: after", most: 6 * s},
-		{fault: "hang:rom:status", code: 6, says: "the status of the second stage", most: 22 * s},
-		{fault: "nak:rom:message:500ms", most: 3 * s},
-		{fault: "nak:rom:1000", most: 6 * s},
-		{fault: "nak:rom:status:15s", most: 18 * s},
-		{fault: "unplug:rom:1000", code: 6, says: "did not come back within 15s", most: 16 * s},
-		{fault: "unplug:rom:status", code: 6, says: "the next stage did not appear on port 241-1 within 15s", most: 17 * s},
-		{fault: "reset:rom:1000", says: "starting over", most: 4 * s},
-		{fault: "reset:rom:1000 reset:rom:2000 reset:rom:3000", code: 6, says: "the boot ROM is back after it was sent bootcode4.bin 3 times", most: 4 * s},
+	socstest.Play(t, bcm.ParseFault, []socstest.Case[bcm.Config]{
+		{Faults: "stall:rom:message", Code: 6, Says: "the length of the second stage: USB control on endpoint 0x00 of 0a5c:2711 on port 241-1: endpoint stalled", Most: s},
+		{Faults: "stall:rom:bootcode", Code: 6, Says: "the second stage: USB control on endpoint 0x00 of 0a5c:2711 on port 241-1: endpoint stalled", Most: s},
+		{Faults: "stall:rom:1000", Code: 6, Says: "of 70001 bytes: USB stream on endpoint 0x01 of 0a5c:2711 on port 241-1: endpoint stalled", Most: s},
+		{Faults: "stall:rom:status", Code: 6, Says: "the status of the second stage: USB control", Most: 2 * s},
+		{Faults: "short:rom:status", Code: 6, Says: "expected 4 bytes, got 2: 00 00", Most: 2 * s},
+		{Faults: "status:rom:status:3", Code: 6, Says: "the boot ROM refuses 2711/bootcode4.bin with status 0x3", Most: 2 * s},
+		{Faults: "hang:rom:message", Code: 6, Says: "the length of the second stage", Most: 2 * s},
+		{Faults: "hang:rom:bootcode", Code: 6, Says: "the second stage: USB control", Most: 2 * s},
+		{Faults: "hang:rom:1000", Code: 6, Says: "the second stage: after", Most: 6 * s},
+		{Faults: "hang:rom:status", Code: 6, Says: "the status of the second stage", Most: 22 * s},
+		{Faults: "nak:rom:message:500ms", Most: 3 * s},
+		{Faults: "nak:rom:1000", Most: 6 * s},
+		{Faults: "nak:rom:status:15s", Most: 18 * s},
+		{Faults: "unplug:rom:1000", Code: 6, Says: "did not come back within 15s", Most: 16 * s},
+		{Faults: "unplug:rom:status", Code: 6, Says: "the next stage did not appear on port 241-1 within 15s", Most: 17 * s},
+		{Faults: "reset:rom:1000", Says: "starting over", Most: 4 * s},
+		{Faults: "reset:rom:1000 reset:rom:2000 reset:rom:3000", Code: 6, Says: "the boot ROM is back after it was sent bootcode4.bin 3 times", Most: 4 * s},
 
-		{fault: "stall:bootcode:size", most: 4 * s},
-		{fault: "stall:bootcode:read stall:bootcode:done", most: 5 * s},
-		{fault: "stall:bootcode:100000", code: 6, says: "endpoint stalled", most: 3 * s},
-		{fault: "short:bootcode:size", code: 6, says: "expected 260 bytes, got 100", most: 3 * s},
-		{fault: "unknown:bootcode:read", code: 6, says: "command 7 of the second stage, expected 0, 1 or 2", most: 3 * s},
-		{fault: "endless:bootcode:size", code: 6, says: `asks for a name without end: "xxxxxxxx`, most: 3 * s},
-		{fault: "escape:bootcode:size", says: `asked for ../../etc/hostname, /etc/hostname, ..\etc\hostname, a/../../config.txt`, most: 3 * s},
-		{fault: "early:bootcode:size", code: 6, says: "the second stage is done and has taken no file", most: 3 * s},
-		{fault: "unnamed:bootcode:done", most: 3 * s},
-		{fault: "hang:bootcode:size", code: 6, says: "the second stage says nothing for 30s; it has taken nothing, and asked in vain for nothing", most: 33 * s},
-		{fault: "hang:bootcode:done", code: 6, says: "the second stage says nothing for 30s; it has taken mcb.bin", most: 33 * s},
-		{fault: "hang:bootcode:100000", code: 6, says: `"memsys04.bin": after`, most: 8 * s},
-		{fault: "nak:bootcode:size:20s", most: 23 * s},
-		{fault: "nak:bootcode:100000", most: 6 * s},
-		{fault: "unplug:bootcode:size", code: 6, says: "the next stage did not appear on port 241-1 within 15s", most: 18 * s},
-		{fault: "unplug:bootcode:100000", code: 6, says: "did not come back within 15s", most: 18 * s},
-		{fault: "unplug:bootcode:done", code: 6, says: "the next stage did not appear on port 241-1 within 15s", most: 18 * s},
-		{fault: "reset:bootcode:size", says: "starting over", most: 5 * s},
-		{fault: "reset:bootcode:100000", says: "starting over", most: 5 * s},
-	} {
-		t.Run(tc.fault, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				m := model(t, "bcm2711")
-				o := attempt(t, bcm.Config{Model: m, Faults: socstest.Faults(t, bcm.ParseFault, tc.fault)}, bcm.Generate(m, 100_000, 1), nil)
-				o.Ends(t, tc.code, tc.says, tc.most)
-				if kernel, _ := started(o.Report); tc.code == 0 && kernel != "u-boot.bin 50000" {
-					t.Errorf("%q was started", kernel)
-				}
-			})
-		})
-	}
+		{Faults: "stall:bootcode:size", Most: 4 * s},
+		{Faults: "stall:bootcode:read stall:bootcode:done", Most: 5 * s},
+		{Faults: "stall:bootcode:100000", Code: 6, Says: "endpoint stalled", Most: 3 * s},
+		{Faults: "short:bootcode:size", Code: 6, Says: "expected 260 bytes, got 100", Most: 3 * s},
+		{Faults: "unknown:bootcode:read", Code: 6, Says: "command 7 of the second stage, expected 0, 1 or 2", Most: 3 * s},
+		{Faults: "endless:bootcode:size", Code: 6, Says: `asks for a name without end: "xxxxxxxx`, Most: 3 * s},
+		{Faults: "escape:bootcode:size", Says: `asked for ../../etc/hostname, /etc/hostname, ..\etc\hostname, a/../../config.txt`, Most: 3 * s},
+		{Faults: "early:bootcode:size", Code: 6, Says: "the second stage is done and has taken no file", Most: 3 * s},
+		{Faults: "unnamed:bootcode:done", Most: 3 * s},
+		{Faults: "hang:bootcode:size", Code: 6, Says: "the second stage says nothing for 30s; it has taken nothing, and asked in vain for nothing", Most: 33 * s},
+		{Faults: "hang:bootcode:done", Code: 6, Says: "the second stage says nothing for 30s; it has taken mcb.bin", Most: 33 * s},
+		{Faults: "hang:bootcode:100000", Code: 6, Says: `"memsys04.bin": after`, Most: 8 * s},
+		{Faults: "nak:bootcode:size:20s", Most: 23 * s},
+		{Faults: "nak:bootcode:100000", Most: 6 * s},
+		{Faults: "unplug:bootcode:size", Code: 6, Says: "the next stage did not appear on port 241-1 within 15s", Most: 18 * s},
+		{Faults: "unplug:bootcode:100000", Code: 6, Says: "did not come back within 15s", Most: 18 * s},
+		{Faults: "unplug:bootcode:done", Code: 6, Says: "the next stage did not appear on port 241-1 within 15s", Most: 18 * s},
+		{Faults: "reset:bootcode:size", Says: "starting over", Most: 5 * s},
+		{Faults: "reset:bootcode:100000", Says: "starting over", Most: 5 * s},
+	}, func(t *testing.T, c socstest.Case[bcm.Config], faults []virtual.Fault) outcome {
+		m := model(t, "bcm2711")
+		o := attempt(t, bcm.Config{Model: m, Faults: faults}, bcm.Generate(m, 100_000, 1), nil)
+		if kernel, _ := started(o.Report); c.Code == 0 && kernel != "u-boot.bin 50000" {
+			t.Errorf("%q was started", kernel)
+		}
+		return o
+	})
 }
 
 // without is an archive without some of its files.

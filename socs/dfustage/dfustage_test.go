@@ -15,6 +15,7 @@ import (
 	"snag/sim/inproc"
 	"snag/socs"
 	"snag/socs/dfustage"
+	"snag/socs/socstest"
 	"snag/usb"
 	client "snag/usb/dfu"
 )
@@ -77,9 +78,7 @@ func (b *bench) Emit(stage string, body event.Body) {
 // on has f work on a virtual board with a fault, which may be empty, in a bubble of its own time.
 func on(t *testing.T, cfg dfu.Config, fault string, f func(*testing.T, context.Context, *bench)) {
 	t.Helper()
-	if fault != "" {
-		play(t, &cfg, fault)
-	}
+	cfg.Faults = append(cfg.Faults, socstest.Faults(t, dfu.ParseFault, fault)...)
 	if cfg.Model.Name == "" {
 		cfg.Model.Name = "stm32mp13"
 	}

@@ -1,20 +1,18 @@
 package dfustage_test
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"snag/event"
 	"snag/recovery"
 	"snag/sim/dfu"
 	"snag/sim/inproc"
-	"snag/socs"
+	"snag/sim/virtual"
+	"snag/socs/socstest"
 	"snag/usb"
 )
 
@@ -52,14 +50,6 @@ var boards = []board{
 	{model: "rzn1d", stages: [][2]string{{dfu.StageROM, "rom"}}},
 }
 
-// outcome is what came of a recovery.
-type outcome struct {
-	err    error
-	report dfu.Report
-	texts  string // what it remarked
-	took   time.Duration
-}
-
 const port usb.Port = "231-1"
 
 // config is the board's, with a change.
@@ -75,14 +65,14 @@ func (b *board) config(t *testing.T, change func(*dfu.Config)) dfu.Config {
 }
 
 // recover plugs the board in, which is to be done in a bubble of its own time, and recovers it.
-func (b *board) recover(t *testing.T, change func(*dfu.Config)) (o outcome) {
+func (b *board) recover(t *testing.T, change func(*dfu.Config)) *socstest.Outcome[dfu.Report] {
 	t.Helper()
 	cfg := b.config(t, change)
-	model, err := socs.Lookup(b.model)
+	model, backend, err := recovery.Lookup(b.model)
 	if err != nil {
 		t.Fatal(err)
 	}
-	virtual, err := dfu.New(cfg)
+	made, err := dfu.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,74 +84,34 @@ func (b *board) recover(t *testing.T, change func(*dfu.Config)) (o outcome) {
 		}
 		images = map[string][]byte{"tf-a": images["tf-a"], "u-boot": dfu.Generate(k3, 6000, 1)["u-boot"]}
 	}
-	fw := socs.Firmware{}
-	for slot, data := range images {
-		fw[slot] = socs.Image{Path: slot + ".bin", Data: data}
-	}
-	ctx, cancel := context.WithCancel(t.Context())
 	host := inproc.New()
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := virtual.Run(ctx, host.Port(port)); err != nil {
-			t.Error(err)
-		}
-	})
-	var mu sync.Mutex
-	begun := time.Now()
-	o.err = recovery.Run(ctx, recovery.Options{
-		Backend: recovery.BackendOf(model.Family), USB: host, Model: model, Firmware: fw, Port: port,
-		Emit: func(e event.Event) {
-			mu.Lock()
-			defer mu.Unlock()
-			switch b := e.Body.(type) {
-			case event.Note:
-				o.texts += b.Text + "\n"
-			case event.Warning:
-				o.texts += b.Text + "\n"
-			}
-		},
-	})
-	o.took = time.Since(begun)
-	if o.err == nil {
+	ctx, unplug := socstest.Plug(t, host.Port(port), made)
+	defer unplug()
+	opt := recovery.Options{Backend: backend, Model: model, Firmware: socstest.Firmware(images), Port: port}
+	o := &socstest.Outcome[dfu.Report]{Attempt: socstest.Try(ctx, host, opt)}
+	if o.Err == nil {
 		select {
-		case <-virtual.Settled():
-		case <-time.After(time.Minute):
+		case <-made.Settled():
+		case <-time.After(time.Minute): // a fault that could not be seen
 		}
 	}
-	o.report = virtual.Report()
-	cancel()
-	wg.Wait()
+	o.Report = made.Report()
 	return o
 }
 
-// play has the board play a fault.
-func play(t *testing.T, cfg *dfu.Config, fault string) {
+// bad fails the test unless the recovery failed as a board's fault, with a hint, and with a text that has all of says.
+func bad(t *testing.T, o *socstest.Outcome[dfu.Report], says ...string) {
 	t.Helper()
-	f, err := dfu.ParseFault(fault)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg.Faults = append(cfg.Faults, f)
-}
-
-// bad fails the test unless the recovery failed as a board's fault, with a hint, in time, and with a text that has all of says.
-func (o *outcome) bad(t *testing.T, says ...string) {
-	t.Helper()
-	if recovery.ExitCode(o.err) != recovery.ExitBoard || recovery.Hint(o.err) == "" {
-		t.Errorf("exit code %d, hint %q: %v", recovery.ExitCode(o.err), recovery.Hint(o.err), o.err)
-	}
 	for _, s := range says {
-		if !strings.Contains(fmt.Sprint(o.err), s) {
-			t.Errorf("%v, want %q", o.err, s)
-		}
+		o.Bad(t, recovery.ExitBoard, s)
 	}
 }
 
 // good fails the test unless the board was recovered.
-func (o *outcome) good(t *testing.T) {
+func good(t *testing.T, o *socstest.Outcome[dfu.Report]) {
 	t.Helper()
-	if o.err != nil || o.report.Outcome != "booted" {
-		t.Errorf("%v; the board is %s: %s", o.err, o.report.Outcome, o.report.Error)
+	if o.Err != nil || o.Report.Outcome != virtual.Booted {
+		t.Errorf("%v; the board is %s: %s", o.Err, o.Report.Outcome, o.Report.Error)
 	}
 }
 
@@ -201,31 +151,31 @@ func TestEveryFault(t *testing.T) {
 					name := b.String() + " " + fault
 					t.Run(name, func(t *testing.T) {
 						synctest.Test(t, func(t *testing.T) {
-							o := b.recover(t, func(cfg *dfu.Config) { play(t, cfg, fault) })
-							if o.took > time.Minute {
-								t.Errorf("it took %s", o.took)
+							o := b.recover(t, func(cfg *dfu.Config) { cfg.Faults = socstest.Faults(t, dfu.ParseFault, fault) })
+							if o.Took > time.Minute {
+								t.Errorf("it took %s", o.Took)
 							}
-							for _, v := range o.report.Violations {
+							for _, v := range o.Report.Violations {
 								t.Errorf("the host did wrong: %s (%d times)", v.Text, v.N)
 							}
 							at, setting := fmt.Sprintf("%s on %s, stage %s: ", b.model, port, stage[1]), "alternate setting "
 							switch {
 							case sound[name] != "":
-								if o.err != nil {
-									t.Error(o.err)
+								if o.Err != nil {
+									t.Error(o.Err)
 								}
 							case kind == "busy" || kind == "nak" || kind == "reset":
-								o.good(t)
+								good(t, o)
 							case kind == "error":
-								o.bad(t, at, setting, "status errUNKNOWN", "state dfuERROR")
+								bad(t, o, at, setting, "status errUNKNOWN", "state dfuERROR")
 							case kind == "stall" || kind == "refuse":
-								o.bad(t, at, setting, "refused with a stall, status OK, state dfu")
+								bad(t, o, at, setting, "refused with a stall, status OK, state dfu")
 							case kind == "lie":
-								o.bad(t, at, setting, "status OK, state dfu", "(bwPollTimeout)")
+								bad(t, o, at, setting, "status OK, state dfu", "(bwPollTimeout)")
 							case kind == "hang" && when != "manifest":
-								o.bad(t, at, setting, "context deadline exceeded")
+								bad(t, o, at, setting, "context deadline exceeded")
 							default: // there is nobody whose setting, state and status could be told
-								o.bad(t, at)
+								bad(t, o, at)
 							}
 						})
 					})
@@ -242,8 +192,8 @@ func TestEveryMissing(t *testing.T) {
 		wanted := map[string][]string{} // snag's stages by the names of settings
 		synctest.Test(t, func(t *testing.T) {
 			o := b.recover(t, func(*dfu.Config) {})
-			o.good(t)
-			for _, s := range o.report.Stages {
+			good(t, o)
+			for _, s := range o.Report.Stages {
 				for _, f := range s.Files {
 					j := slices.IndexFunc(b.stages, func(names [2]string) bool { return names[0] == s.Name })
 					wanted[f.Name] = append(wanted[f.Name], b.stages[j][1])
@@ -258,9 +208,9 @@ func TestEveryMissing(t *testing.T) {
 			t.Run(b.String()+" without "+name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					o := b.recover(t, missing)
-					o.bad(t, "alternate setting")
-					if !slices.ContainsFunc(stages, func(s string) bool { return strings.Contains(fmt.Sprint(o.err), ", stage "+s+": ") }) {
-						t.Errorf("%v; want a stage of %q", o.err, stages)
+					bad(t, o, "alternate setting")
+					if !slices.ContainsFunc(stages, func(s string) bool { return strings.Contains(fmt.Sprint(o.Err), ", stage "+s+": ") }) {
+						t.Errorf("%v; want a stage of %q", o.Err, stages)
 					}
 				})
 			})
@@ -271,12 +221,12 @@ func TestEveryMissing(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					o := b.recover(t, func(cfg *dfu.Config) { cfg.Never = s[0] })
 					if sound[name] == "" {
-						o.bad(t, ", stage "+b.stages[j][1]+": ")
-					} else if o.err != nil {
-						t.Error(o.err)
+						bad(t, o, ", stage "+b.stages[j][1]+": ")
+					} else if o.Err != nil {
+						t.Error(o.Err)
 					}
-					if o.took > time.Minute {
-						t.Errorf("it took %s", o.took)
+					if o.Took > time.Minute {
+						t.Errorf("it took %s", o.Took)
 					}
 				})
 			})

@@ -3,7 +3,6 @@ package imx_test
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"snag/event"
 	"snag/sim/imx"
 	"snag/sim/inproc"
+	"snag/sim/virtual"
 	"snag/socs/socstest"
 	"snag/usb"
 )
@@ -20,58 +20,47 @@ import (
 func TestFaults(t *testing.T) {
 	const q, mm, mp = "imx6q", "imx8mm", "imx8mp"
 	// In the order of what is done.
-	for _, tc := range []struct {
-		model string
-		fault string // several, by space
-		spl   imx.SPLKind
-		code  int
-		says  string        // the error, or else the events
-		most  time.Duration // of the whole recovery
-	}{
-		{model: q, fault: "stall:rom:dcd", code: 6, says: "DCD_WRITE", most: 10 * time.Second},
-		{model: q, fault: "hang:rom:dcd", code: 6, says: "DCD_WRITE (204 bytes): after 0 bytes", most: 15 * time.Second},
-		{model: q, fault: "nak:rom:dcd:2s", says: "open", most: 10 * time.Second},
-		{model: q, fault: "hab:rom:dcd", code: 6, says: "HAB state: expected 56 78 78 56 (open) or 12 34 34 12 (closed), got ", most: 5 * time.Second},
-		{model: q, fault: "status:rom:dcd", code: 6, says: "expected 12 8a 8a 12, got 11 22 33 44: unknown 0x11, invalid address, in target check, unknown 0x44", most: 5 * time.Second},
-		{model: q, fault: "cut:rom:dcd", code: 6, says: "expected 4 bytes in report 4, got 1", most: 5 * time.Second},
-		{model: q, fault: "id:rom:dcd", code: 6, says: "expected report 4, got report 7: 12 8a 8a 12", most: 5 * time.Second},
-		{model: q, fault: "mute:rom:dcd", code: 6, says: "no answer (report 4)", most: 11 * time.Second},
-		{model: q, fault: "stall:rom:100000", code: 6, says: "WRITE_FILE", most: 15 * time.Second},
-		{model: q, fault: "hang:rom:100000", code: 6, says: "WRITE_FILE", most: 25 * time.Second},
-		{model: q, fault: "nak:rom:100000:5s", says: "open", most: 20 * time.Second},
-		{model: q, fault: "reset:rom:100000", says: "left port 201-1", most: 20 * time.Second},
-		{model: q, fault: "unplug:rom:100000", code: 6, says: "did not come back within 15s", most: 20 * time.Second},
-		{model: q, fault: "status:rom:write-file", code: 6, says: "expected 88 88 88 88, got 11 22 33 44", most: 5 * time.Second},
-		{model: q, fault: "hang:rom:jump", code: 6, says: "JUMP_ADDRESS 0x107ff400: no answer (report 3)", most: 10 * time.Second},
-		{model: q, fault: "hab:rom:jump", code: 6, says: "JUMP_ADDRESS 0x107ff400: HAB state", most: 10 * time.Second},
-		{model: q, fault: "reset:rom:jump", says: "left port", most: 20 * time.Second},
-		{model: q, fault: "reset:rom:1000 reset:rom:2000 reset:rom:3000", code: 6, says: "the boot ROM is back after the first stage was begun 3 times", most: 60 * time.Second},
-		{model: "imx6ull", fault: "status:rom:skip-dcd", code: 6, says: "SKIP_DCD_HEADER: expected 09 d0 0d 90, got 11 22 33 44", most: 5 * time.Second},
-		{model: q, spl: imx.SDPU, fault: "hang:spl:100000", code: 6, says: "WRITE_FILE", most: 25 * time.Second},
-		{model: q, spl: imx.SDPU, fault: "stall:spl:100000", code: 6, says: "WRITE_FILE", most: 25 * time.Second},
-		{model: q, spl: imx.SDPU, fault: "reset:spl:100000", says: "starting over", most: 25 * time.Second},
-		{model: q, spl: imx.SDPV, fault: "unplug:spl:jump", code: 6, says: "", most: 25 * time.Second},
-		{model: mm, fault: "cut:spl:write-file", code: 6, says: "expected 4 bytes in report 4", most: 25 * time.Second},
-		{model: "imx53", fault: "hab:rom:read-register", code: 6, says: "HAB state", most: 5 * time.Second},
-		{model: "imx53", fault: "status:rom:write-register", code: 6, says: "WRITE_REGISTER", most: 5 * time.Second},
-		{model: "imx53", fault: "cut:rom:write-register", code: 6, says: "expected an answer of 4 bytes", most: 5 * time.Second},
-		{model: "imx53", fault: "hang:rom:100000", code: 6, says: "WRITE_FILE", most: 25 * time.Second},
-		{model: "imx53", fault: "reset:rom:100000", says: "starting over", most: 25 * time.Second},
-		{model: mp, fault: "hang:rom:100000", code: 6, says: "bytes of the stream", most: 40 * time.Second},
-		{model: mp, fault: "nak:romapi:0:12s", says: "", most: 40 * time.Second},
-		{model: mp, fault: "reset:rom:100000", says: "starting over", most: 25 * time.Second},
-		{model: mp, fault: "reset:romapi:100000", says: "starting over", most: 25 * time.Second},
-		{model: mp, fault: "stall:rom:50000", code: 6, says: "stalled", most: 40 * time.Second},
-		{model: "imx28", fault: "hang:rom:0", code: 6, says: "command block", most: 40 * time.Second},
-		{model: "imx8qxp", fault: "reset:spl:10000", says: "starting over", most: 40 * time.Second},
-	} {
-		t.Run(strings.Join(strings.Fields(tc.model+" "+string(tc.spl)+" "+tc.fault), " "), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				cfg := imx.Config{SPL: tc.spl, Faults: socstest.Faults(t, imx.ParseFault, tc.fault)}
-				trial{model: tc.model, cfg: cfg}.run(t).Ends(t, tc.code, tc.says, tc.most)
-			})
-		})
-	}
+	socstest.Play(t, imx.ParseFault, []socstest.Case[imx.Config]{
+		{Model: q, Faults: "stall:rom:dcd", Code: 6, Says: "DCD_WRITE", Most: 10 * time.Second},
+		{Model: q, Faults: "hang:rom:dcd", Code: 6, Says: "DCD_WRITE (204 bytes): after 0 bytes", Most: 15 * time.Second},
+		{Model: q, Faults: "nak:rom:dcd:2s", Says: "open", Most: 10 * time.Second},
+		{Model: q, Faults: "hab:rom:dcd", Code: 6, Says: "HAB state: expected 56 78 78 56 (open) or 12 34 34 12 (closed), got ", Most: 5 * time.Second},
+		{Model: q, Faults: "status:rom:dcd", Code: 6, Says: "expected 12 8a 8a 12, got 11 22 33 44: unknown 0x11, invalid address, in target check, unknown 0x44", Most: 5 * time.Second},
+		{Model: q, Faults: "cut:rom:dcd", Code: 6, Says: "expected 4 bytes in report 4, got 1", Most: 5 * time.Second},
+		{Model: q, Faults: "id:rom:dcd", Code: 6, Says: "expected report 4, got report 7: 12 8a 8a 12", Most: 5 * time.Second},
+		{Model: q, Faults: "mute:rom:dcd", Code: 6, Says: "no answer (report 4)", Most: 11 * time.Second},
+		{Model: q, Faults: "stall:rom:100000", Code: 6, Says: "WRITE_FILE", Most: 15 * time.Second},
+		{Model: q, Faults: "hang:rom:100000", Code: 6, Says: "WRITE_FILE", Most: 25 * time.Second},
+		{Model: q, Faults: "nak:rom:100000:5s", Says: "open", Most: 20 * time.Second},
+		{Model: q, Faults: "reset:rom:100000", Says: "left port 201-1", Most: 20 * time.Second},
+		{Model: q, Faults: "unplug:rom:100000", Code: 6, Says: "did not come back within 15s", Most: 20 * time.Second},
+		{Model: q, Faults: "status:rom:write-file", Code: 6, Says: "expected 88 88 88 88, got 11 22 33 44", Most: 5 * time.Second},
+		{Model: q, Faults: "hang:rom:jump", Code: 6, Says: "JUMP_ADDRESS 0x107ff400: no answer (report 3)", Most: 10 * time.Second},
+		{Model: q, Faults: "hab:rom:jump", Code: 6, Says: "JUMP_ADDRESS 0x107ff400: HAB state", Most: 10 * time.Second},
+		{Model: q, Faults: "reset:rom:jump", Says: "left port", Most: 20 * time.Second},
+		{Model: q, Faults: "reset:rom:1000 reset:rom:2000 reset:rom:3000", Code: 6, Says: "the boot ROM is back after the first stage was begun 3 times", Most: 60 * time.Second},
+		{Model: "imx6ull", Faults: "status:rom:skip-dcd", Code: 6, Says: "SKIP_DCD_HEADER: expected 09 d0 0d 90, got 11 22 33 44", Most: 5 * time.Second},
+		{Model: q, Config: imx.Config{SPL: imx.SDPU}, Faults: "hang:spl:100000", Code: 6, Says: "WRITE_FILE", Most: 25 * time.Second},
+		{Model: q, Config: imx.Config{SPL: imx.SDPU}, Faults: "stall:spl:100000", Code: 6, Says: "WRITE_FILE", Most: 25 * time.Second},
+		{Model: q, Config: imx.Config{SPL: imx.SDPU}, Faults: "reset:spl:100000", Says: "starting over", Most: 25 * time.Second},
+		{Model: q, Config: imx.Config{SPL: imx.SDPV}, Faults: "unplug:spl:jump", Code: 6, Says: "", Most: 25 * time.Second},
+		{Model: mm, Faults: "cut:spl:write-file", Code: 6, Says: "expected 4 bytes in report 4", Most: 25 * time.Second},
+		{Model: "imx53", Faults: "hab:rom:read-register", Code: 6, Says: "HAB state", Most: 5 * time.Second},
+		{Model: "imx53", Faults: "status:rom:write-register", Code: 6, Says: "WRITE_REGISTER", Most: 5 * time.Second},
+		{Model: "imx53", Faults: "cut:rom:write-register", Code: 6, Says: "expected an answer of 4 bytes", Most: 5 * time.Second},
+		{Model: "imx53", Faults: "hang:rom:100000", Code: 6, Says: "WRITE_FILE", Most: 25 * time.Second},
+		{Model: "imx53", Faults: "reset:rom:100000", Says: "starting over", Most: 25 * time.Second},
+		{Model: mp, Faults: "hang:rom:100000", Code: 6, Says: "bytes of the stream", Most: 40 * time.Second},
+		{Model: mp, Faults: "nak:romapi:0:12s", Says: "", Most: 40 * time.Second},
+		{Model: mp, Faults: "reset:rom:100000", Says: "starting over", Most: 25 * time.Second},
+		{Model: mp, Faults: "reset:romapi:100000", Says: "starting over", Most: 25 * time.Second},
+		{Model: mp, Faults: "stall:rom:50000", Code: 6, Says: "stalled", Most: 40 * time.Second},
+		{Model: "imx28", Faults: "hang:rom:0", Code: 6, Says: "command block", Most: 40 * time.Second},
+		{Model: "imx8qxp", Faults: "reset:spl:10000", Says: "starting over", Most: 40 * time.Second},
+	}, func(t *testing.T, c socstest.Case[imx.Config], faults []virtual.Fault) *socstest.Outcome[imx.Report] {
+		c.Config.Faults = faults
+		return trial{model: c.Model, cfg: c.Config}.run(t)
+	})
 }
 
 // The time between two stages is the board's alone.

@@ -2,7 +2,6 @@ package k3_test
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,6 +9,7 @@ import (
 	"snag/recovery"
 	"snag/sim/dfu"
 	"snag/sim/inproc"
+	"snag/sim/virtual"
 	"snag/socs"
 	"snag/socs/socstest"
 	"snag/usb"
@@ -20,63 +20,51 @@ import (
 // the recovery gets over it.
 func TestFaults(t *testing.T) {
 	const old, split, l = "am625", "j721e", "am62l3"
-	for _, tc := range []struct {
-		model string
-		fault string // several, by space
-		cfg   dfu.Config
-		code  int
-		says  string        // the error, or else the events
-		most  time.Duration // of the whole recovery
-	}{
-		{model: old, fault: "stall:rom:1024", code: 6, says: `stage rom: tiboot3.bin: DFU device 0451:6165 on port 211-1, alternate setting 0 "bootloader": block 1, at byte 512 of `, most: 5 * time.Second},
-		{model: old, fault: "stall:rom:manifest", code: 6, says: `alternate setting 0 "bootloader": `, most: 20 * time.Second},
-		{model: old, fault: "nak:rom:1024:5s", says: "", most: 12 * time.Second},
-		{model: old, fault: "busy:rom:1024:5s", says: "", most: 12 * time.Second},
-		{model: old, fault: "busy:rom:manifest:8s", says: "", most: 20 * time.Second},
-		{model: old, fault: "lie:rom:1024", code: 6, says: `alternate setting 0 "bootloader"`, most: 15 * time.Second},
-		{model: old, fault: "hang:rom:1024", code: 6, says: `alternate setting 0 "bootloader"`, most: 15 * time.Second},
-		{model: old, fault: "hang:rom:manifest", code: 6, says: "the next stage did not appear on port 211-1 within 20s", most: 60 * time.Second},
-		{model: old, fault: "unplug:rom:1024", code: 6, says: "did not come back within 15s", most: 20 * time.Second},
-		{model: old, fault: "unplug:rom:manifest", code: 6, says: "did not appear", most: 25 * time.Second},
-		{model: old, fault: "reset:rom:1024", says: "starting over", most: 10 * time.Second},
-		{model: old, fault: "reset:rom:manifest", says: "sending it again", most: 10 * time.Second},
-		{model: old, fault: "reset:rom:512 reset:rom:1024 reset:rom:1536", code: 6, says: "the boot ROM is back after tiboot3 was sent 3 times", most: 20 * time.Second},
-		{model: split, fault: "error:sysfw:0", code: 6, says: `stage sysfw: sysfw.itb: DFU device 0451:6163 on port 211-1, alternate setting 0 "sysfw.itb": block 0, at byte 0 of `, most: 5 * time.Second},
-		{model: split, fault: "reset:sysfw:4096", says: "starting over", most: 10 * time.Second},
-		{model: split, fault: "hang:sysfw:manifest", code: 6, says: `alternate setting "sysfw.itb": it has the whole file and does not answer`, most: 40 * time.Second},
-		{model: old, fault: "stall:spl-r5:4096", code: 6, says: `stage spl-r5: tispl.bin: DFU device 0451:6165 on port 211-1, alternate setting 0 "tispl.bin": `, most: 10 * time.Second},
-		{model: old, fault: "hang:spl-r5:0", code: 6, says: `stage spl-r5: tispl.bin: DFU device 0451:6165 on port 211-1, alternate setting 0 "tispl.bin": block 0`, most: 15 * time.Second},
-		{model: old, fault: "lie:spl-r5:0", code: 6, says: `stage spl-r5`, most: 15 * time.Second},
-		{model: old, fault: "nak:spl-r5:manifest:5s", says: "", most: 15 * time.Second},
-		{model: old, fault: "reset:spl-r5:4096", says: "starting over", most: 15 * time.Second},
-		{model: old, fault: "reset:spl-r5:manifest", says: "starting over", most: 15 * time.Second},
-		{model: old, fault: "unplug:spl-r5:4096", code: 6, says: "did not come back within 15s", most: 20 * time.Second},
-		{model: old, fault: "hang:spl-a53:0", code: 6, says: `stage spl-a53`, most: 20 * time.Second},
-		{model: old, fault: "error:spl-a53:5000:8", code: 6, says: `alternate setting 1 "u-boot.img": block 1, at byte 4096 of 5356: status errADDRESS (an address out of range), state dfuERROR`, most: 10 * time.Second},
-		{model: old, fault: "reset:spl-a53:4096", says: "starting over", most: 20 * time.Second},
-		{model: old, fault: "reset:spl-a53:manifest", says: "starting over", most: 20 * time.Second},
-		{model: old, fault: "unplug:spl-a53:manifest", code: 6, says: "did not ", most: 40 * time.Second},
-		{model: l, fault: "stall:rom2:1024", code: 6, says: `stage bl1: tispl.bin: DFU device 0451:6165 on port 211-1, alternate setting 0 "bootloader": `, most: 10 * time.Second},
-		{model: l, fault: "reset:rom2:1024", says: "starting over", most: 10 * time.Second},
-		{model: l, fault: "hang:spl-a53:manifest", code: 6, says: `stage spl-a53: DFU device 0451:6165 on port 211-1, alternate setting "u-boot.img": it has the whole file and does not answer`, most: 40 * time.Second},
+	socstest.Play(t, dfu.ParseFault, []socstest.Case[dfu.Config]{
+		{Model: old, Faults: "stall:rom:1024", Code: 6, Says: `stage rom: tiboot3.bin: DFU device 0451:6165 on port 211-1, alternate setting 0 "bootloader": block 1, at byte 512 of `, Most: 5 * time.Second},
+		{Model: old, Faults: "stall:rom:manifest", Code: 6, Says: `alternate setting 0 "bootloader": `, Most: 20 * time.Second},
+		{Model: old, Faults: "nak:rom:1024:5s", Says: "", Most: 12 * time.Second},
+		{Model: old, Faults: "busy:rom:1024:5s", Says: "", Most: 12 * time.Second},
+		{Model: old, Faults: "busy:rom:manifest:8s", Says: "", Most: 20 * time.Second},
+		{Model: old, Faults: "lie:rom:1024", Code: 6, Says: `alternate setting 0 "bootloader"`, Most: 15 * time.Second},
+		{Model: old, Faults: "hang:rom:1024", Code: 6, Says: `alternate setting 0 "bootloader"`, Most: 15 * time.Second},
+		{Model: old, Faults: "hang:rom:manifest", Code: 6, Says: "the next stage did not appear on port 211-1 within 20s", Most: 60 * time.Second},
+		{Model: old, Faults: "unplug:rom:1024", Code: 6, Says: "did not come back within 15s", Most: 20 * time.Second},
+		{Model: old, Faults: "unplug:rom:manifest", Code: 6, Says: "did not appear", Most: 25 * time.Second},
+		{Model: old, Faults: "reset:rom:1024", Says: "starting over", Most: 10 * time.Second},
+		{Model: old, Faults: "reset:rom:manifest", Says: "sending it again", Most: 10 * time.Second},
+		{Model: old, Faults: "reset:rom:512 reset:rom:1024 reset:rom:1536", Code: 6, Says: "the boot ROM is back after tiboot3 was sent 3 times", Most: 20 * time.Second},
+		{Model: split, Faults: "error:sysfw:0", Code: 6, Says: `stage sysfw: sysfw.itb: DFU device 0451:6163 on port 211-1, alternate setting 0 "sysfw.itb": block 0, at byte 0 of `, Most: 5 * time.Second},
+		{Model: split, Faults: "reset:sysfw:4096", Says: "starting over", Most: 10 * time.Second},
+		{Model: split, Faults: "hang:sysfw:manifest", Code: 6, Says: `alternate setting "sysfw.itb": it has the whole file and does not answer`, Most: 40 * time.Second},
+		{Model: old, Faults: "stall:spl-r5:4096", Code: 6, Says: `stage spl-r5: tispl.bin: DFU device 0451:6165 on port 211-1, alternate setting 0 "tispl.bin": `, Most: 10 * time.Second},
+		{Model: old, Faults: "hang:spl-r5:0", Code: 6, Says: `stage spl-r5: tispl.bin: DFU device 0451:6165 on port 211-1, alternate setting 0 "tispl.bin": block 0`, Most: 15 * time.Second},
+		{Model: old, Faults: "lie:spl-r5:0", Code: 6, Says: `stage spl-r5`, Most: 15 * time.Second},
+		{Model: old, Faults: "nak:spl-r5:manifest:5s", Says: "", Most: 15 * time.Second},
+		{Model: old, Faults: "reset:spl-r5:4096", Says: "starting over", Most: 15 * time.Second},
+		{Model: old, Faults: "reset:spl-r5:manifest", Says: "starting over", Most: 15 * time.Second},
+		{Model: old, Faults: "unplug:spl-r5:4096", Code: 6, Says: "did not come back within 15s", Most: 20 * time.Second},
+		{Model: old, Faults: "hang:spl-a53:0", Code: 6, Says: `stage spl-a53`, Most: 20 * time.Second},
+		{Model: old, Faults: "error:spl-a53:5000:8", Code: 6, Says: `alternate setting 1 "u-boot.img": block 1, at byte 4096 of 5356: status errADDRESS (an address out of range), state dfuERROR`, Most: 10 * time.Second},
+		{Model: old, Faults: "reset:spl-a53:4096", Says: "starting over", Most: 20 * time.Second},
+		{Model: old, Faults: "reset:spl-a53:manifest", Says: "starting over", Most: 20 * time.Second},
+		{Model: old, Faults: "unplug:spl-a53:manifest", Code: 6, Says: "did not ", Most: 40 * time.Second},
+		{Model: l, Faults: "stall:rom2:1024", Code: 6, Says: `stage bl1: tispl.bin: DFU device 0451:6165 on port 211-1, alternate setting 0 "bootloader": `, Most: 10 * time.Second},
+		{Model: l, Faults: "reset:rom2:1024", Says: "starting over", Most: 10 * time.Second},
+		{Model: l, Faults: "hang:spl-a53:manifest", Code: 6, Says: `stage spl-a53: DFU device 0451:6165 on port 211-1, alternate setting "u-boot.img": it has the whole file and does not answer`, Most: 40 * time.Second},
 
-		{model: old, cfg: dfu.Config{Never: "spl-r5"}, code: 6, says: "stage rom: the next stage did not appear on port 211-1 within 20s", most: 25 * time.Second},
-		{model: old, cfg: dfu.Config{Never: "spl-a53", SPL: dfu.SPLNext}, code: 6, says: "stage spl-r5: the next stage did not appear", most: 25 * time.Second},
-		{model: l, cfg: dfu.Config{Never: "rom2"}, code: 6, says: "stage rom: the next stage did not appear", most: 25 * time.Second},
-		{model: l, cfg: dfu.Config{Never: "spl-a53"}, code: 6, says: "stage bl1: the next stage did not appear", most: 25 * time.Second},
-		{model: split, cfg: dfu.Config{Never: "spl-r5"}, code: 6, says: "stage sysfw: the next stage did not appear", most: 25 * time.Second},
-		{model: old, cfg: dfu.Config{Missing: []string{"bootloader"}}, code: 6, says: `stage rom: expected an alternate setting "bootloader" from 0451:6165 on port 211-1, found the alternate settings 0 "SocId"`, most: 5 * time.Second},
-		{model: old, cfg: dfu.Config{Missing: []string{"tispl.bin"}}, code: 6, says: `expected an alternate setting "tispl.bin" from 0451:6165 on port 211-1, found the alternate settings 0 "u-boot.img"`, most: 5 * time.Second},
-		{model: old, cfg: dfu.Config{Missing: []string{"u-boot.img"}}, code: 6, says: `stage spl-a53: expected an alternate setting "u-boot.img" from 0451:6165 on port 211-1, found the alternate settings 0 "tispl.bin"`, most: 5 * time.Second},
-	} {
-		name := strings.TrimSpace(fmt.Sprintf("%s %s %s %v", tc.model, tc.fault, tc.cfg.Never, strings.Join(tc.cfg.Missing, " ")))
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				tc.cfg.Faults = socstest.Faults(t, dfu.ParseFault, tc.fault)
-				trial{model: tc.model, cfg: tc.cfg}.run(t).Ends(t, tc.code, tc.says, tc.most)
-			})
-		})
-	}
+		{Model: old, Config: dfu.Config{Never: "spl-r5"}, Code: 6, Says: "stage rom: the next stage did not appear on port 211-1 within 20s", Most: 25 * time.Second},
+		{Model: old, Config: dfu.Config{Never: "spl-a53", SPL: dfu.SPLNext}, Code: 6, Says: "stage spl-r5: the next stage did not appear", Most: 25 * time.Second},
+		{Model: l, Config: dfu.Config{Never: "rom2"}, Code: 6, Says: "stage rom: the next stage did not appear", Most: 25 * time.Second},
+		{Model: l, Config: dfu.Config{Never: "spl-a53"}, Code: 6, Says: "stage bl1: the next stage did not appear", Most: 25 * time.Second},
+		{Model: split, Config: dfu.Config{Never: "spl-r5"}, Code: 6, Says: "stage sysfw: the next stage did not appear", Most: 25 * time.Second},
+		{Model: old, Config: dfu.Config{Missing: []string{"bootloader"}}, Code: 6, Says: `stage rom: expected an alternate setting "bootloader" from 0451:6165 on port 211-1, found the alternate settings 0 "SocId"`, Most: 5 * time.Second},
+		{Model: old, Config: dfu.Config{Missing: []string{"tispl.bin"}}, Code: 6, Says: `expected an alternate setting "tispl.bin" from 0451:6165 on port 211-1, found the alternate settings 0 "u-boot.img"`, Most: 5 * time.Second},
+		{Model: old, Config: dfu.Config{Missing: []string{"u-boot.img"}}, Code: 6, Says: `stage spl-a53: expected an alternate setting "u-boot.img" from 0451:6165 on port 211-1, found the alternate settings 0 "tispl.bin"`, Most: 5 * time.Second},
+	}, func(t *testing.T, c socstest.Case[dfu.Config], faults []virtual.Fault) *socstest.Outcome[dfu.Report] {
+		c.Config.Faults = faults
+		return trial{model: c.Model, cfg: c.Config}.run(t)
+	})
 }
 
 // What a board says of a failure is told in words.

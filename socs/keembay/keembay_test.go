@@ -16,6 +16,7 @@ import (
 	"snag/sim/fastboot"
 	"snag/sim/inproc"
 	"snag/sim/usbdev"
+	"snag/sim/virtual"
 	"snag/socs"
 	"snag/socs/keembay"
 	"snag/socs/socstest"
@@ -83,62 +84,52 @@ func TestRecover(t *testing.T) {
 // A board that is wrong ends the recovery in time, and the error says what was expected, what came, and what to do; or
 // the recovery gets over it.
 func TestFaults(t *testing.T) {
-	for _, tc := range []struct {
-		fault string // several, by space
-		code  int
-		says  string        // the error, or else the events
-		most  time.Duration // of the whole recovery
-	}{
-		{fault: "fail:rom:download", code: 6, says: "download:00049440: the device answers FAIL: made up", most: time.Second},
-		{fault: "empty:rom:download", code: 6, says: "the device answers FAIL, without a reason", most: time.Second},
-		{fault: "cut:rom:download", code: 6, says: "expected INFO, TEXT, OKAY, FAIL or DATA, got 44 41", most: time.Second},
-		{fault: "wrong:rom:download", code: 6, says: `got 57 48 41 54 44 41 54 41 30 30 30 34 39 34 34 30 ("WHATDATA00049440")`, most: time.Second},
-		{fault: "size:rom:download", code: 6, says: "expected DATA00049440, got 44 41 54 41 30 30 30 30 30 30 30 37", most: time.Second},
-		{fault: "long:rom:download", code: 6, says: "expected a message of 4096 bytes at most, got 44 41", most: time.Second},
-		{fault: "infos:rom:download", code: 6, says: "more than 10000 texts", most: time.Second},
-		{fault: "mute:rom:download", code: 6, says: "no answer", most: 5 * time.Second},
-		{fault: "nak:rom:download", says: "", most: 4 * time.Second},
-		{fault: "hang:rom:download", code: 6, says: "download:00049440: no answer: USB in", most: 5 * time.Second},
-		{fault: "stall:rom:download", code: 6, says: "endpoint stalled", most: time.Second},
-		{fault: "unplug:rom:download", code: 6, says: "did not come back within 15s", most: 16 * time.Second},
-		{fault: "reset:rom:download", says: "starting over", most: time.Second},
+	socstest.Play(t, fastboot.ParseFault, []socstest.Case[fastboot.Config]{
+		{Faults: "fail:rom:download", Code: 6, Says: "download:00049440: the device answers FAIL: made up", Most: time.Second},
+		{Faults: "empty:rom:download", Code: 6, Says: "the device answers FAIL, without a reason", Most: time.Second},
+		{Faults: "cut:rom:download", Code: 6, Says: "expected INFO, TEXT, OKAY, FAIL or DATA, got 44 41", Most: time.Second},
+		{Faults: "wrong:rom:download", Code: 6, Says: `got 57 48 41 54 44 41 54 41 30 30 30 34 39 34 34 30 ("WHATDATA00049440")`, Most: time.Second},
+		{Faults: "size:rom:download", Code: 6, Says: "expected DATA00049440, got 44 41 54 41 30 30 30 30 30 30 30 37", Most: time.Second},
+		{Faults: "long:rom:download", Code: 6, Says: "expected a message of 4096 bytes at most, got 44 41", Most: time.Second},
+		{Faults: "infos:rom:download", Code: 6, Says: "more than 10000 texts", Most: time.Second},
+		{Faults: "mute:rom:download", Code: 6, Says: "no answer", Most: 5 * time.Second},
+		{Faults: "nak:rom:download", Says: "", Most: 4 * time.Second},
+		{Faults: "hang:rom:download", Code: 6, Says: "download:00049440: no answer: USB in", Most: 5 * time.Second},
+		{Faults: "stall:rom:download", Code: 6, Says: "endpoint stalled", Most: time.Second},
+		{Faults: "unplug:rom:download", Code: 6, Says: "did not come back within 15s", Most: 16 * time.Second},
+		{Faults: "reset:rom:download", Says: "starting over", Most: time.Second},
 
-		{fault: "fail:rom:100000", code: 6, says: "FAIL: made up (download:00049440: after ", most: 7 * time.Second},
-		{fault: "nak:rom:100000", says: "", most: 4 * time.Second},
-		{fault: "hang:rom:100000", code: 6, says: "download:00049440: after 100000 bytes of data", most: 7 * time.Second},
-		{fault: "hang:rom:300000", code: 6, says: "after 300000 bytes of data", most: 7 * time.Second},
-		{fault: "stall:rom:100000", code: 6, says: "after 100000 bytes of data: USB stream on endpoint 0x01 of 8087:0b39 on port 207-1: endpoint stalled", most: 7 * time.Second},
-		{fault: "unplug:rom:100000", code: 6, says: "did not come back within 15s", most: 16 * time.Second},
-		{fault: "reset:rom:100000", says: "starting over", most: time.Second},
-		{fault: "reset:rom:1000 reset:rom:2000 reset:rom:3000", code: 6, says: "the boot ROM is back after it was sent the FIP 3 times", most: 2 * time.Second},
+		{Faults: "fail:rom:100000", Code: 6, Says: "FAIL: made up (download:00049440: after ", Most: 7 * time.Second},
+		{Faults: "nak:rom:100000", Says: "", Most: 4 * time.Second},
+		{Faults: "hang:rom:100000", Code: 6, Says: "download:00049440: after 100000 bytes of data", Most: 7 * time.Second},
+		{Faults: "hang:rom:300000", Code: 6, Says: "after 300000 bytes of data", Most: 7 * time.Second},
+		{Faults: "stall:rom:100000", Code: 6, Says: "after 100000 bytes of data: USB stream on endpoint 0x01 of 8087:0b39 on port 207-1: endpoint stalled", Most: 7 * time.Second},
+		{Faults: "unplug:rom:100000", Code: 6, Says: "did not come back within 15s", Most: 16 * time.Second},
+		{Faults: "reset:rom:100000", Says: "starting over", Most: time.Second},
+		{Faults: "reset:rom:1000 reset:rom:2000 reset:rom:3000", Code: 6, Says: "the boot ROM is back after it was sent the FIP 3 times", Most: 2 * time.Second},
 
-		{fault: "fail:rom:data", code: 6, says: "the device answers FAIL: made up", most: time.Second},
-		{fault: "empty:rom:data", code: 6, says: "without a reason", most: time.Second},
-		{fault: "cut:rom:data", code: 6, says: "got 4f 4b", most: time.Second},
-		{fault: "wrong:rom:data", code: 6, says: "WHATOKAY", most: time.Second},
-		{fault: "size:rom:data", code: 6, says: "expected OKAY or FAIL, got 44 41 54 41", most: time.Second},
-		{fault: "long:rom:data", code: 6, says: "expected a message of 4096 bytes at most", most: time.Second},
-		{fault: "infos:rom:data", code: 6, says: "more than 10000 texts", most: time.Second},
-		{fault: "mute:rom:data", code: 6, says: "no answer", most: 11 * time.Second},
-		{fault: "nak:rom:data", says: "", most: 4 * time.Second},
-		{fault: "hang:rom:data", code: 6, says: "no answer", most: 11 * time.Second},
-		{fault: "stall:rom:data", code: 6, says: "endpoint stalled", most: time.Second},
-		{fault: "unplug:rom:data", code: 6, says: "did not come back within 15s", most: 16 * time.Second},
-		{fault: "reset:rom:data", says: "starting over", most: time.Second},
-	} {
-		t.Run(tc.fault, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				cfg := fastboot.Config{Faults: socstest.Faults(t, fastboot.ParseFault, tc.fault)}
-				fip := fastboot.GenerateFIP(300_000-96+32, 1)
-				fip = append(fip, make([]byte, 0x49440-len(fip))...)
-				o := attempt(t, inproc.New(), "207-1", cfg, fip, nil)
-				if tc.code == 0 {
-					o.good(t, fip)
-				}
-				o.Ends(t, tc.code, tc.says, tc.most)
-			})
-		})
-	}
+		{Faults: "fail:rom:data", Code: 6, Says: "the device answers FAIL: made up", Most: time.Second},
+		{Faults: "empty:rom:data", Code: 6, Says: "without a reason", Most: time.Second},
+		{Faults: "cut:rom:data", Code: 6, Says: "got 4f 4b", Most: time.Second},
+		{Faults: "wrong:rom:data", Code: 6, Says: "WHATOKAY", Most: time.Second},
+		{Faults: "size:rom:data", Code: 6, Says: "expected OKAY or FAIL, got 44 41 54 41", Most: time.Second},
+		{Faults: "long:rom:data", Code: 6, Says: "expected a message of 4096 bytes at most", Most: time.Second},
+		{Faults: "infos:rom:data", Code: 6, Says: "more than 10000 texts", Most: time.Second},
+		{Faults: "mute:rom:data", Code: 6, Says: "no answer", Most: 11 * time.Second},
+		{Faults: "nak:rom:data", Says: "", Most: 4 * time.Second},
+		{Faults: "hang:rom:data", Code: 6, Says: "no answer", Most: 11 * time.Second},
+		{Faults: "stall:rom:data", Code: 6, Says: "endpoint stalled", Most: time.Second},
+		{Faults: "unplug:rom:data", Code: 6, Says: "did not come back within 15s", Most: 16 * time.Second},
+		{Faults: "reset:rom:data", Says: "starting over", Most: time.Second},
+	}, func(t *testing.T, c socstest.Case[fastboot.Config], faults []virtual.Fault) *socstest.Outcome[fastboot.Report] {
+		fip := fastboot.GenerateFIP(300_000-96+32, 1)
+		fip = append(fip, make([]byte, 0x49440-len(fip))...)
+		o := attempt(t, inproc.New(), "207-1", fastboot.Config{Faults: faults}, fip, nil)
+		if c.Code == 0 {
+			o.good(t, fip)
+		}
+		return o.Outcome
+	})
 }
 
 // A FIP that does not start is found out if the user asks for U-Boot's gadget.

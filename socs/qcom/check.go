@@ -47,13 +47,11 @@ func (Backend) Check(_ socs.Model, fw socs.Firmware) (socs.Firmware, []socs.Find
 
 // imageID is the number by which the board asks for an image.
 func imageID(img socs.Image, usual uint32) (uint32, error) {
-	switch v := img.Params[keyImageID].(type) {
-	case nil:
+	if img.Params[keyImageID] == nil {
 		return usual, nil
-	case int:
-		if v > 0 && int64(v) <= 0xffffffff {
-			return uint32(v), nil
-		}
+	}
+	if v, ok := img.Int(keyImageID); ok && v > 0 && v <= 0xffffffff {
+		return uint32(v), nil
 	}
 	return 0, socs.Refuse(fmt.Sprintf("leave it out: it is %d then", usual), "%s: expected a number from 1 on, got %v", keyImageID, img.Params[keyImageID])
 }

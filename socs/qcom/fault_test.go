@@ -12,6 +12,7 @@ import (
 	"snag/recovery"
 	"snag/sim/inproc"
 	"snag/sim/qcom"
+	"snag/sim/virtual"
 	"snag/socs"
 	backend "snag/socs/qcom"
 	"snag/socs/socstest"
@@ -26,88 +27,79 @@ func TestFaults(t *testing.T) {
 		mute = 11 * time.Second // 10 s for a packet
 		away = 35 * time.Second
 	)
-	for _, tc := range []struct {
-		fault string // several, by space
-		code  int
-		says  string        // the error, or else the events
-		most  time.Duration // of the whole recovery
-	}{
+	socstest.Play(t, qcom.ParseFault, []socstest.Case[qcom.Config]{
 		// In the place of the first HELLO.
-		{fault: "error:rom:hello:2", code: 6, says: "the board refuses what it was told: status 0x2, protocol mismatch", most: soon},
-		{fault: "cut:rom:hello", code: 6, says: "no Sahara packet: HELLO says that it has 48 bytes, 24 came", most: soon},
-		{fault: "short:rom:hello", code: 6, says: "no Sahara packet: expected 8 bytes at least, got 4: 01 00 00 00", most: soon},
-		{fault: "long:rom:hello", code: 6, says: "HELLO says that it has 48 bytes, 64 came", most: soon},
-		{fault: "lie:rom:hello", code: 6, says: "HELLO says that it has 56 bytes, 48 came", most: soon},
-		{fault: "wrong:rom:hello", code: 6, says: "no Sahara packet: command 0x99, which is not known, in 48 bytes: 99 00 00 00 30", most: soon},
-		{fault: "debug:rom:hello", code: 6, says: "the board holds a crash dump", most: soon},
-		{fault: "range:rom:hello", code: 6, says: "the board asks for 512 bytes at 0xffffff00 of xbl, which has", most: soon},
-		{fault: "again:rom:hello", code: 6, says: "the board asks for the same bytes of xbl again and again", most: 10 * time.Second},
-		{fault: "nak:rom:hello:1s", most: 3 * time.Second},
-		{fault: "nak:rom:hello:3s", says: "warning: the board has said nothing for 2s: its HELLO may have been read by another program", most: 6 * time.Second},
-		{fault: "hang:rom:hello", code: 6, says: "no HELLO within 10s", most: mute},
-		{fault: "reset:rom:hello", most: 3 * time.Second},
+		{Faults: "error:rom:hello:2", Code: 6, Says: "the board refuses what it was told: status 0x2, protocol mismatch", Most: soon},
+		{Faults: "cut:rom:hello", Code: 6, Says: "no Sahara packet: HELLO says that it has 48 bytes, 24 came", Most: soon},
+		{Faults: "short:rom:hello", Code: 6, Says: "no Sahara packet: expected 8 bytes at least, got 4: 01 00 00 00", Most: soon},
+		{Faults: "long:rom:hello", Code: 6, Says: "HELLO says that it has 48 bytes, 64 came", Most: soon},
+		{Faults: "lie:rom:hello", Code: 6, Says: "HELLO says that it has 56 bytes, 48 came", Most: soon},
+		{Faults: "wrong:rom:hello", Code: 6, Says: "no Sahara packet: command 0x99, which is not known, in 48 bytes: 99 00 00 00 30", Most: soon},
+		{Faults: "debug:rom:hello", Code: 6, Says: "the board holds a crash dump", Most: soon},
+		{Faults: "range:rom:hello", Code: 6, Says: "the board asks for 512 bytes at 0xffffff00 of xbl, which has", Most: soon},
+		{Faults: "again:rom:hello", Code: 6, Says: "the board asks for the same bytes of xbl again and again", Most: 10 * time.Second},
+		{Faults: "nak:rom:hello:1s", Most: 3 * time.Second},
+		{Faults: "nak:rom:hello:3s", Says: "warning: the board has said nothing for 2s: its HELLO may have been read by another program", Most: 6 * time.Second},
+		{Faults: "hang:rom:hello", Code: 6, Says: "no HELLO within 10s", Most: mute},
+		{Faults: "reset:rom:hello", Most: 3 * time.Second},
 
 		// At READ_DATA, or in the middle of the data.
-		{fault: "error:rom:100000:13", code: 6, says: "the board refuses xbl (xbl.bin): status 0xd, error reading data", most: soon},
-		{fault: "cut:rom:0 cut:rom:0", code: 6, says: "HELLO says", most: soon},
-		{fault: "cut:rom:64", code: 6, says: "READ_DATA says that it has 20 bytes, 10 came", most: soon},
-		{fault: "short:rom:64", code: 6, says: "expected 8 bytes at least, got 4: 03 00 00 00", most: soon},
-		{fault: "long:rom:64", code: 6, says: "READ_DATA says that it has 20 bytes, 36 came", most: soon},
-		{fault: "lie:xbl:64", code: 6, says: "READ_DATA says that it has 28 bytes, 20 came", most: soon},
-		{fault: "wrong:rom:64", code: 6, says: "command 0x99", most: soon},
-		{fault: "other:rom:64", code: 6, says: "READ_DATA of image 99, 224 bytes at 0x40 in the middle of image 13", most: soon},
-		{fault: "range:rom:64", code: 6, says: "the board asks for 512 bytes at 0xffffff00 of xbl, which has 411", most: soon},
-		{fault: "again:rom:64", code: 6, says: "the board asks for the same bytes of xbl again and again", most: 10 * time.Second},
-		{fault: "hello:rom:64", says: "warning: the board says HELLO in the middle of xbl: starting over", most: soon},
-		{fault: "hello:rom:64 hello:rom:100 hello:rom:200", code: 6, says: "the board asks for xbl once more, after it had begun with it 3 times", most: soon},
-		{fault: "debug:rom:64", code: 6, says: "the board holds a crash dump, and offers it (memory debug mode)", most: soon},
-		{fault: "early:rom:64", code: 6, says: "the next stage did not appear", most: away},
-		{fault: "nak:rom:100000", most: 5 * time.Second},
-		{fault: "hang:rom:100000", code: 6, says: "USB stream on endpoint 0x01 of 05c6:9008 on port 213-1: context deadline exceeded", most: mute},
-		{fault: "hang:rom:64", code: 6, says: "the board has said nothing for 10s", most: mute},
-		{fault: "stall:rom:64", code: 6, says: "endpoint stalled", most: soon},
-		{fault: "stall:rom:100000", code: 6, says: "endpoint stalled", most: soon},
-		{fault: "unplug:rom:100000", code: 6, says: "did not come back within 15s", most: 16 * time.Second},
-		{fault: "reset:rom:100000", says: "warning: the board asks for xbl again: starting over", most: 3 * time.Second},
-		{fault: "reset:rom:1000 reset:rom:2000 reset:rom:3000", code: 6, says: "the board asks for xbl once more, after it had begun with it 3 times", most: 4 * time.Second},
+		{Faults: "error:rom:100000:13", Code: 6, Says: "the board refuses xbl (xbl.bin): status 0xd, error reading data", Most: soon},
+		{Faults: "cut:rom:0 cut:rom:0", Code: 6, Says: "HELLO says", Most: soon},
+		{Faults: "cut:rom:64", Code: 6, Says: "READ_DATA says that it has 20 bytes, 10 came", Most: soon},
+		{Faults: "short:rom:64", Code: 6, Says: "expected 8 bytes at least, got 4: 03 00 00 00", Most: soon},
+		{Faults: "long:rom:64", Code: 6, Says: "READ_DATA says that it has 20 bytes, 36 came", Most: soon},
+		{Faults: "lie:xbl:64", Code: 6, Says: "READ_DATA says that it has 28 bytes, 20 came", Most: soon},
+		{Faults: "wrong:rom:64", Code: 6, Says: "command 0x99", Most: soon},
+		{Faults: "other:rom:64", Code: 6, Says: "READ_DATA of image 99, 224 bytes at 0x40 in the middle of image 13", Most: soon},
+		{Faults: "range:rom:64", Code: 6, Says: "the board asks for 512 bytes at 0xffffff00 of xbl, which has 411", Most: soon},
+		{Faults: "again:rom:64", Code: 6, Says: "the board asks for the same bytes of xbl again and again", Most: 10 * time.Second},
+		{Faults: "hello:rom:64", Says: "warning: the board says HELLO in the middle of xbl: starting over", Most: soon},
+		{Faults: "hello:rom:64 hello:rom:100 hello:rom:200", Code: 6, Says: "the board asks for xbl once more, after it had begun with it 3 times", Most: soon},
+		{Faults: "debug:rom:64", Code: 6, Says: "the board holds a crash dump, and offers it (memory debug mode)", Most: soon},
+		{Faults: "early:rom:64", Code: 6, Says: "the next stage did not appear", Most: away},
+		{Faults: "nak:rom:100000", Most: 5 * time.Second},
+		{Faults: "hang:rom:100000", Code: 6, Says: "USB stream on endpoint 0x01 of 05c6:9008 on port 213-1: context deadline exceeded", Most: mute},
+		{Faults: "hang:rom:64", Code: 6, Says: "the board has said nothing for 10s", Most: mute},
+		{Faults: "stall:rom:64", Code: 6, Says: "endpoint stalled", Most: soon},
+		{Faults: "stall:rom:100000", Code: 6, Says: "endpoint stalled", Most: soon},
+		{Faults: "unplug:rom:100000", Code: 6, Says: "did not come back within 15s", Most: 16 * time.Second},
+		{Faults: "reset:rom:100000", Says: "warning: the board asks for xbl again: starting over", Most: 3 * time.Second},
+		{Faults: "reset:rom:1000 reset:rom:2000 reset:rom:3000", Code: 6, Says: "the board asks for xbl once more, after it had begun with it 3 times", Most: 4 * time.Second},
 
 		// At the end of an image.
-		{fault: "error:rom:end:0x21", code: 6, says: "the board refuses xbl (xbl.bin): status 0x21, authentication of the hash table failed", most: soon},
-		{fault: "error:rom:end:0x99", code: 6, says: "status 0x99, which is not known", most: soon},
-		{fault: "cut:rom:end", code: 6, says: "END_IMAGE_TX says that it has 16 bytes, 8 came", most: soon},
-		{fault: "other:rom:end", code: 6, says: "the end of image 99 in the middle of image 13", most: soon},
-		{fault: "hello:rom:end", says: "HELLO in the middle of xbl", most: soon},
-		{fault: "hang:rom:end", code: 6, says: "the board has said nothing for 10s", most: mute},
-		{fault: "unplug:rom:end", code: 6, says: "did not come back within 15s", most: 16 * time.Second},
-		{fault: "reset:xbl:end", says: "warning: the board asks for xbl again: starting over", most: 4 * time.Second},
-		{fault: "error:rom:done:1", code: 6, says: "the board refuses what it was told: status 0x1, invalid command in this state", most: soon},
-		{fault: "cut:rom:done", code: 6, says: "expected 8 bytes at least, got 6", most: soon},
-		{fault: "wrong:rom:done", code: 6, says: "command 0x99", most: soon},
-		{fault: "hang:rom:done", code: 6, says: "the board has said nothing for 10s", most: mute},
-		{fault: "unplug:rom:done", code: 6, says: "the next stage did not appear on port 213-1 within 30s", most: away},
-		{fault: "early:xbl:done", code: 0, says: "taking that for success", most: 3 * time.Second},
+		{Faults: "error:rom:end:0x21", Code: 6, Says: "the board refuses xbl (xbl.bin): status 0x21, authentication of the hash table failed", Most: soon},
+		{Faults: "error:rom:end:0x99", Code: 6, Says: "status 0x99, which is not known", Most: soon},
+		{Faults: "cut:rom:end", Code: 6, Says: "END_IMAGE_TX says that it has 16 bytes, 8 came", Most: soon},
+		{Faults: "other:rom:end", Code: 6, Says: "the end of image 99 in the middle of image 13", Most: soon},
+		{Faults: "hello:rom:end", Says: "HELLO in the middle of xbl", Most: soon},
+		{Faults: "hang:rom:end", Code: 6, Says: "the board has said nothing for 10s", Most: mute},
+		{Faults: "unplug:rom:end", Code: 6, Says: "did not come back within 15s", Most: 16 * time.Second},
+		{Faults: "reset:xbl:end", Says: "warning: the board asks for xbl again: starting over", Most: 4 * time.Second},
+		{Faults: "error:rom:done:1", Code: 6, Says: "the board refuses what it was told: status 0x1, invalid command in this state", Most: soon},
+		{Faults: "cut:rom:done", Code: 6, Says: "expected 8 bytes at least, got 6", Most: soon},
+		{Faults: "wrong:rom:done", Code: 6, Says: "command 0x99", Most: soon},
+		{Faults: "hang:rom:done", Code: 6, Says: "the board has said nothing for 10s", Most: mute},
+		{Faults: "unplug:rom:done", Code: 6, Says: "the next stage did not appear on port 213-1 within 30s", Most: away},
+		{Faults: "early:xbl:done", Code: 0, Says: "taking that for success", Most: 3 * time.Second},
 
 		// XBL.
-		{fault: "error:xbl:end:0x25", code: 6, says: "the board refuses u-boot (u-boot.bin): status 0x25, authentication of the image failed", most: 3 * time.Second},
-		{fault: "error:xbl:hello:0x24", code: 6, says: "the board refuses what it was told: status 0x24", most: 3 * time.Second},
-		{fault: "other:xbl:64", code: 6, says: "READ_DATA of image 99, 168 bytes at 0x40 in the middle of image 5", most: 3 * time.Second},
-		{fault: "hang:xbl:hello", code: 6, says: "the board has not asked for u-boot within 30s", most: away},
-		{fault: "nak:xbl:hello:25s", most: 28 * time.Second},
-		{fault: "hang:xbl:100000", code: 6, says: "context deadline exceeded", most: 12 * time.Second},
-		{fault: "unplug:xbl:100000", code: 6, says: "did not come back within 15s", most: 18 * time.Second},
-		{fault: "reset:xbl:100000", says: "warning: the board asks for xbl again: starting over", most: 4 * time.Second},
-	} {
-		t.Run(tc.fault, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				cfg := qcom.Config{Faults: socstest.Faults(t, qcom.ParseFault, tc.fault)}
-				o := attempt(t, inproc.New(), port, cfg, files(cfg, qcom.Generate(300_000, 1)), nil)
-				o.Ends(t, tc.code, tc.says, tc.most)
-				for _, v := range o.Report.Violations {
-					t.Errorf("the host did wrong: %s", v.Text)
-				}
-			})
-		})
-	}
+		{Faults: "error:xbl:end:0x25", Code: 6, Says: "the board refuses u-boot (u-boot.bin): status 0x25, authentication of the image failed", Most: 3 * time.Second},
+		{Faults: "error:xbl:hello:0x24", Code: 6, Says: "the board refuses what it was told: status 0x24", Most: 3 * time.Second},
+		{Faults: "other:xbl:64", Code: 6, Says: "READ_DATA of image 99, 168 bytes at 0x40 in the middle of image 5", Most: 3 * time.Second},
+		{Faults: "hang:xbl:hello", Code: 6, Says: "the board has not asked for u-boot within 30s", Most: away},
+		{Faults: "nak:xbl:hello:25s", Most: 28 * time.Second},
+		{Faults: "hang:xbl:100000", Code: 6, Says: "context deadline exceeded", Most: 12 * time.Second},
+		{Faults: "unplug:xbl:100000", Code: 6, Says: "did not come back within 15s", Most: 18 * time.Second},
+		{Faults: "reset:xbl:100000", Says: "warning: the board asks for xbl again: starting over", Most: 4 * time.Second},
+	}, func(t *testing.T, _ socstest.Case[qcom.Config], faults []virtual.Fault) *socstest.Outcome[qcom.Report] {
+		cfg := qcom.Config{Faults: faults}
+		o := attempt(t, inproc.New(), port, cfg, files(cfg, qcom.Generate(300_000, 1)), nil)
+		for _, v := range o.Report.Violations {
+			t.Errorf("the host did wrong: %s", v.Text)
+		}
+		return o
+	})
 }
 
 // What a board may be doing instead of waiting for an image.

@@ -11,6 +11,7 @@ import (
 	"snag/recovery"
 	"snag/sim/dfu"
 	"snag/sim/inproc"
+	"snag/sim/virtual"
 	"snag/socs"
 	"snag/socs/rzn1"
 	"snag/socs/socstest"
@@ -64,32 +65,23 @@ func TestModels(t *testing.T) {
 
 // A board that is wrong ends the recovery in time, and the error says what came; or the recovery gets over it.
 func TestFaults(t *testing.T) {
-	for _, tc := range []struct {
-		fault string // several, by space
-		code  int
-		says  string // the error, or else the warnings
-		most  time.Duration
-	}{
-		{fault: "error:rom:5000:3", code: 6, says: `stage rom: u-boot.bin.spkg: DFU device 045b:0239 on port 221-1, alternate setting 0: block 4, at byte 4096 of `, most: 5 * time.Second},
-		{fault: "error:rom:manifest:10", code: 6, says: "errFIRMWARE", most: 5 * time.Second},
-		{fault: "stall:rom:0", code: 6, says: "refused with a stall, status OK, state dfuIDLE", most: 5 * time.Second},
-		{fault: "stall:rom:manifest", code: 6, says: "stall", most: 5 * time.Second},
-		{fault: "busy:rom:5000", most: 8 * time.Second},
-		{fault: "busy:rom:manifest", most: 8 * time.Second},
-		{fault: "lie:rom:5000", code: 6, says: "alternate setting 0", most: 15 * time.Second},
-		{fault: "nak:rom:5000", most: 8 * time.Second},
-		{fault: "hang:rom:0", code: 6, says: "block 0, at byte 0 of ", most: 15 * time.Second},
-		{fault: "hang:rom:manifest", code: 6, says: "it has the whole file, and neither answers nor leaves", most: 40 * time.Second},
-		{fault: "unplug:rom:5000", code: 6, says: "did not come back within 15s", most: 20 * time.Second},
-		{fault: "reset:rom:5000", says: "starting over", most: 5 * time.Second},
-		{fault: "reset:rom:5000 reset:rom:6000 reset:rom:7000", code: 6, says: "the boot ROM is back after the first stage was sent 3 times", most: 5 * time.Second},
-	} {
-		t.Run(tc.fault, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				recoverBoard(t, "rzn1d", dfu.Config{Faults: socstest.Faults(t, dfu.ParseFault, tc.fault)}).Ends(t, tc.code, tc.says, tc.most)
-			})
-		})
-	}
+	socstest.Play(t, dfu.ParseFault, []socstest.Case[dfu.Config]{
+		{Faults: "error:rom:5000:3", Code: 6, Says: `stage rom: u-boot.bin.spkg: DFU device 045b:0239 on port 221-1, alternate setting 0: block 4, at byte 4096 of `, Most: 5 * time.Second},
+		{Faults: "error:rom:manifest:10", Code: 6, Says: "errFIRMWARE", Most: 5 * time.Second},
+		{Faults: "stall:rom:0", Code: 6, Says: "refused with a stall, status OK, state dfuIDLE", Most: 5 * time.Second},
+		{Faults: "stall:rom:manifest", Code: 6, Says: "stall", Most: 5 * time.Second},
+		{Faults: "busy:rom:5000", Most: 8 * time.Second},
+		{Faults: "busy:rom:manifest", Most: 8 * time.Second},
+		{Faults: "lie:rom:5000", Code: 6, Says: "alternate setting 0", Most: 15 * time.Second},
+		{Faults: "nak:rom:5000", Most: 8 * time.Second},
+		{Faults: "hang:rom:0", Code: 6, Says: "block 0, at byte 0 of ", Most: 15 * time.Second},
+		{Faults: "hang:rom:manifest", Code: 6, Says: "it has the whole file, and neither answers nor leaves", Most: 40 * time.Second},
+		{Faults: "unplug:rom:5000", Code: 6, Says: "did not come back within 15s", Most: 20 * time.Second},
+		{Faults: "reset:rom:5000", Says: "starting over", Most: 5 * time.Second},
+		{Faults: "reset:rom:5000 reset:rom:6000 reset:rom:7000", Code: 6, Says: "the boot ROM is back after the first stage was sent 3 times", Most: 5 * time.Second},
+	}, func(t *testing.T, _ socstest.Case[dfu.Config], faults []virtual.Fault) *socstest.Outcome[dfu.Report] {
+		return recoverBoard(t, "rzn1d", dfu.Config{Faults: faults})
+	})
 }
 
 // What the board says of a failure is told in words.

@@ -110,13 +110,13 @@ func whose(load uint32) string {
 // number is a key that is a number of 32 bits. There may be none.
 func number(img socs.Image, key string) (n uint32, given bool, err error) {
 	v, given := img.Params[key]
-	i, ok := v.(int)
+	i, ok := img.Int(key)
 	switch {
 	case !given:
 		return 0, false, nil
 	case !ok:
 		return 0, true, socs.Refuse("write it without quotes", "%s is %q, expected a number", key, fmt.Sprint(v))
-	case i < 0 || int64(i) > 0xffffffff:
+	case i < 0 || i > 0xffffffff:
 		return 0, true, socs.Refuse("correct it", "%s is %d, expected a number of 32 bits", key, i)
 	}
 	return uint32(i), true, nil

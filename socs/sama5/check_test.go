@@ -70,7 +70,7 @@ func TestCheck(t *testing.T) {
 		{name: "console -1", change: key("lowlevel", "console_instance", -1), bad: true, says: "console_instance is -1"},
 		{name: "no console instance", change: key("lowlevel", "console_instance", nil), bad: true, says: "is no console"},
 		{name: "no I/O set", change: key("lowlevel", "console_ioset", nil)},
-		{name: "no console by number", change: key("lowlevel", "console_instance", int(none))},
+		{name: "no console by number", change: key("lowlevel", "console_instance", int64(none))},
 
 		{name: "preset's number", change: key("extram", "preset", 4)},
 		{name: "preset's number as text", change: key("extram", "preset", "4")},

@@ -10,7 +10,7 @@
 //		o.Ends(t, 6, "refused with a stall", 5*time.Second)
 //	})
 //
-// [Run] is [Plug] and [Recover], for tests that do something in between.
+// [Run] is [Plug] and [Recover], for tests that do something in between. [Play] does that for a table of boards that are wrong.
 package socstest
 
 import (
@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"snag/event"
@@ -82,6 +83,33 @@ func Faults(t testing.TB, parse func(string) (virtual.Fault, error), s string) (
 		faults = append(faults, fault)
 	}
 	return faults
+}
+
+// Case is a board that is wrong, and how its recovery ends.
+type Case[C any] struct {
+	Model  string // where it is not the same in all cases
+	Faults string // several, by space
+	Config C      // what else is wrong
+	Code   int
+	Says   string        // the error, or else the events
+	Most   time.Duration // of the whole recovery
+}
+
+// Play recovers the boards by run, each in a bubble of its own time, and fails the test unless all end as [Outcome.Ends] has it.
+func Play[C any, R Report](t *testing.T, parse func(string) (virtual.Fault, error), cases []Case[C],
+	run func(*testing.T, Case[C], []virtual.Fault) *Outcome[R]) {
+	t.Helper()
+	for _, c := range cases {
+		name := strings.TrimSpace(c.Model + " " + c.Faults)
+		if c.Faults == "" {
+			name = strings.TrimSpace(c.Model + " " + c.Says)
+		}
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				run(t, c, Faults(t, parse, c.Faults)).Ends(t, c.Code, c.Says, c.Most)
+			})
+		})
+	}
 }
 
 // Run plugs a board into opt.Port of the host, recovers it, and unplugs it.

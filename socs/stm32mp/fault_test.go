@@ -16,62 +16,51 @@ import (
 // the recovery gets over it.
 func TestFaults(t *testing.T) {
 	const mp13, mp15, mp25 = "stm32mp13", "stm32mp15", "stm32mp25"
-	for _, tc := range []struct {
-		model string
-		fault string // several, by space
-		cfg   dfu.Config
-		code  int
-		says  string        // the error, or else the events
-		most  time.Duration // of the whole recovery
-	}{
-		{model: mp15, fault: "stall:rom:0", code: 6, says: `alternate setting 1 "@FSBL /0x01/1*1Me": block 0, at byte 0 of 100256: refused with a stall, status OK, state dfuIDLE`, most: 5 * time.Second},
-		{model: mp15, fault: "stall:rom:50000", code: 6, says: "refused with a stall", most: 5 * time.Second},
-		{model: mp15, fault: "hang:rom:50000", code: 6, says: "deadline exceeded", most: 30 * time.Second},
-		{model: mp15, fault: "nak:rom:50000:5s", most: 10 * time.Second},
-		{model: mp15, fault: "busy:rom:50000:5s", most: 10 * time.Second},
-		{model: mp15, fault: "lie:rom:50000", code: 6, says: "bwPollTimeout", most: 15 * time.Second},
-		{model: mp15, fault: "unplug:rom:50000", code: 6, says: "did not come back within 15s", most: 20 * time.Second},
-		{model: mp15, fault: "reset:rom:50000", says: "starting over", most: 10 * time.Second},
-		{model: mp15, fault: "reset:rom:1000 reset:rom:2000 reset:rom:3000", code: 6, says: "the boot ROM is back after the first stage was sent 3 times", most: 20 * time.Second},
-		{model: mp15, fault: "stall:rom:manifest", code: 6, says: "the end of the file: refused with a stall", most: 10 * time.Second},
-		{model: mp15, fault: "hang:rom:manifest", code: 6, says: "does not go on from phase 0x01", most: 60 * time.Second},
-		{model: mp15, fault: "busy:rom:manifest:5s", most: 10 * time.Second},
-		{model: mp15, fault: "lie:rom:manifest", code: 6, says: "(bwPollTimeout)", most: 40 * time.Second},
-		{model: mp15, fault: "reset:rom:manifest", says: "starting over", most: 10 * time.Second},
-		{model: mp15, fault: "stall:tfa:0", code: 6, says: `alternate setting 3 "@Partition3 /0x03/1*16Me": block 0`, most: 10 * time.Second},
-		{model: mp15, fault: "hang:tfa:200000", code: 6, says: "deadline exceeded", most: 40 * time.Second},
-		{model: mp15, fault: "reset:tfa:200000", says: "starting over", most: 10 * time.Second},
-		{model: mp15, fault: "stall:tfa:manifest", code: 6, says: "the end of the file: refused with a stall", most: 10 * time.Second},
-		{model: mp15, fault: "unplug:tfa:200000", code: 6, says: "did not come back within 15s", most: 30 * time.Second},
-		{model: mp15, cfg: dfu.Config{Missing: []string{"@Partition3 /0x03/1*16Me"}}, code: 6, says: "phase 0x03, for which it has no alternate setting; it has 0", most: 10 * time.Second},
-		{model: mp15, cfg: dfu.Config{Missing: []string{"@virtual /0xF1/1*512Ba"}}, code: 6, says: "is no STM32MP in serial boot", most: 10 * time.Second},
-		{model: mp15, fault: "refuse:tfa:200000", code: 6, says: `refused with a stall, status OK, state dfuDNLOAD-IDLE; the board says "refused by request"`, most: 10 * time.Second},
-		{model: mp15, fault: "refuse:tfa:manifest", code: 6, says: `the board says "refused by request"`, most: 10 * time.Second},
-		{model: mp15, cfg: dfu.Config{Never: dfu.StageTFA}, code: 6, says: "does not go on from phase 0x01 within 15s: expected the next one, it is still in phase 0x00", most: 20 * time.Second},
-		{model: mp25, cfg: dfu.Config{Never: dfu.StageTFA}, code: 6, says: "shows the same after DETACH and a reset of the port: 0 ", most: 20 * time.Second},
-		{model: mp13, cfg: dfu.Config{Never: dfu.StageTFA}, code: 6, says: "did not appear on port 203-1 within 20s", most: 40 * time.Second},
-		{model: mp13, cfg: dfu.Config{Missing: []string{"@SSBL /0x03/1*16Me"}}, code: 6, says: "phase 0x03, for which it has no alternate setting", most: 10 * time.Second},
-		{model: mp13, fault: "stall:tfa:0", code: 6, says: `"@SSBL /0x03/1*16Me": block 0`, most: 10 * time.Second},
-		{model: mp13, fault: "reset:rom:manifest", says: "starting over", most: 10 * time.Second},
-		{model: mp13, fault: "unplug:tfa:manifest", most: 40 * time.Second}, // it has everything
-		{model: mp25, fault: "stall:tfa:0", code: 6, says: `alternate setting 0 "@DDR FIP /0x02/1*32Ke": block 0`, most: 10 * time.Second},
-		{model: mp25, fault: "error:tfa:20000:8", code: 6, says: "errADDRESS", most: 10 * time.Second},
-		{model: mp25, fault: "reset:tfa:20000", says: "starting over", most: 10 * time.Second},
-		{model: mp25, fault: "reset:tfa:200000", says: "starting over", most: 10 * time.Second},
-		{model: mp25, fault: "hang:rom:manifest", code: 6, says: "does not answer within 15s", most: 90 * time.Second},
-		{model: mp25, cfg: dfu.Config{Missing: []string{"@FIP /0x03/1*16Me"}}, code: 6, says: "phase 0x03, for which it has no alternate setting", most: 10 * time.Second},
-	} {
-		t.Run(strings.Join(strings.Fields(fmt.Sprint(tc.model, " ", tc.fault, " ", tc.cfg.Never, " ", strings.Join(tc.cfg.Missing, " "))), " "), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				tc.cfg.Faults = socstest.Faults(t, dfu.ParseFault, tc.fault)
-				o := trial{model: tc.model, cfg: tc.cfg}.run(t)
-				if tc.fault == "unplug:tfa:manifest" { // it has everything
-					o.Report.Outcome = virtual.Booted
-				}
-				o.Ends(t, tc.code, tc.says, tc.most)
-			})
-		})
-	}
+	socstest.Play(t, dfu.ParseFault, []socstest.Case[dfu.Config]{
+		{Model: mp15, Faults: "stall:rom:0", Code: 6, Says: `alternate setting 1 "@FSBL /0x01/1*1Me": block 0, at byte 0 of 100256: refused with a stall, status OK, state dfuIDLE`, Most: 5 * time.Second},
+		{Model: mp15, Faults: "stall:rom:50000", Code: 6, Says: "refused with a stall", Most: 5 * time.Second},
+		{Model: mp15, Faults: "hang:rom:50000", Code: 6, Says: "deadline exceeded", Most: 30 * time.Second},
+		{Model: mp15, Faults: "nak:rom:50000:5s", Most: 10 * time.Second},
+		{Model: mp15, Faults: "busy:rom:50000:5s", Most: 10 * time.Second},
+		{Model: mp15, Faults: "lie:rom:50000", Code: 6, Says: "bwPollTimeout", Most: 15 * time.Second},
+		{Model: mp15, Faults: "unplug:rom:50000", Code: 6, Says: "did not come back within 15s", Most: 20 * time.Second},
+		{Model: mp15, Faults: "reset:rom:50000", Says: "starting over", Most: 10 * time.Second},
+		{Model: mp15, Faults: "reset:rom:1000 reset:rom:2000 reset:rom:3000", Code: 6, Says: "the boot ROM is back after the first stage was sent 3 times", Most: 20 * time.Second},
+		{Model: mp15, Faults: "stall:rom:manifest", Code: 6, Says: "the end of the file: refused with a stall", Most: 10 * time.Second},
+		{Model: mp15, Faults: "hang:rom:manifest", Code: 6, Says: "does not go on from phase 0x01", Most: 60 * time.Second},
+		{Model: mp15, Faults: "busy:rom:manifest:5s", Most: 10 * time.Second},
+		{Model: mp15, Faults: "lie:rom:manifest", Code: 6, Says: "(bwPollTimeout)", Most: 40 * time.Second},
+		{Model: mp15, Faults: "reset:rom:manifest", Says: "starting over", Most: 10 * time.Second},
+		{Model: mp15, Faults: "stall:tfa:0", Code: 6, Says: `alternate setting 3 "@Partition3 /0x03/1*16Me": block 0`, Most: 10 * time.Second},
+		{Model: mp15, Faults: "hang:tfa:200000", Code: 6, Says: "deadline exceeded", Most: 40 * time.Second},
+		{Model: mp15, Faults: "reset:tfa:200000", Says: "starting over", Most: 10 * time.Second},
+		{Model: mp15, Faults: "stall:tfa:manifest", Code: 6, Says: "the end of the file: refused with a stall", Most: 10 * time.Second},
+		{Model: mp15, Faults: "unplug:tfa:200000", Code: 6, Says: "did not come back within 15s", Most: 30 * time.Second},
+		{Model: mp15, Config: dfu.Config{Missing: []string{"@Partition3 /0x03/1*16Me"}}, Code: 6, Says: "phase 0x03, for which it has no alternate setting; it has 0", Most: 10 * time.Second},
+		{Model: mp15, Config: dfu.Config{Missing: []string{"@virtual /0xF1/1*512Ba"}}, Code: 6, Says: "is no STM32MP in serial boot", Most: 10 * time.Second},
+		{Model: mp15, Faults: "refuse:tfa:200000", Code: 6, Says: `refused with a stall, status OK, state dfuDNLOAD-IDLE; the board says "refused by request"`, Most: 10 * time.Second},
+		{Model: mp15, Faults: "refuse:tfa:manifest", Code: 6, Says: `the board says "refused by request"`, Most: 10 * time.Second},
+		{Model: mp15, Config: dfu.Config{Never: dfu.StageTFA}, Code: 6, Says: "does not go on from phase 0x01 within 15s: expected the next one, it is still in phase 0x00", Most: 20 * time.Second},
+		{Model: mp25, Config: dfu.Config{Never: dfu.StageTFA}, Code: 6, Says: "shows the same after DETACH and a reset of the port: 0 ", Most: 20 * time.Second},
+		{Model: mp13, Config: dfu.Config{Never: dfu.StageTFA}, Code: 6, Says: "did not appear on port 203-1 within 20s", Most: 40 * time.Second},
+		{Model: mp13, Config: dfu.Config{Missing: []string{"@SSBL /0x03/1*16Me"}}, Code: 6, Says: "phase 0x03, for which it has no alternate setting", Most: 10 * time.Second},
+		{Model: mp13, Faults: "stall:tfa:0", Code: 6, Says: `"@SSBL /0x03/1*16Me": block 0`, Most: 10 * time.Second},
+		{Model: mp13, Faults: "reset:rom:manifest", Says: "starting over", Most: 10 * time.Second},
+		{Model: mp13, Faults: "unplug:tfa:manifest", Most: 40 * time.Second}, // it has everything
+		{Model: mp25, Faults: "stall:tfa:0", Code: 6, Says: `alternate setting 0 "@DDR FIP /0x02/1*32Ke": block 0`, Most: 10 * time.Second},
+		{Model: mp25, Faults: "error:tfa:20000:8", Code: 6, Says: "errADDRESS", Most: 10 * time.Second},
+		{Model: mp25, Faults: "reset:tfa:20000", Says: "starting over", Most: 10 * time.Second},
+		{Model: mp25, Faults: "reset:tfa:200000", Says: "starting over", Most: 10 * time.Second},
+		{Model: mp25, Faults: "hang:rom:manifest", Code: 6, Says: "does not answer within 15s", Most: 90 * time.Second},
+		{Model: mp25, Config: dfu.Config{Missing: []string{"@FIP /0x03/1*16Me"}}, Code: 6, Says: "phase 0x03, for which it has no alternate setting", Most: 10 * time.Second},
+	}, func(t *testing.T, c socstest.Case[dfu.Config], faults []virtual.Fault) *socstest.Outcome[dfu.Report] {
+		c.Config.Faults = faults
+		o := trial{model: c.Model, cfg: c.Config}.run(t)
+		if c.Faults == "unplug:tfa:manifest" { // it has everything
+			o.Report.Outcome = virtual.Booted
+		}
+		return o.Outcome
+	})
 }
 
 // Every status that a device can complain with is in the error, with stage, setting and state, from every stage.

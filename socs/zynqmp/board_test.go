@@ -3,7 +3,6 @@ package zynqmp_test
 import (
 	"bytes"
 	"fmt"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"snag/recovery"
 	"snag/sim/dfu"
 	"snag/sim/inproc"
+	"snag/sim/virtual"
 	"snag/socs"
 	"snag/socs/socstest"
 	"snag/socs/zynqmp"
@@ -111,38 +111,28 @@ func zynqmpFirst(t *testing.T, whole []byte) []byte {
 // A board that is wrong ends the recovery in time, and the error says what was expected, what came, and what to do; or
 // the recovery gets over it.
 func TestFaults(t *testing.T) {
-	for _, tc := range []struct {
-		fault string // several, by space
-		cfg   dfu.Config
-		code  int
-		says  string        // the error, or else the events
-		most  time.Duration // of the whole recovery
-	}{
-		{fault: "stall:rom:0", code: 6, says: "stage rom: boot.bin: DFU device 03fd:0050 on port 205-1, alternate setting 0: block 0", most: 5 * time.Second},
-		{fault: "hang:rom:50000", code: 6, says: "deadline exceeded", most: 30 * time.Second},
-		{fault: "nak:rom:50000:5s", most: 10 * time.Second},
-		{fault: "busy:rom:50000:5s", most: 10 * time.Second},
-		{fault: "lie:rom:50000", code: 6, says: "bwPollTimeout", most: 15 * time.Second},
-		{fault: "unplug:rom:50000", code: 6, says: "did not come back within 15s", most: 20 * time.Second},
-		{fault: "reset:rom:50000", says: "starting over", most: 10 * time.Second},
-		{fault: "reset:rom:1000 reset:rom:2000 reset:rom:3000", code: 6, says: "the boot ROM is back after the first stage was sent 3 times", most: 20 * time.Second},
-		{fault: "hang:rom:manifest", code: 6, says: "did not appear on port 205-1 within 20s", most: 60 * time.Second},
-		{fault: "reset:rom:manifest", says: "starting over", most: 10 * time.Second},
-		{fault: "unplug:rom:manifest", code: 6, says: "did not appear", most: 30 * time.Second},
-		{fault: "stall:fsbl:200000", code: 6, says: "stage fsbl: boot.bin: DFU device 03fd:0050 on port 205-1, alternate setting 1", most: 10 * time.Second},
-		{fault: "hang:fsbl:200000", code: 6, says: "deadline exceeded", most: 30 * time.Second},
-		{fault: "reset:fsbl:200000", says: "starting over", most: 10 * time.Second},
-		{fault: "unplug:fsbl:200000", code: 6, says: "did not come back", most: 30 * time.Second},
-		{fault: "stall:fsbl:manifest", code: 6, says: "refused with a stall", most: 10 * time.Second},
-		{cfg: dfu.Config{Never: dfu.StageFSBL}, code: 6, says: "the next stage did not appear", most: 30 * time.Second},
-	} {
-		t.Run(strings.TrimSpace(tc.fault+" "+tc.cfg.Never), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				tc.cfg.Faults = socstest.Faults(t, dfu.ParseFault, tc.fault)
-				trial{cfg: tc.cfg}.run(t).Ends(t, tc.code, tc.says, tc.most)
-			})
-		})
-	}
+	socstest.Play(t, dfu.ParseFault, []socstest.Case[dfu.Config]{
+		{Faults: "stall:rom:0", Code: 6, Says: "stage rom: boot.bin: DFU device 03fd:0050 on port 205-1, alternate setting 0: block 0", Most: 5 * time.Second},
+		{Faults: "hang:rom:50000", Code: 6, Says: "deadline exceeded", Most: 30 * time.Second},
+		{Faults: "nak:rom:50000:5s", Most: 10 * time.Second},
+		{Faults: "busy:rom:50000:5s", Most: 10 * time.Second},
+		{Faults: "lie:rom:50000", Code: 6, Says: "bwPollTimeout", Most: 15 * time.Second},
+		{Faults: "unplug:rom:50000", Code: 6, Says: "did not come back within 15s", Most: 20 * time.Second},
+		{Faults: "reset:rom:50000", Says: "starting over", Most: 10 * time.Second},
+		{Faults: "reset:rom:1000 reset:rom:2000 reset:rom:3000", Code: 6, Says: "the boot ROM is back after the first stage was sent 3 times", Most: 20 * time.Second},
+		{Faults: "hang:rom:manifest", Code: 6, Says: "did not appear on port 205-1 within 20s", Most: 60 * time.Second},
+		{Faults: "reset:rom:manifest", Says: "starting over", Most: 10 * time.Second},
+		{Faults: "unplug:rom:manifest", Code: 6, Says: "did not appear", Most: 30 * time.Second},
+		{Faults: "stall:fsbl:200000", Code: 6, Says: "stage fsbl: boot.bin: DFU device 03fd:0050 on port 205-1, alternate setting 1", Most: 10 * time.Second},
+		{Faults: "hang:fsbl:200000", Code: 6, Says: "deadline exceeded", Most: 30 * time.Second},
+		{Faults: "reset:fsbl:200000", Says: "starting over", Most: 10 * time.Second},
+		{Faults: "unplug:fsbl:200000", Code: 6, Says: "did not come back", Most: 30 * time.Second},
+		{Faults: "stall:fsbl:manifest", Code: 6, Says: "refused with a stall", Most: 10 * time.Second},
+		{Config: dfu.Config{Never: dfu.StageFSBL}, Code: 6, Says: "the next stage did not appear", Most: 30 * time.Second},
+	}, func(t *testing.T, c socstest.Case[dfu.Config], faults []virtual.Fault) *socstest.Outcome[dfu.Report] {
+		c.Config.Faults = faults
+		return trial{cfg: c.Config}.run(t)
+	})
 }
 
 // Every status that a device can complain with is in the error, with stage, setting and state.

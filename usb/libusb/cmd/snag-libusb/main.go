@@ -18,7 +18,6 @@ import (
 	"snag/internal/ui"
 	"snag/netsetup"
 	"snag/recovery"
-	"snag/socs"
 	"snag/usb"
 	"snag/usb/libusb"
 )
@@ -99,11 +98,8 @@ func recoverBoard(ctx context.Context, args []string) error {
 	if err != nil {
 		return &recovery.UsageError{Err: err, Hint: usage}
 	}
-	if opt.Model, err = socs.Lookup(*soc); err != nil {
+	if opt.Model, opt.Backend, err = recovery.Lookup(*soc); err != nil {
 		return err
-	}
-	if opt.Backend = recovery.BackendOf(opt.Model.Family); opt.Backend == nil {
-		return &recovery.UsageError{Err: fmt.Errorf("%s: the family %s is not built yet", opt.Model.Name, opt.Model.Family)}
 	}
 	if *port != "" {
 		if opt.Port, err = usb.ParsePort(*port); err != nil {
