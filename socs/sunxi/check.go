@@ -3,6 +3,7 @@ package sunxi
 import (
 	"bytes"
 	"fmt"
+	"path"
 	"strings"
 
 	"snag/firmware"
@@ -56,6 +57,7 @@ func check(chip *chip, fw socs.Firmware) *plan {
 		slot, nextSlot, spl, next = slotBoth, slotBoth, both, both
 	case !haveSPL && haveUBoot:
 		p.Take(slotSPL, spl, socs.Refuse("give sunxi-spl.bin of the same build as "+slotSPL, "missing: U-Boot goes into DRAM, which SPL sets up"))
+		p.next(chip, nextSlot, next, "")
 		return p
 	case !haveSPL:
 		p.Take(slotBoth, both, socs.Refuse(wanted, "missing: there is nothing to send"))
@@ -87,18 +89,22 @@ func check(chip *chip, fw socs.Firmware) *plan {
 		p.spl = spl.Data
 		p.Take(slotSPL, spl, nil)
 	}
-	if !haveBoth && !haveUBoot {
-		return p
+	if haveBoth || haveUBoot {
+		p.next(chip, nextSlot, next, egon.DeviceTree)
 	}
-	name, _ := next.Params[keyTree].(string)
-	u, err := p.second(chip, nextSlot, next, egon.DeviceTree, name)
+	return p
+}
+
+// next takes what SPL would load, which was given in a slot.
+func (p *plan) next(chip *chip, slot string, img socs.Image, splTree string) {
+	name, _ := img.Params[keyTree].(string)
+	u, err := p.second(chip, slot, img, splTree, name)
 	if err != nil {
-		p.Take(nextSlot, next, err)
-		return p
+		p.Take(slot, img, err)
+		return
 	}
 	p.uboot = u
-	p.Take(slotUBoot, next, nil)
-	return p
+	p.Take(slotUBoot, img, nil)
 }
 
 // forced reports whether the user wants it all the same.
@@ -159,6 +165,9 @@ func (p *plan) sameSoC(chip *chip, slot, tree string) error {
 
 // second looks at what SPL would load. Given are the device tree's name that SPL has, and the one that the user has chosen.
 func (p *plan) second(chip *chip, slot string, img socs.Image, splTree, chosen string) (*uboot, error) {
+	if len(img.Data) == 0 {
+		return nil, socs.Refuse(again, "the file is empty")
+	}
 	var u *uboot
 	var err error
 	switch info := firmware.Identify(img.Data); info.Kind {
@@ -351,7 +360,7 @@ func (p *plan) choose(f *firmware.FIT, slot, splTree, chosen string) (*firmware.
 		return nil
 	}
 	named := func(name string) *firmware.FITConfig {
-		return by(func(c *firmware.FITConfig) bool { return c.Description == name })
+		return by(func(c *firmware.FITConfig) bool { return path.Base(c.Description) == path.Base(name) })
 	}
 	var descriptions []string
 	for _, c := range f.Configs[:min(len(f.Configs), maxListed)] {
