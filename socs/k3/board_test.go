@@ -123,6 +123,8 @@ func TestVariants(t *testing.T) {
 	}{
 		{name: "twice", model: "am6442", cfg: dfu.Config{Twice: true}, says: "sending it again"},
 		{name: "twice, split", model: "am6548", cfg: dfu.Config{Twice: true, SPL: dfu.SPLNext}, says: "sending it again"},
+		{name: "twice, on one session", model: "am6442", cfg: dfu.Config{Twice: true, SameSession: true}, says: "sending it again", most: 15 * time.Second},
+		{name: "both files on one session", model: "am62l3", cfg: dfu.Config{SameSession: true}, most: 15 * time.Second},
 		{name: "early", model: "am625", cfg: dfu.Config{EarlyLeave: true}},
 		{name: "slow stages", model: "am625", cfg: dfu.Config{StageDelay: 8 * time.Second}, most: 30 * time.Second},
 		{name: "quick stages", model: "am625", cfg: dfu.Config{StageDelay: -1, LeaveDelay: -1}},

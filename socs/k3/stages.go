@@ -180,21 +180,37 @@ func settings(s *dfustage.Session) string {
 	return "the alternate settings " + strings.Join(names, ", ")
 }
 
-// serveROM gives the ROM tiboot3, and, for AM62L's BL1, tispl. It starts them by itself, some before the status is read again.
+// serveROM gives the ROM tiboot3, and, for AM62L's BL1, tispl. It starts them by itself, some before the status is read again. One
+// that stays on the bus asks for the next file there: Snagboot looks for the device, and not whether it is another one.
 func (r *recovery) serveROM(ctx context.Context, s *dfustage.Session) error {
-	slot := slotTiboot3
-	if r.bl1 && r.last == stageROM {
-		r.at, slot = stageBL1, slotTispl
-	} else {
-		r.at = stageROM
-		if err := r.countRun(); err != nil {
+	for {
+		slot := slotTiboot3
+		if r.bl1 && r.last == stageROM {
+			r.at, slot = stageBL1, slotTispl
+		} else {
+			r.at = stageROM
+			if err := r.countRun(); err != nil {
+				return err
+			}
+		}
+		r.maybe = false
+		left, err := r.send(ctx, s, altROM, slot)
+		r.last = r.at
+		if err != nil || left || !r.stays(ctx, s) {
 			return err
 		}
 	}
-	r.maybe = false
-	_, err := r.send(ctx, s, altROM, slot)
-	r.last = r.at
-	return err
+}
+
+// stays tells whether a ROM that has a file is still there after a time, and waits for another.
+func (r *recovery) stays(ctx context.Context, s *dfustage.Session) bool {
+	if dfustage.Left(ctx, s.Stage, stayTime) {
+		return false
+	}
+	ask, cancel := context.WithTimeout(ctx, goneTime)
+	defer cancel()
+	a, err := s.Status(ask)
+	return err == nil && a.Status == dfu.OK && a.State == dfu.Idle
 }
 
 // countRun counts the ROM's appearances. There are boards that need tiboot3 twice.
