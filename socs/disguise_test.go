@@ -28,12 +28,19 @@ func TestDisguised(t *testing.T) {
 		d.Manufacturer, d.Product, d.Serial = "メーカー", "起動", "一二三"
 	}
 	for _, tc := range []struct {
-		name    string
-		strings func(*usbdev.Descriptors)
-		release uint16
-	}{{"numbers", nil, 0}, {"no strings", noNames, 0x0666}, {"foreign strings", foreign, 0x1234}} {
+		name      string
+		strings   func(*usbdev.Descriptors)
+		release   uint16
+		languages []byte
+	}{
+		{name: "numbers"},
+		{name: "no strings", strings: noNames, release: 0x0666},
+		{name: "foreign strings", strings: foreign, release: 0x1234, languages: []byte{6, 3, 0x11, 4, 0x09, 4}},
+		{name: "no languages", languages: []byte{2, 3}},
+		{name: "languages refused", languages: []byte{}},
+	} {
 		t.Run(tc.name, func(t *testing.T) {
-			disguise := socstest.Disguise{Strings: tc.strings, Release: tc.release}
+			disguise := socstest.Disguise{Strings: tc.strings, Release: tc.release, Languages: tc.languages}
 			for _, m := range []string{"stm32mp13", "stm32mp15", "stm32mp25", "am625", "am62l3", "j721e", "rzn1", "zynqmp"} {
 				v := found(dfu.FindModel(map[string]string{"am625": "am62x", "am62l3": "am62lx"}[m]))
 				if v.Name == "" {

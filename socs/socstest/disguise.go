@@ -16,6 +16,8 @@ type Disguise struct {
 	usbdev.Port
 	Strings func(d *usbdev.Descriptors) // changes a copy; nil: they stay
 	Release uint16                      // bcdDevice; 0: the board's
+	// Languages answers for string descriptor 0, which lists them; nil: the board's own. An empty one is a stall.
+	Languages []byte
 }
 
 // shift is what is added to interfaces' numbers.
@@ -89,8 +91,15 @@ func (d *disguised) Control(ctx context.Context, s usbdev.Setup, data []byte) (i
 		s.Index = uint16(swap(uint8(s.Index)))
 		return d.Device.Control(ctx, s, data)
 	}
-	if s.Standard() && s.Request == 6 && s.Type == 0x80 && s.Value>>8 == 1 {
-		d.Descriptors() // it is enumerated anew
+	if s.Standard() && s.Request == 6 && s.Type == 0x80 {
+		switch {
+		case s.Value>>8 == 1:
+			d.Descriptors() // it is enumerated anew
+		case s.Value == 0x300 && d.port.Languages != nil && len(d.port.Languages) == 0:
+			return 0, usbdev.ErrStall
+		case s.Value == 0x300 && d.port.Languages != nil:
+			return copy(data, d.port.Languages), nil
+		}
 	}
 	d.mu.Lock()
 	g := d.gadget

@@ -103,7 +103,7 @@ func (d *Device) describe(ctx context.Context, all []usb.Setting) error {
 		name, ok := known[s.Name]
 		if !ok {
 			var err error
-			if name, err = usb.String(ctx, d.handle, s.Name); err != nil && !errors.Is(err, usb.ErrStall) {
+			if name, err = usb.String(ctx, d.handle, s.Name); err != nil && !errors.Is(err, usb.ErrStall) && !errors.Is(err, usb.ErrNoString) {
 				return fmt.Errorf("DFU device %s on port %s: name of alternate setting %d: %w", d.handle.Device().ID, d.handle.Device().Port, s.Alt, err)
 			}
 			known[s.Name] = name
