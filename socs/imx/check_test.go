@@ -136,6 +136,7 @@ func TestCheck(t *testing.T) {
 		{name: "containers for Plus", model: "imx8mp", files: one(flash, mx93), slot: flash, says: "container"},
 
 		{name: "boot stream", model: "imx28", files: one(flash, imx.GenerateSB(50_000, 1))},
+		{name: "boot stream, of a card", model: "imx28", files: one(flash, cat([]byte{0x33, 0x22, 0x11, 0, 1}, 2048, imx.GenerateSB(50_000, 1))), says: "begins at 0x800 of the file", sent: len(imx.GenerateSB(50_000, 1))},
 		{name: "boot stream, damaged", model: "imx28", files: one(flash, edit(imx.GenerateSB(50_000, 1), 1000, 1)), slot: flash, says: "SHA-1"},
 		{name: "boot stream for Plus", model: "imx8mp", files: one(flash, imx.GenerateSB(50_000, 1)), slot: flash, says: "boot stream"},
 		{name: "flash header", model: "imx51", files: one(dcd, imx.GenerateV1(0x97800000, 5, 20_000, 1))},

@@ -2,6 +2,7 @@ package imx
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -60,8 +61,15 @@ func (c *checker) endOf(path string, data []byte, off int) (int, error) {
 	return off + second.end, nil
 }
 
+// sdBlocks is what stands before the boot stream in u-boot.sd, which is for a card (U-Boot, tools/mxsboot.c, mx28_create_sd_image).
+const sdBlocks = 4 * 512
+
 // bootStream plans a boot stream of i.MX23 and 28.
 func (c *checker) bootStream(p *plan, img socs.Image) ([]byte, error) {
+	if len(img.Data) > sdBlocks && binary.LittleEndian.Uint32(img.Data) == 0x00112233 && firmware.Identify(img.Data[sdBlocks:]).Kind == firmware.KindBootStream {
+		c.Note(slotFlash, "the boot stream begins at %#x of the file (as in u-boot.sd, for a card): what stands before it is not sent", sdBlocks)
+		img.Data = img.Data[sdBlocks:]
+	}
 	if firmware.Identify(img.Data).Kind != firmware.KindBootStream {
 		return nil, c.unlike(img.Data, "u-boot.sb", nil)
 	}

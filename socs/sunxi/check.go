@@ -64,6 +64,11 @@ func check(chip *chip, fw socs.Firmware) *plan {
 		return p
 	}
 
+	if at := p.ofCard(slot, spl.Data); at > 0 {
+		if spl.Data = spl.Data[at:]; haveBoth {
+			next.Data = spl.Data
+		}
+	}
 	egon, err := p.first(chip, slot, spl)
 	if err != nil {
 		p.Take(slot, spl, err)
@@ -107,6 +112,23 @@ func (p *plan) next(chip *chip, slot string, img socs.Image, splTree string) {
 	p.Take(slotUBoot, img, nil)
 }
 
+// cards are where a card has SPL, behind an MBR or a GPT (U-Boot, doc/board/allwinner/sunxi.rst).
+var cards = []int{8 << 10, 128 << 10}
+
+// ofCard finds SPL in a file that is an image of a card; 0 if it is none.
+func (p *plan) ofCard(slot string, data []byte) int {
+	if firmware.Identify(data).Kind == firmware.KindEGON {
+		return 0
+	}
+	for _, at := range cards {
+		if len(data) > at && firmware.Identify(data[at:]).Kind == firmware.KindEGON {
+			p.Note(slot, "the file is an image of a card: SPL begins at %#x of it", at)
+			return at
+		}
+	}
+	return 0
+}
+
 // forced reports whether the user wants it all the same.
 func forced(fw socs.Firmware) bool {
 	for _, img := range fw {
@@ -129,6 +151,8 @@ func (p *plan) first(chip *chip, slot string, img socs.Image) (*firmware.EGON, e
 		return nil, socs.Refuse("the FIT belongs under "+slotUBoot+", with sunxi-spl.bin of the same build as "+slotSPL, "there is no SPL in it: it is %s", info)
 	case egon == nil && info.Kind == firmware.KindUImage:
 		return nil, socs.Refuse("it belongs under "+slotUBoot+", with sunxi-spl.bin of the same build as "+slotSPL, "there is no SPL in it: it is %s", info)
+	case egon == nil && bytes.HasPrefix(img.Data, []byte("TOC0.GLH")):
+		return nil, socs.Refuse("give a build without CONFIG_SPL_IMAGE_TYPE_SUNXI_TOC0: FEL runs it on fused boards too", "it is %s, expected an eGON image", info)
 	case egon == nil:
 		return nil, socs.Refuse(wanted, "%w: it is %s", err, info)
 	case err != nil:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -65,6 +66,9 @@ func TestCheck(t *testing.T) {
 		{name: "two", model: "h3", files: files{"spl": h3.SPL, "u-boot": h3.UBoot}, good: true},
 		{name: "FIT", model: "a64", files: files{"u-boot-with-spl": a64.Combined}, says: "the device tree is that of SPL, sunxi-a64-board", good: true},
 		{name: "two with a FIT", model: "sunxi", files: files{"spl": a64.SPL, "u-boot": a64.UBoot}, good: true},
+		{name: "of a card", model: "h3", files: files{"u-boot-with-spl": slices.Concat(make([]byte, 8<<10), h3.Combined, make([]byte, 100_000))}, says: "an image of a card: SPL begins at 0x2000", good: true},
+		{name: "of a card with a GPT", model: "a64", files: files{"u-boot-with-spl": slices.Concat(make([]byte, 128<<10), a64.Combined, make([]byte, 100_000))}, says: "an image of a card: SPL begins at 0x20000", good: true},
+		{name: "secure", model: "h3", files: files{"u-boot-with-spl": append([]byte("TOC0.GLH"), make([]byte, 5000)...)}, says: "TOC0 (secure boot) SPL, expected an eGON image"},
 		{name: "SPL alone", model: "h3", files: files{"spl": h3.SPL}, good: true},
 		{name: "SPL alone of a whole file", model: "h3", files: files{"spl": h3.Combined}, says: "the U-Boot behind SPL in it is not sent: give the file as u-boot-with-spl", good: true},
 		{name: "another U-Boot", model: "h3", files: files{"spl": h3.Combined, "u-boot": h3.UBoot}, says: "is not sent, that of u-boot is", good: true},
