@@ -27,6 +27,16 @@ func TestDisguised(t *testing.T) {
 	foreign := func(d *usbdev.Descriptors) {
 		d.Manufacturer, d.Product, d.Serial = "メーカー", "起動", "一二三"
 	}
+	slow := func(d *usbdev.Descriptors) {
+		d.Speed, d.MaxPacket0 = usbdev.FullSpeed, 8
+		for _, c := range d.Configs {
+			for _, i := range c.Interfaces {
+				for n := range i.Endpoints {
+					i.Endpoints[n].MaxPacket = min(i.Endpoints[n].MaxPacket, 64)
+				}
+			}
+		}
+	}
 	for _, tc := range []struct {
 		name      string
 		strings   func(*usbdev.Descriptors)
@@ -36,6 +46,7 @@ func TestDisguised(t *testing.T) {
 		{name: "numbers"},
 		{name: "no strings", strings: noNames, release: 0x0666},
 		{name: "foreign strings", strings: foreign, release: 0x1234, languages: []byte{6, 3, 0x11, 4, 0x09, 4}},
+		{name: "full speed", strings: slow},
 		{name: "no languages", languages: []byte{2, 3}},
 		{name: "languages refused", languages: []byte{}},
 	} {
@@ -79,7 +90,9 @@ func TestDisguised(t *testing.T) {
 			v := found(sama5.FindModel("sama5d2"))
 			try(t, disguise, "sama5d2", func() *sama5.Board { return made(sama5.New(sama5.Config{Model: v})) }, sama5.Generate(v, 60_000, 1))
 			q := qcom.Generate(60_000, 1)
-			try(t, disguise, "iq9075", func() *qcom.Board { return made(qcom.New(qcom.Config{})) }, map[string][]byte{"xbl": q.XBL, "u-boot": q.UBoot})
+			if tc.name != "full speed" { // its empty packets go by the size of its own
+				try(t, disguise, "iq9075", func() *qcom.Board { return made(qcom.New(qcom.Config{})) }, map[string][]byte{"xbl": q.XBL, "u-boot": q.UBoot})
+			}
 			try(t, disguise, "keembay", func() *fastboot.Board { return made(fastboot.New(fastboot.Config{KeemBay: true})) }, map[string][]byte{"fip": fastboot.GenerateFIP(60_000, 1)})
 		})
 	}

@@ -11,7 +11,7 @@ import (
 
 // Disguise is a port on which boards show other descriptors than their own, as boards by another maker do that are right all the
 // same: every interface has another number, behind one of nobody's, every endpoint another address; and, if it is wanted,
-// other strings. What the descriptors do not tell stays as it is.
+// other strings. SET_INTERFACE is refused where there is one setting (USB 2.0, section 9.4.10). All else stays as it is.
 type Disguise struct {
 	usbdev.Port
 	Strings func(d *usbdev.Descriptors) // changes a copy; nil: they stay
@@ -104,7 +104,22 @@ func (d *disguised) Control(ctx context.Context, s usbdev.Setup, data []byte) (i
 	d.mu.Lock()
 	g := d.gadget
 	d.mu.Unlock()
+	if s.Type == 1 && s.Request == 11 && settings(g.Descriptors(), uint8(s.Index)) == 1 {
+		return 0, usbdev.ErrStall
+	}
 	return g.Control(ctx, s, data)
+}
+
+// settings counts those of an interface.
+func settings(d *usbdev.Descriptors, iface uint8) (n int) {
+	for _, c := range d.Configs {
+		for _, i := range c.Interfaces {
+			if i.Number == iface {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // In implements [usbdev.Device].
