@@ -145,6 +145,8 @@ func TestFaults(t *testing.T) {
 		{cfg: board.Config{Loader: true}, code: 6, says: "2207:330c on port 209-1 is no ROM", hint: "maskrom button", most: time.Second},
 		{cfg: board.Config{Loader: true, PlainPlug: true}, code: 6, says: "after 0 of 20482 bytes", hint: "a USB plug of an earlier run", most: time.Second},
 		{cfg: board.Config{PlainPlug: true}, says: "a chip that calls itself 330C", most: time.Second},
+		{cfg: board.Config{PlugTwice: true}, says: "a chip that calls itself 330C", most: 5 * time.Second},
+		{fault: "reset:rom:jump", cfg: board.Config{BareROM: true}, says: "the boot ROM is back: starting over", most: 10 * time.Second},
 		{cfg: board.Config{PlugFails: 3}, says: "a chip that calls itself 330C", most: 5 * time.Second},
 		{cfg: board.Config{PlugFails: 100}, says: "it found no storage", most: 12 * time.Second},
 		{cfg: board.Config{SameAddress: true}, most: time.Second},
