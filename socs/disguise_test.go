@@ -42,7 +42,10 @@ func TestDisguised(t *testing.T) {
 		strings   func(*usbdev.Descriptors)
 		release   uint16
 		languages []byte
+		twice     int // which device of the board enumerates twice
 	}{
+		{name: "first stage twice", twice: 1},
+		{name: "second stage twice", twice: 2},
 		{name: "numbers"},
 		{name: "no strings", strings: noNames, release: 0x0666},
 		{name: "foreign strings", strings: foreign, release: 0x1234, languages: []byte{6, 3, 0x11, 4, 0x09, 4}},
@@ -51,7 +54,7 @@ func TestDisguised(t *testing.T) {
 		{name: "languages refused", languages: []byte{}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			disguise := socstest.Disguise{Strings: tc.strings, Release: tc.release, Languages: tc.languages}
+			disguise := disguise{socstest.Disguise{Strings: tc.strings, Release: tc.release, Languages: tc.languages}, tc.twice}
 			for _, m := range []string{"stm32mp13", "stm32mp15", "stm32mp25", "am625", "am62l3", "j721e", "rzn1", "zynqmp"} {
 				v := found(dfu.FindModel(map[string]string{"am625": "am62x", "am62l3": "am62lx"}[m]))
 				if v.Name == "" {
@@ -98,6 +101,12 @@ func TestDisguised(t *testing.T) {
 	}
 }
 
+// disguise is what is different with a board.
+type disguise struct {
+	socstest.Disguise
+	twice int
+}
+
 // found is a model; the zero one if there is none.
 func found[M any](m M, _ error) M { return m }
 
@@ -109,7 +118,7 @@ func made[B any](b B, err error) B {
 }
 
 // try recovers a board in disguise.
-func try[R socstest.Report, B socstest.Board[R]](t *testing.T, disguise socstest.Disguise, model string, plug func() B, files map[string][]byte) {
+func try[R socstest.Report, B socstest.Board[R]](t *testing.T, disguise disguise, model string, plug func() B, files map[string][]byte) {
 	t.Run(model, func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			fw := socstest.Firmware(files)
@@ -124,7 +133,7 @@ func try[R socstest.Report, B socstest.Board[R]](t *testing.T, disguise socstest
 			m := socstest.Model(t, model)
 			host, board := inproc.New(), plug()
 			disguise.Port = host.Port("251-1")
-			ctx, unplug := socstest.Plug[R](t, disguise, board)
+			ctx, unplug := socstest.Plug[R](t, &socstest.Glimpse{Port: disguise, Nth: disguise.twice}, board)
 			defer unplug()
 			o := socstest.Recover[R](t, ctx, host, board, recovery.Options{Backend: recovery.BackendOf(m.Family), Model: m, Firmware: fw, Port: "251-1"})
 			o.Good(t)

@@ -94,13 +94,15 @@ func (r *recovery) hint(err error) string {
 
 // serve gives a stage what it offers to take. It returns true when the board has everything.
 func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err error) {
+	opened := false // one that leaves before that may come once more
 	defer func() {
-		if err != nil {
+		if err != nil && opened {
 			r.last, r.maybe = "", false
 		}
 	}()
 	r.at = r.following()
 	s, err := dfustage.Open(ctx, r, stage, named)
+	opened = err == nil
 	_, transfer := errors.AsType[*usb.TransferError](err)
 	switch {
 	case err != nil && (transfer || errors.Is(err, usb.ErrGone)):
