@@ -182,3 +182,25 @@ func TestGadgets(t *testing.T) {
 		}
 	}
 }
+
+// AM62L's ROM that shows up a second time for BL1, leaves and comes back wants tispl still.
+func TestGlimpse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, err := dfu.FindModel("am62lx")
+		if err != nil {
+			t.Fatal(err)
+		}
+		board, err := dfu.New(dfu.Config{Model: m})
+		if err != nil {
+			t.Fatal(err)
+		}
+		host, fw := inproc.New(), of("am62l3")
+		ctx, unplug := socstest.Plug(t, &socstest.Glimpse{Port: host.Port("211-1"), Nth: 2}, board)
+		defer unplug()
+		o := socstest.Recover(t, ctx, host, board, recovery.Options{Backend: soc.Backend{}, Model: socstest.Model(t, "am62l3"), Firmware: fw, Port: "211-1"})
+		o.Good(t)
+		if second := o.Report.Last(dfu.StageROM2); second == nil || len(second.Files) != 1 || second.Files[0].Bytes != len(fw["tispl"].Data) {
+			t.Errorf("the second stage got %+v, want tispl, %d bytes", second, len(fw["tispl"].Data))
+		}
+	})
+}
