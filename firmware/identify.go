@@ -104,6 +104,12 @@ var magics = []struct {
 	{4, "eGON.BT1", KindOtherSoC, "an Allwinner eGON boot1 image"},
 	{0, "TOC0.GLH", KindOtherSoC, "an Allwinner TOC0 (secure boot) SPL"},
 	{8192 + 4, "eGON.BT0", KindOtherSoC, "an Allwinner SD card image (eGON SPL at 8 KiB)"},
+	{0, "sunxi-package\x00", KindOtherSoC, "an Allwinner boot package (TOC1) of the vendor's U-Boot"},
+	{0, "\x33\x22\x11\x00\x01\x00\x00\x00", KindOtherSoC, "an i.MX23 or i.MX28 SD card image (u-boot.sd)"}, // U-Boot, tools/mxsboot.c
+	{0, "\x55\xaa\xf0\x0f", KindOtherSoC, "the contents of a Raspberry Pi's boot EEPROM (pieeprom.bin)"},
+	{0, "RKFW", KindArchive, "a firmware package for Rockchip (update.img): unpack it first, the loader is in it"},
+	{0, "RKAF", KindArchive, "a firmware package for Rockchip (update.img): unpack it first, the loader is in it"},
+	{8, "\x56\x19\xb5\x27", KindArchive, "a firmware package for Amlogic (aml_upgrade_package.img): unpack it first, BL2 and U-Boot are in it"}, // pyamlboot, AML-IMAGE-FORMAT.md
 	{0, "RK30", KindOtherSoC, "a Rockchip first stage"},
 	{0, "RK31", KindOtherSoC, "a Rockchip first stage"},
 	{0, "RK32", KindOtherSoC, "a Rockchip first stage"},

@@ -155,18 +155,24 @@ const (
 	ReqSetInterface     = 11
 )
 
-// String asks a device for one of its strings, in the first language that it has. Index 0 is the empty string.
+// english is the language of strings where a device does not tell which it has: English (United States), as Linux takes it for
+// (drivers/usb/core/message.c, usb_get_langid).
+const english = 0x0409
+
+// ErrNoString is a string descriptor that cannot be read.
+var ErrNoString = errors.New("no string")
+
+// String asks a device for one of its strings, in the first language that it has. Index 0 is the empty string. The error
+// wraps [ErrStall] or [ErrNoString] where the device answers, and has none.
 func String(ctx context.Context, h Handle, index uint8) (string, error) {
 	if index == 0 {
 		return "", nil
 	}
 	languages, err := stringDescriptor(ctx, h, 0, 0)
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrStall) && !errors.Is(err, ErrNoString) {
 		return "", err
 	}
-	if len(languages) == 0 {
-		return "", errors.New("USB string descriptor 0: no language")
-	}
+	languages = append(languages, english)
 	units, err := stringDescriptor(ctx, h, index, languages[0])
 	return string(utf16.Decode(units)), err
 }
@@ -179,7 +185,7 @@ func stringDescriptor(ctx context.Context, h Handle, index uint8, language uint1
 		return nil, fmt.Errorf("USB string descriptor %d: %w", index, err)
 	}
 	if n < 2 || int(b[0]) < 2 || b[1] != descString {
-		return nil, fmt.Errorf("USB string descriptor %d: got % x", index, b[:min(n, 8)])
+		return nil, fmt.Errorf("USB string descriptor %d: %w: got % x", index, ErrNoString, b[:min(n, 8)])
 	}
 	b = b[2:min(n, int(b[0]))]
 	units := make([]uint16, 0, len(b)/2)

@@ -298,3 +298,15 @@ func checkLoader(t *testing.T, l *loader) {
 		}
 	}
 }
+
+// Who asks for the template of a SoC is told those for it, or for its kin.
+func TestTemplateOfSoC(t *testing.T) {
+	for name, want := range map[string]string{
+		"imx6q": "start from imx6-sabrelite, or imx6-var-som-mx6", "imx8mp": "start from imx8mp-evk", "am623": "am62x-beagle-play", "a64": "start from sunxi-orangepi-pc",
+		"stm32mp": "stm32mp1-dk", "rockchip": "start from rockchip-rk3399", "am335x-evn": `did you mean "am335x-evm"?`, "nothing": "known: ",
+	} {
+		if _, err := Template(name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", name, err, want)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"embed"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,8 +32,43 @@ func Templates() []string {
 func Template(name string) (string, error) {
 	names := Templates()
 	if !slices.Contains(names, name) {
+		if of := templatesOf(name, names); of != nil {
+			return "", fmt.Errorf("no template %q: for this SoC start from %s", name, strings.Join(of, ", or "))
+		}
 		return "", fmt.Errorf("no template %q%s", name, suggest(socs.Nearest(name, names), names))
 	}
 	data, err := templates.ReadFile("templates/" + name + ".yaml")
 	return string(data), err
+}
+
+// templatesOf are the templates for a model, by its name or an alias, or else those of its family. Each names a model in the command
+// that it tells of.
+func templatesOf(model string, names []string) []string {
+	m, err := socs.Lookup(model)
+	family := m.Family
+	if unknown, ok := errors.AsType[*socs.UnknownModelError](err); ok {
+		family = unknown.Family
+	}
+	if family == "" {
+		return nil
+	}
+	var same, kin []string
+	for _, name := range names {
+		text, err := templates.ReadFile("templates/" + name + ".yaml")
+		if err != nil {
+			panic(err) // the files are part of the program
+		}
+		_, rest, _ := strings.Cut(string(text), "--soc ")
+		word, _, _ := strings.Cut(rest, " ")
+		switch of, _ := socs.Lookup(word); {
+		case m.Name != "" && of.Name == m.Name:
+			same = append(same, name)
+		case of.Family == family:
+			kin = append(kin, name)
+		}
+	}
+	if same != nil {
+		return same
+	}
+	return kin
 }

@@ -18,6 +18,8 @@ type Config struct {
 	SPL SPLKind
 	// Twice is a K3 whose ROM wants its file twice.
 	Twice bool
+	// SameSession is a K3's ROM that takes the second of two files (of AM62L, or Twice) on the USB session of the first.
+	SameSession bool
 	// OldTFA is a TF-A of ST's ecosystem 3 for MP15, which wants a flash layout before the FIP.
 	OldTFA bool
 	// STM32SPL is an STM32MP1 that starts with U-Boot's SPL, of a configuration with CONFIG_SPL_DFU.

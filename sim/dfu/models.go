@@ -258,7 +258,11 @@ func (c *Config) k3() []stage {
 	if c.SPL == SPLNext {
 		r5.alts, a53.alts = []alt{tispl}, []alt{uboot}
 	}
+	if c.Model.Name == "am62lx" || c.Twice {
+		rom.keeps = c.SameSession
+	}
 	all := []stage{rom}
+	rom.keeps = false
 	if c.Model.Name == "am62lx" {
 		second := rom
 		second.name = StageROM2

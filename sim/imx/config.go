@@ -61,6 +61,8 @@ type Config struct {
 	SPLDelay, GadgetDelay time.Duration
 	// StreamPause is how long SPL takes before it asks the ROM for more of the stream: it sets up memory.
 	StreamPause time.Duration
+	// NoMore is a ROM that takes nothing of the stream behind U-Boot, but what comes in the same report.
+	NoMore bool
 	// Command is how long the ROM takes for each command, Report for each data report.
 	Command, Report time.Duration
 	// SameAddress lets the next stage keep the USB address of the one before, on ports that can do so.

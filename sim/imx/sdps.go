@@ -253,6 +253,9 @@ func (t *stream) second(ctx context.Context) error {
 		kind = "fit"
 	}
 	t.end(Jump{Kind: kind, Found: uint32(found)})
+	if t.b.cfg.NoMore {
+		return nil
+	}
 	return t.drain(ctx)
 }
 

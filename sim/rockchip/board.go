@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"snag/sim/usbdev"
 	"snag/sim/virtual"
@@ -60,9 +61,20 @@ func (b *Board) boot(ctx context.Context, port usbdev.Port) error {
 			return err
 		}
 		b.board.Booted()
+		if b.cfg.PlugTwice {
+			if err := b.glimpse(ctx, port); err != nil {
+				return err
+			}
+		}
 		return b.plug(ctx, port)
 	}
 	return b.board.Gadget(ctx, port, b.cfg.Gadget, "Rockchip", b.cfg.PlugDelay, newStage())
+}
+
+// glimpse shows the plug for a moment in which it answers nothing.
+func (b *Board) glimpse(ctx context.Context, port usbdev.Port) error {
+	d := usbdev.NewGadget(b.descriptors(0x0201), usbdev.Inert{})
+	return b.board.Stage(ctx, port, StagePlug, d, newStage(), func(ctx context.Context) error { return virtual.Sleep(ctx, 10*time.Millisecond) })
 }
 
 func newStage() *Stage { return &Stage{Sections: []Section{}} }

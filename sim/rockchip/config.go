@@ -32,6 +32,8 @@ type Config struct {
 	Stays, Ignored bool
 	// NeverPlug is a USB plug that never shows on the bus.
 	NeverPlug bool
+	// PlugTwice is a USB plug that leaves the bus at once and comes back. BareROM is a ROM whose descriptors have no endpoints.
+	PlugTwice, BareROM bool
 	// PlugFails has the plug answer that it is not ready so often.
 	PlugFails int
 	// Gadget is what U-Boot shows when it runs; zero: nothing.

@@ -41,7 +41,11 @@ type maskrom struct {
 
 func newMaskrom(b *Board) *maskrom {
 	m := &maskrom{b: b, report: newStage(), end: make(chan error, 1)}
-	m.Gadget = usbdev.NewGadget(b.descriptors(0x0200), (*romFunction)(m))
+	d := b.descriptors(0x0200)
+	if b.cfg.BareROM {
+		d.Configs[0].Interfaces[0].Endpoints = nil
+	}
+	m.Gadget = usbdev.NewGadget(d, (*romFunction)(m))
 	return m
 }
 

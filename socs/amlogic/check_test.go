@@ -53,6 +53,7 @@ func TestCheck(t *testing.T) {
 		{name: "no BL33", model: "a113x", files: change(axg, "u-boot", noBL33), says: "the FIP has no BL33"},
 		{name: "nothing behind BL2", model: "a311d", files: change(g12, "u-boot-fip", append(slices.Clone(whole[:0x10000]), random...)), says: "no FIP is recognised behind BL2, at 0x10000"},
 
+		{name: "package", model: "s905x", files: change(gx, "u-boot", append([]byte{1, 2, 3, 4, 2, 0, 0, 0, 0x56, 0x19, 0xb5, 0x27}, random...)), refused: true, says: "a firmware package for Amlogic (aml_upgrade_package.img): unpack it first"},
 		{name: "none", model: "s905x", refused: true, says: `firmware "bl2": missing: s905x, which is one of GXBB, GXL and GXM, needs it`},
 		{name: "no u-boot", model: "a113x", files: change(axg, "u-boot", nil), refused: true, says: `firmware "u-boot": missing: a113x, which is one of AXG, needs it`},
 		{name: "none", model: "s905d3", refused: true, says: `firmware "u-boot-fip": missing: s905d3, which is one of G12A, G12B and SM1, needs it`},

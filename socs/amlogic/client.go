@@ -17,11 +17,15 @@ type device struct {
 // errInterface says that a device has not the ROM's interface.
 var errInterface = errors.New("no interface with bulk endpoints both ways")
 
-// open takes the ROM's interface.
+// open takes the ROM's interface, which is the first with a bulk endpoint each way.
 func open(ctx context.Context, h usb.Handle) (*device, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	if s := h.Descriptors().Setting(uint8(h.Device().Config), 0, 0); s != nil {
+	for _, i := range h.Device().Interfaces {
+		s := h.Descriptors().Setting(uint8(h.Device().Config), uint8(i.Number), 0)
+		if s == nil {
+			continue
+		}
 		in, ok1 := s.Find(usb.Bulk, true)
 		out, ok2 := s.Find(usb.Bulk, false)
 		if ok1 && ok2 {

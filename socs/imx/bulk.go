@@ -85,7 +85,7 @@ func (b *bulk) word(ctx context.Context, what any, patience time.Duration) (word
 	switch {
 	case err != nil:
 		return word{}, fmt.Errorf("%s: no answer: %w", what, err)
-	case n != len(word{}):
+	case n < len(word{}): // more is what fills the packet up
 		return word{}, b.sdp.wrong(fmt.Sprint(what), "an answer of 4 bytes", fmt.Sprintf("%d: % x", n, buf[:min(n, 16)]), hintAnswer)
 	}
 	return word(buf[:4]), nil

@@ -109,6 +109,8 @@ func TestCheck(t *testing.T) {
 		{name: "all in one, of a card", model: "imx6q", files: one(flash, card(0x400, cat(spl, 0x11000, legacy))), says: "stands at 0x11400", sent: -1},
 		{name: "plugin without an image", model: "imx6q", files: one(dcd, imx.IVTImage{Self: 0x00907400, Size: 4000, Flags: 1}.Generate()), slot: dcd, says: "no image behind the plugin"},
 
+		{name: "microcontroller", model: "imxrt106x", files: one(dcd, with(func(i *imx.IVTImage) { i.Self, i.DCD, i.Version = 0x20208000, nil, 0x41 })), sent: -1},
+		{name: "microcontroller, later", model: "imxrt106x", files: one(dcd, with(func(i *imx.IVTImage) { i.Self, i.DCD, i.Version = 0x20208000, nil, 0x43 })), sent: -1},
 		{name: "Mini", model: "imx8mm", files: one(flash, splAt(0x7e1000)), says: "stands at 0x58000"},
 		{name: "Nano for Mini", model: "imx8mm", files: one(flash, splAt(0x912000)), slot: flash, says: "its entry point is 0x912000, that of i.MX8MN"},
 		{name: "Mini for Plus", model: "imx8mp", files: one(flash, splAt(0x7e1000)), slot: flash, says: "that of i.MX8MQ or i.MX8MM"},
@@ -134,6 +136,7 @@ func TestCheck(t *testing.T) {
 		{name: "containers for Plus", model: "imx8mp", files: one(flash, mx93), slot: flash, says: "container"},
 
 		{name: "boot stream", model: "imx28", files: one(flash, imx.GenerateSB(50_000, 1))},
+		{name: "boot stream, of a card", model: "imx28", files: one(flash, cat([]byte{0x33, 0x22, 0x11, 0, 1}, 2048, imx.GenerateSB(50_000, 1))), says: "begins at 0x800 of the file", sent: len(imx.GenerateSB(50_000, 1))},
 		{name: "boot stream, damaged", model: "imx28", files: one(flash, edit(imx.GenerateSB(50_000, 1), 1000, 1)), slot: flash, says: "SHA-1"},
 		{name: "boot stream for Plus", model: "imx8mp", files: one(flash, imx.GenerateSB(50_000, 1)), slot: flash, says: "boot stream"},
 		{name: "flash header", model: "imx51", files: one(dcd, imx.GenerateV1(0x97800000, 5, 20_000, 1))},

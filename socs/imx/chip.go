@@ -50,6 +50,7 @@ type chip struct {
 
 	container bool // images are containers, else they have an IVT
 	mx8m      bool // IVTs are of version 0x41
+	mcu       bool // IVTs are of any version: NXP's MCUXpresso SDK makes 0x41 and 0x43 (fsl_flexspi_nor_boot.h, IVT_VERSION)
 	hdmi      bool // the image may begin with HDMI firmware
 	spl       bool // the first stage may be an SPL that serves SDP itself
 	arm64     bool
@@ -137,7 +138,7 @@ var chips = []chip{
 	{name: "i.MX7ULP", models: "imx7ulp", ids: id(nxp, 0x0126), proto: sdpHID, report: fullReport,
 		dcd: 0x2f018000, spl: true,
 		ocram: []span{{0x1ffc0000, 0x20030000}, {0x2f000000, 0x2f040000}}, dram: []span{{0x60000000, 0xa0000000}}},
-	{name: "i.MX RT106x", models: "imxrt106x", ids: id(nxp, 0x0135), proto: sdpHID, report: fullReport, dcd: 0x00001000,
+	{name: "i.MX RT106x", models: "imxrt106x", ids: id(nxp, 0x0135), proto: sdpHID, report: fullReport, dcd: 0x00001000, mcu: true,
 		ocram: []span{{0, 0x00080000}, {0x20000000, 0x202c0000}}, dram: []span{{0x80000000, 0xe0000000}}},
 
 	{name: "i.MX8MQ", models: "imx8mq", ids: id(nxp, 0x012b), proto: sdpHID, report: fullReport, dcd: 0x00910000,

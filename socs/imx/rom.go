@@ -125,6 +125,8 @@ func (r *recovery) openHID(ctx context.Context, stage *socs.Stage, name string) 
 	var transfer *usb.TransferError
 	switch {
 	case err == nil:
+		// SDP's reports have IDs, whatever the descriptor says: neither uuu nor imx_usb reads it.
+		d.Reports.Numbered = true
 		return d, nil
 	case errors.As(err, &transfer):
 		return nil, err

@@ -167,6 +167,7 @@ func TestAnswers(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		data   int    // size of data reports that the device announces
+		desc   []byte // of the reports; nil: as it should be
 		before []byte // waits in the device already
 		jumped [][]byte
 		says   string // the error, or else an event
@@ -177,6 +178,9 @@ func TestAnswers(t *testing.T) {
 		{name: "left by another program, unknown", data: 1024, before: report(9, wordComplete), says: "expected report 3, got report 9: 88 88 88 88", fails: true},
 		{name: "smaller reports", data: 64, says: "the device announces data reports of 64 bytes, expected 1024"},
 		{name: "larger reports", data: 4096},
+		{name: "descriptor without report IDs", data: 1024, desc: []byte{0x75, 8, 0x95, 64, 0x81, 2, 0x95, 16, 0x91, 2}, says: "the part is open"},
+		{name: "descriptor that is cut", data: 1024, desc: reportDescriptor(1024)[:5], says: "the part is open"},
+		{name: "empty descriptor", data: 1024, desc: []byte{}, says: "the part is open"},
 		{name: "warning after the jump", data: 1024, jumped: [][]byte{report(reportStatus, word{habWarning, 0x30, 0x0a, 0x1d})}, says: "69 30 0a 1d: warning, engine failure, in authentication, CAAM"},
 		{name: "refused", data: 1024, jumped: [][]byte{report(reportStatus, word{habFailure, 0x05, 0x0a, 0})}, says: "was refused: expected no status, got 33 05 0a 00: failure, invalid IVT, in authentication, any engine", fails: true},
 		{name: "answer that is no status", data: 1024, jumped: [][]byte{report(reportStatus, word{1, 2, 3, 4})}, says: "01 02 03 04: unknown 0x01, unknown 0x02, in unknown 0x03, unknown 0x04", fails: true},
@@ -186,6 +190,9 @@ func TestAnswers(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &scripted{desc: hidDescriptors, reports: reportDescriptor(tc.data), answer: func(out []byte) [][]byte { return answerHID(out, tc.jumped...) }}
+				if tc.desc != nil {
+					s.reports = tc.desc
+				}
 				if tc.before != nil {
 					s.queue = append(s.queue, tc.before)
 				}
@@ -213,6 +220,25 @@ func TestAnswers(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An answer over bulk endpoints may be filled up to a packet.
+func TestBulkPadded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		padded := func(w word) []byte { return append(w[:], make([]byte, 60)...) }
+		s := &scripted{desc: bulkDescriptors, answer: func(out []byte) [][]byte {
+			switch {
+			case len(out) != commandSize:
+				return nil // the file
+			case binary.BigEndian.Uint16(out) == cmdErrorStatus:
+				return [][]byte{padded(wordComplete)}
+			}
+			return [][]byte{padded(wordOpen)}
+		}}
+		if _, done, err := serveScripted(t, "imx53", s, nil); err != nil || !done {
+			t.Errorf("done %v, %v", done, err)
+		}
+	})
 }
 
 // A transfer that fails because the board was unplugged is told from one that went wrong.

@@ -74,12 +74,24 @@ func (c *checker) secondStage(slot, path string, data []byte) (*payload, error) 
 		for _, text := range f.Unverified() {
 			c.Note(slot, "%s", text)
 		}
-		return &payload{path: path, data: data}, nil
+		end := int(binary.BigEndian.Uint32(data[4:])) // the tree's size
+		for _, i := range f.Images {
+			end = max(end, i.Offset+len(i.Data))
+		}
+		return &payload{path: path, data: data, end: end}, nil
 	case kindContainer:
-		if _, err := firmware.ParseContainers(data, 0); err != nil {
+		set, err := firmware.ParseContainers(data, 0)
+		if err != nil {
 			return nil, socs.Refuse(again, "%w", err)
 		}
-		return &payload{path: path, data: data}, nil
+		end := 0
+		for _, one := range set.Containers {
+			end = max(end, one.Offset+one.Length)
+			for _, i := range one.Images {
+				end = max(end, i.Offset+i.Size)
+			}
+		}
+		return &payload{path: path, data: data, end: end}, nil
 	}
 	return nil, nil
 }

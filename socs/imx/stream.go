@@ -2,6 +2,7 @@ package imx
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -33,6 +34,7 @@ func (c *checker) streamed(p *plan, img socs.Image) ([]byte, error) {
 	}
 	c.front(slotFlash, v)
 	data := img.Data[v.Offset:]
+	end := 0
 	const most = 640 << 10 // SPL looks no further: U-Boot, spl_imx_romapi.c
 	off, ok := findSecond(data, firmware.IVTSize, v.End()-v.Offset)
 	switch {
@@ -42,16 +44,32 @@ func (c *checker) streamed(p *plan, img socs.Image) ([]byte, error) {
 		c.Warn(slotFlash, "U-Boot stands at %#x: SPL looks for it in the first %#x bytes after itself", off, most)
 	default:
 		c.Note(slotFlash, "the second stage stands at %#x: %s; SPL asks the ROM for it in the same stream", v.Offset+off, firmware.Identify(data[off:]))
-		if _, err := c.secondStage(slotFlash, img.Path, data[off:]); err != nil {
+		if end, err = c.endOf(img.Path, data, off); err != nil {
 			return nil, err
 		}
 	}
-	p.stream = &payload{path: img.Path, data: data}
+	p.stream = &payload{path: img.Path, data: data, end: end}
 	return data, nil
 }
 
+// endOf checks the second stage at an offset of a stream, and returns where it ends.
+func (c *checker) endOf(path string, data []byte, off int) (int, error) {
+	second, err := c.secondStage(slotFlash, path, data[off:])
+	if err != nil || second.end == 0 {
+		return 0, err
+	}
+	return off + second.end, nil
+}
+
+// sdBlocks is what stands before the boot stream in u-boot.sd, which is for a card (U-Boot, tools/mxsboot.c, mx28_create_sd_image).
+const sdBlocks = 4 * 512
+
 // bootStream plans a boot stream of i.MX23 and 28.
 func (c *checker) bootStream(p *plan, img socs.Image) ([]byte, error) {
+	if len(img.Data) > sdBlocks && binary.LittleEndian.Uint32(img.Data) == 0x00112233 && firmware.Identify(img.Data[sdBlocks:]).Kind == firmware.KindBootStream {
+		c.Note(slotFlash, "the boot stream begins at %#x of the file (as in u-boot.sd, for a card): what stands before it is not sent", sdBlocks)
+		img.Data = img.Data[sdBlocks:]
+	}
 	if firmware.Identify(img.Data).Kind != firmware.KindBootStream {
 		return nil, c.unlike(img.Data, "u-boot.sb", nil)
 	}
@@ -95,10 +113,8 @@ func (c *checker) containers(p *plan, img socs.Image) ([]byte, error) {
 			return data, nil
 		}
 		c.Note(slotFlash, "the second stage stands at %#x: %s; SPL asks the ROM for it in the same stream", set.Offset+off, firmware.Identify(data[off:]))
-		if _, err := c.secondStage(slotFlash, img.Path, data[off:]); err != nil {
-			return nil, err
-		}
-		return data, nil
+		p.stream.end, err = c.endOf(img.Path, data, off)
+		return data, err
 	}
 	p.stream = &payload{path: img.Path, data: data[:set.Size]}
 	if set.Next >= len(data) {
@@ -165,7 +181,12 @@ func (r *recovery) serveStream(ctx context.Context, stage *socs.Stage) error {
 	progress := r.newProgress(stageROM, len(file.data))
 	// The last report is filled up, as by uuu; Snagboot sends a short one.
 	n, err := d.SendAll(ctx, reportData, size, streamIdle, reports(file.data, size, progress.at))
-	if err != nil {
+	switch {
+	case err == nil:
+		progress.done()
+	case file.end > 0 && n >= int64(file.end) && ctx.Err() == nil:
+		r.board.Emit(stageROM, event.Note{Text: fmt.Sprintf("the board has taken %d of %d bytes, and with these all of U-Boot: it does not want what stands behind that", n, len(file.data))})
+	default:
 		err = fmt.Errorf("after %d of %d bytes of the stream: %w", n, len(file.data), err)
 		if n > 0 && errors.Is(err, context.DeadlineExceeded) {
 			return &socs.BoardError{Stage: stageROM, Err: err,
@@ -173,8 +194,7 @@ func (r *recovery) serveStream(ctx context.Context, stage *socs.Stage) error {
 		}
 		return err
 	}
-	progress.done()
-	r.done(stage, stageROM, file.path, len(file.data))
+	r.done(stage, stageROM, file.path, int(n))
 	return nil
 }
 

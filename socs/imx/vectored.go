@@ -96,9 +96,9 @@ func (c *checker) image(slot string, img socs.Image, v *firmware.IVT) (image, er
 	switch {
 	case c.mx8m && v.Version == 0x40:
 		c.Warn(slot, "its IVT is of version 0x40, expected 0x41 as images for i.MX8M have")
-	case !c.mx8m && v.Version == 0x41:
+	case !c.mx8m && !c.mcu && v.Version == 0x41:
 		return one, socs.Refuse(c.other(), "its IVT is of version 0x41: an image for i.MX8M, not for %s", c.chip.name)
-	case v.Version != 0x40 && v.Version != 0x41:
+	case v.Version != 0x40 && v.Version != 0x41 && !c.mcu:
 		c.Warn(slot, "its IVT is of version %#02x, expected 0x40: some ROMs of i.MX RT know it", v.Version)
 	}
 	if hdmi(v) && !c.hdmi {

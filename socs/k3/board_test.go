@@ -123,6 +123,8 @@ func TestVariants(t *testing.T) {
 	}{
 		{name: "twice", model: "am6442", cfg: dfu.Config{Twice: true}, says: "sending it again"},
 		{name: "twice, split", model: "am6548", cfg: dfu.Config{Twice: true, SPL: dfu.SPLNext}, says: "sending it again"},
+		{name: "twice, on one session", model: "am6442", cfg: dfu.Config{Twice: true, SameSession: true}, says: "sending it again", most: 15 * time.Second},
+		{name: "both files on one session", model: "am62l3", cfg: dfu.Config{SameSession: true}, most: 15 * time.Second},
 		{name: "early", model: "am625", cfg: dfu.Config{EarlyLeave: true}},
 		{name: "slow stages", model: "am625", cfg: dfu.Config{StageDelay: 8 * time.Second}, most: 30 * time.Second},
 		{name: "quick stages", model: "am625", cfg: dfu.Config{StageDelay: -1, LeaveDelay: -1}},
@@ -179,4 +181,26 @@ func TestGadgets(t *testing.T) {
 			})
 		}
 	}
+}
+
+// AM62L's ROM that shows up a second time for BL1, leaves and comes back wants tispl still.
+func TestGlimpse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, err := dfu.FindModel("am62lx")
+		if err != nil {
+			t.Fatal(err)
+		}
+		board, err := dfu.New(dfu.Config{Model: m})
+		if err != nil {
+			t.Fatal(err)
+		}
+		host, fw := inproc.New(), of("am62l3")
+		ctx, unplug := socstest.Plug(t, &socstest.Glimpse{Port: host.Port("211-1"), Nth: 2}, board)
+		defer unplug()
+		o := socstest.Recover(t, ctx, host, board, recovery.Options{Backend: soc.Backend{}, Model: socstest.Model(t, "am62l3"), Firmware: fw, Port: "211-1"})
+		o.Good(t)
+		if second := o.Report.Last(dfu.StageROM2); second == nil || len(second.Files) != 1 || second.Files[0].Bytes != len(fw["tispl"].Data) {
+			t.Errorf("the second stage got %+v, want tispl, %d bytes", second, len(fw["tispl"].Data))
+		}
+	})
 }

@@ -94,13 +94,15 @@ func (r *recovery) hint(err error) string {
 
 // serve gives a stage what it offers to take. It returns true when the board has everything.
 func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err error) {
+	opened := false // one that leaves before that may come once more
 	defer func() {
-		if err != nil {
+		if err != nil && opened {
 			r.last, r.maybe = "", false
 		}
 	}()
 	r.at = r.following()
 	s, err := dfustage.Open(ctx, r, stage, named)
+	opened = err == nil
 	_, transfer := errors.AsType[*usb.TransferError](err)
 	switch {
 	case err != nil && (transfer || errors.Is(err, usb.ErrGone)):
@@ -180,21 +182,37 @@ func settings(s *dfustage.Session) string {
 	return "the alternate settings " + strings.Join(names, ", ")
 }
 
-// serveROM gives the ROM tiboot3, and, for AM62L's BL1, tispl. It starts them by itself, some before the status is read again.
+// serveROM gives the ROM tiboot3, and, for AM62L's BL1, tispl. It starts them by itself, some before the status is read again. One
+// that stays on the bus asks for the next file there: Snagboot looks for the device, and not whether it is another one.
 func (r *recovery) serveROM(ctx context.Context, s *dfustage.Session) error {
-	slot := slotTiboot3
-	if r.bl1 && r.last == stageROM {
-		r.at, slot = stageBL1, slotTispl
-	} else {
-		r.at = stageROM
-		if err := r.countRun(); err != nil {
+	for {
+		slot := slotTiboot3
+		if r.bl1 && r.last == stageROM {
+			r.at, slot = stageBL1, slotTispl
+		} else {
+			r.at = stageROM
+			if err := r.countRun(); err != nil {
+				return err
+			}
+		}
+		r.maybe = false
+		left, err := r.send(ctx, s, altROM, slot)
+		r.last = r.at
+		if err != nil || left || !r.stays(ctx, s) {
 			return err
 		}
 	}
-	r.maybe = false
-	_, err := r.send(ctx, s, altROM, slot)
-	r.last = r.at
-	return err
+}
+
+// stays tells whether a ROM that has a file is still there after a time, and waits for another.
+func (r *recovery) stays(ctx context.Context, s *dfustage.Session) bool {
+	if dfustage.Left(ctx, s.Stage, stayTime) {
+		return false
+	}
+	ask, cancel := context.WithTimeout(ctx, goneTime)
+	defer cancel()
+	a, err := s.Status(ask)
+	return err == nil && a.Status == dfu.OK && a.State == dfu.Idle
 }
 
 // countRun counts the ROM's appearances. There are boards that need tiboot3 twice.

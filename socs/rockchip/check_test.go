@@ -60,6 +60,7 @@ func TestCheck(t *testing.T) {
 		{model: "rk3399", files: map[string][]byte{"loader": a.Loader[:3000]}, says: "truncated", hint: "again"},
 		{model: "rk3399", files: map[string][]byte{"loader": a.IDBlock[:3000]}, says: "truncated", hint: "again"},
 		{model: "rk3399", files: map[string][]byte{"loader": flash}, says: "nothing for 471", hint: "downloaded"},
+		{model: "rk3399", files: map[string][]byte{"loader": append([]byte("RKFW"), make([]byte, 500)...)}, says: "a firmware package for Rockchip (update.img): unpack it first", hint: "MiniLoaderAll"},
 		{model: "rk3399", files: map[string][]byte{"loader": a.Code472}, says: "expected a loader container or an ID block", hint: "code471 or code472"},
 		{model: "rk3399", files: map[string][]byte{"loader": []byte("no loader\n")}, says: "it is a text file", hint: "idbloader.img"},
 		{model: "rk3399", files: map[string][]byte{"code471": a.Loader}, says: "it is a Rockchip loader container for RK330C", hint: "as loader"},

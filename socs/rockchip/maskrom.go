@@ -81,10 +81,11 @@ func download(ctx context.Context, h usb.Handle, s *section, progress func(int))
 // lastPiece tells whether all but the last piece of a section were taken: the ROM may have jumped before it told that of the last.
 func (e *downloadError) lastPiece() bool { return e.sent+pieceSize >= e.total }
 
-// How long a ROM may stay on the bus after the last section, and how often it is asked whether it is that ROM still.
+// How long a ROM may stay on the bus after the last section before it is asked whether it is that ROM still, and how often: an RK3576
+// takes more than 3 s to the USB plug.
 const (
 	leaveTime = time.Second
-	probes    = 3
+	probes    = 10
 	probeTime = time.Second
 )
 

@@ -42,14 +42,14 @@ func (Backend) Recover(ctx context.Context, job socs.Job) error {
 			if err == nil {
 				return nil
 			}
-			r.sent = false
 			switch err = explain(ctx, stage, stagePlug, err); {
-			case errors.Is(err, usb.ErrGone):
+			case errors.Is(err, usb.ErrGone): // it may be the plug that comes back, or the ROM
 				r.away(stage, stagePlug, err)
 				continue
 			case !errors.Is(err, errROM):
 				return err
 			}
+			r.sent = false
 		} else if loader := stage.USB.Descriptors().USB&1 != 0; loader {
 			return &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("%s on port %s is no ROM: it is the loader of the board's U-Boot, or a USB plug (bcdUSB %x)", stage.ID, stage.Port, stage.USB.Descriptors().USB),
 				Hint: "bring the board into its ROM: hold its maskrom button at power-on, or run rkdeveloptool rd 3"}
@@ -165,7 +165,10 @@ func (r *recovery) meet(ctx context.Context, stage *socs.Stage) error {
 	short, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
 	p, err := openPlug(short, stage.USB)
-	if err != nil {
+	switch {
+	case errors.Is(err, errNoPlug) && stage.USB.Descriptors().USB&1 == 0:
+		return errROM
+	case err != nil:
 		return err
 	}
 	chip, err := p.hello(ctx)

@@ -96,10 +96,7 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err
 	if err != nil {
 		return false, err
 	}
-	alt, err := s.Number(0)
-	if err != nil {
-		return false, err
-	}
+	alt := s.Alts[0] // the only one
 	img := r.job.Firmware[slotUBoot]
 	left, err := s.Send(ctx, stageROM, alt, dfustage.File{Path: img.Path, Data: img.Data})
 	if err == nil && left { // it starts U-Boot, which leaves the USB controller as it is

@@ -3,6 +3,7 @@ package sunxi
 import (
 	"bytes"
 	"fmt"
+	"path"
 	"strings"
 
 	"snag/firmware"
@@ -56,12 +57,18 @@ func check(chip *chip, fw socs.Firmware) *plan {
 		slot, nextSlot, spl, next = slotBoth, slotBoth, both, both
 	case !haveSPL && haveUBoot:
 		p.Take(slotSPL, spl, socs.Refuse("give sunxi-spl.bin of the same build as "+slotSPL, "missing: U-Boot goes into DRAM, which SPL sets up"))
+		p.next(chip, nextSlot, next, "")
 		return p
 	case !haveSPL:
 		p.Take(slotBoth, both, socs.Refuse(wanted, "missing: there is nothing to send"))
 		return p
 	}
 
+	if at := p.ofCard(slot, spl.Data); at > 0 {
+		if spl.Data = spl.Data[at:]; haveBoth {
+			next.Data = spl.Data
+		}
+	}
 	egon, err := p.first(chip, slot, spl)
 	if err != nil {
 		p.Take(slot, spl, err)
@@ -87,18 +94,39 @@ func check(chip *chip, fw socs.Firmware) *plan {
 		p.spl = spl.Data
 		p.Take(slotSPL, spl, nil)
 	}
-	if !haveBoth && !haveUBoot {
-		return p
+	if haveBoth || haveUBoot {
+		p.next(chip, nextSlot, next, egon.DeviceTree)
 	}
-	name, _ := next.Params[keyTree].(string)
-	u, err := p.second(chip, nextSlot, next, egon.DeviceTree, name)
+	return p
+}
+
+// next takes what SPL would load, which was given in a slot.
+func (p *plan) next(chip *chip, slot string, img socs.Image, splTree string) {
+	name, _ := img.Params[keyTree].(string)
+	u, err := p.second(chip, slot, img, splTree, name)
 	if err != nil {
-		p.Take(nextSlot, next, err)
-		return p
+		p.Take(slot, img, err)
+		return
 	}
 	p.uboot = u
-	p.Take(slotUBoot, next, nil)
-	return p
+	p.Take(slotUBoot, img, nil)
+}
+
+// cards are where a card has SPL, behind an MBR or a GPT (U-Boot, doc/board/allwinner/sunxi.rst).
+var cards = []int{8 << 10, 128 << 10}
+
+// ofCard finds SPL in a file that is an image of a card; 0 if it is none.
+func (p *plan) ofCard(slot string, data []byte) int {
+	if firmware.Identify(data).Kind == firmware.KindEGON {
+		return 0
+	}
+	for _, at := range cards {
+		if len(data) > at && firmware.Identify(data[at:]).Kind == firmware.KindEGON {
+			p.Note(slot, "the file is an image of a card: SPL begins at %#x of it", at)
+			return at
+		}
+	}
+	return 0
 }
 
 // forced reports whether the user wants it all the same.
@@ -123,6 +151,8 @@ func (p *plan) first(chip *chip, slot string, img socs.Image) (*firmware.EGON, e
 		return nil, socs.Refuse("the FIT belongs under "+slotUBoot+", with sunxi-spl.bin of the same build as "+slotSPL, "there is no SPL in it: it is %s", info)
 	case egon == nil && info.Kind == firmware.KindUImage:
 		return nil, socs.Refuse("it belongs under "+slotUBoot+", with sunxi-spl.bin of the same build as "+slotSPL, "there is no SPL in it: it is %s", info)
+	case egon == nil && bytes.HasPrefix(img.Data, []byte("TOC0.GLH")):
+		return nil, socs.Refuse("give a build without CONFIG_SPL_IMAGE_TYPE_SUNXI_TOC0: FEL runs it on fused boards too", "it is %s, expected an eGON image", info)
 	case egon == nil:
 		return nil, socs.Refuse(wanted, "%w: it is %s", err, info)
 	case err != nil:
@@ -159,6 +189,9 @@ func (p *plan) sameSoC(chip *chip, slot, tree string) error {
 
 // second looks at what SPL would load. Given are the device tree's name that SPL has, and the one that the user has chosen.
 func (p *plan) second(chip *chip, slot string, img socs.Image, splTree, chosen string) (*uboot, error) {
+	if len(img.Data) == 0 {
+		return nil, socs.Refuse(again, "the file is empty")
+	}
 	var u *uboot
 	var err error
 	switch info := firmware.Identify(img.Data); info.Kind {
@@ -351,7 +384,7 @@ func (p *plan) choose(f *firmware.FIT, slot, splTree, chosen string) (*firmware.
 		return nil
 	}
 	named := func(name string) *firmware.FITConfig {
-		return by(func(c *firmware.FITConfig) bool { return c.Description == name })
+		return by(func(c *firmware.FITConfig) bool { return path.Base(c.Description) == path.Base(name) })
 	}
 	var descriptions []string
 	for _, c := range f.Configs[:min(len(f.Configs), maxListed)] {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -65,12 +66,17 @@ func TestCheck(t *testing.T) {
 		{name: "two", model: "h3", files: files{"spl": h3.SPL, "u-boot": h3.UBoot}, good: true},
 		{name: "FIT", model: "a64", files: files{"u-boot-with-spl": a64.Combined}, says: "the device tree is that of SPL, sunxi-a64-board", good: true},
 		{name: "two with a FIT", model: "sunxi", files: files{"spl": a64.SPL, "u-boot": a64.UBoot}, good: true},
+		{name: "of a card", model: "h3", files: files{"u-boot-with-spl": slices.Concat(make([]byte, 8<<10), h3.Combined, make([]byte, 100_000))}, says: "an image of a card: SPL begins at 0x2000", good: true},
+		{name: "of a card with a GPT", model: "a64", files: files{"u-boot-with-spl": slices.Concat(make([]byte, 128<<10), a64.Combined, make([]byte, 100_000))}, says: "an image of a card: SPL begins at 0x20000", good: true},
+		{name: "secure", model: "h3", files: files{"u-boot-with-spl": append([]byte("TOC0.GLH"), make([]byte, 5000)...)}, says: "TOC0 (secure boot) SPL, expected an eGON image"},
 		{name: "SPL alone", model: "h3", files: files{"spl": h3.SPL}, good: true},
 		{name: "SPL alone of a whole file", model: "h3", files: files{"spl": h3.Combined}, says: "the U-Boot behind SPL in it is not sent: give the file as u-boot-with-spl", good: true},
 		{name: "another U-Boot", model: "h3", files: files{"spl": h3.Combined, "u-boot": h3.UBoot}, says: "is not sent, that of u-boot is", good: true},
 
 		{name: "nothing", model: "h3", says: "missing: there is nothing to send"},
 		{name: "no SPL", model: "h3", files: files{"u-boot": h3.UBoot}, says: `firmware "spl": missing: U-Boot goes into DRAM, which SPL sets up`},
+		{name: "no SPL, and no U-Boot either", model: "h3", files: files{"u-boot": make([]byte, 5000)}, says: `firmware "u-boot" (u-boot.bin): expected U-Boot as uImage or FIT, found`},
+		{name: "no SPL, and an empty U-Boot", model: "h3", files: files{"u-boot": {}}, says: `firmware "u-boot" (u-boot.bin): the file is empty`},
 		{name: "all", model: "h3", files: files{"u-boot-with-spl": h3.Combined, "spl": h3.SPL}, says: "which are given apart as well"},
 		{name: "empty", model: "h3", files: files{"spl": {}}, says: "the file is empty"},
 		{name: "text", model: "h3", files: files{"spl": []byte("#!/bin/sh\necho hello world\n")}, says: "it is a text file"},
@@ -89,6 +95,7 @@ func TestCheck(t *testing.T) {
 		{name: "too big", model: "a20", files: files{"spl": resum(change(append(bytes.Clone(h3.SPL), make([]byte, 24<<10)...), 16, 0, 0xc0, 0, 0))}, says: "SPL has 49152 bytes, A20 has room for 41472"},
 
 		{name: "another SoC", model: "h3", files: files{"u-boot-with-spl": rename(t, a20.Combined, "sun7i-a20-cubietruck")}, says: "it is for sun7i-a20-cubietruck (A20), not for H3 or H2+"},
+		{name: "another SoC, with the vendor's directory", model: "h3", files: files{"u-boot-with-spl": rename(t, a20.Combined, "allwinner/sun7i-a20-cubietruck")}, says: "it is for allwinner/sun7i-a20-cubietruck (A20), not for H3 or H2+"},
 		{name: "another SoC forced", model: "h3", files: files{"u-boot-with-spl": rename(t, a20.Combined, "sun7i-a20-cubietruck")}, keys: map[string]any{"force": true}, says: "sent all the same", good: true},
 		{name: "the same SoC", model: "h2+", files: files{"u-boot-with-spl": rename(t, h3.Combined, "sun8i-h3-orangepi-pc")}, good: true},
 		{name: "H6 is not H616", model: "h6", files: files{"spl": rename(t, h3.SPL, "sun50i-h616-orangepi-zero2")}, says: "(H616), not for H6"},
@@ -97,6 +104,7 @@ func TestCheck(t *testing.T) {
 		{name: "FIT for another SoC", model: "h5", files: files{"spl": rename(t, a64.SPL, "sun50i-h5-nanopi-neo2"), "u-boot": replace(t, a64.UBoot, "another-board", "sun50i-a64-pi")},
 			says: "it is for sun50i-a64-pi (A64), not for H5"},
 
+		{name: "tree with the vendor's directory", model: "a64", files: files{"spl": rename(t, a64.SPL, "allwinner/sunxi-a64-board"), "u-boot": a64.UBoot}, says: "the device tree is that of SPL", good: true},
 		{name: "chosen tree", model: "a64", files: files{"u-boot-with-spl": a64.Combined}, keys: map[string]any{"dt": "another-board"}, good: true},
 		{name: "chosen configuration", model: "a64", files: files{"u-boot-with-spl": a64.Combined}, keys: map[string]any{"dt": "config-2"}, good: true},
 		{name: "no such tree", model: "a64", files: files{"u-boot-with-spl": a64.Combined}, keys: map[string]any{"dt": "x"}, says: `the FIT has no device tree "x"; it has another-board, sunxi-a64-board`},

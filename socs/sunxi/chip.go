@@ -3,6 +3,7 @@ package sunxi
 import (
 	"cmp"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -141,8 +142,10 @@ func chipOf(m socs.Model) (*chip, error) {
 }
 
 // chipOfTree finds the chip that a device tree, or what it says to be compatible with, is for; nil if that is not known. The longest
-// beginning that fits counts.
+// beginning that fits counts. Trees that U-Boot takes from Linux have the vendor's directory in front (CONFIG_OF_UPSTREAM):
+// "allwinner/sun50i-a64-pine64-plus".
 func chipOfTree(name string) *chip {
+	name = path.Base(name)
 	var found *chip
 	var most int
 	for i := range chips {

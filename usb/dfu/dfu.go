@@ -103,7 +103,7 @@ func (d *Device) describe(ctx context.Context, all []usb.Setting) error {
 		name, ok := known[s.Name]
 		if !ok {
 			var err error
-			if name, err = usb.String(ctx, d.handle, s.Name); err != nil && !errors.Is(err, usb.ErrStall) {
+			if name, err = usb.String(ctx, d.handle, s.Name); err != nil && !errors.Is(err, usb.ErrStall) && !errors.Is(err, usb.ErrNoString) {
 				return fmt.Errorf("DFU device %s on port %s: name of alternate setting %d: %w", d.handle.Device().ID, d.handle.Device().Port, s.Alt, err)
 			}
 			known[s.Name] = name
@@ -191,15 +191,28 @@ func (e *AltError) Error() string {
 }
 
 // Select selects an alternate setting. SET_INTERFACE is sent once, even if the setting is selected: there are devices
-// that count it.
+// that count it. One that has no other setting may refuse it (USB 2.0, section 9.4.10), of which Linux tells nothing.
 func (d *Device) Select(ctx context.Context, a Alt) error {
 	ctx, cancel := d.bounded(ctx)
 	defer cancel()
-	if err := d.handle.SetAlt(ctx, d.iface, a.Number); err != nil {
+	if err := d.handle.SetAlt(ctx, d.iface, a.Number); err != nil && !(errors.Is(err, usb.ErrStall) && d.single()) {
 		return fmt.Errorf("DFU alternate setting %s: %w", a, err)
 	}
 	d.selected = a
 	return nil
+}
+
+// single tells whether the interface has but one setting.
+func (d *Device) single() bool {
+	n := 0
+	for _, c := range d.handle.Descriptors().Configs {
+		for _, s := range c.Settings {
+			if int(c.Value) == d.handle.Device().Config && s.Number == d.iface {
+				n++
+			}
+		}
+	}
+	return n == 1
 }
 
 // Release gives the interface back. Its first setting is selected by that.

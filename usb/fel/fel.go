@@ -270,6 +270,9 @@ func (d *Device) receive(ctx context.Context, what string, buf []byte) error {
 func (d *Device) status(ctx context.Context, what string) error {
 	b := make([]byte, max(d.in.MaxPacket, 64))
 	n, err := d.receiveOne(ctx, b)
+	if n == 0 && err == nil { // one that ends data of whole packets (USB 2.0, section 5.8.3)
+		n, err = d.receiveOne(ctx, b)
+	}
 	switch b = b[:n]; {
 	case err != nil:
 		return &answerError{what, err}

@@ -210,6 +210,21 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// Data of whole packets may be ended by an empty one.
+func TestEmptyPacket(t *testing.T) {
+	r := newROM()
+	r.edit = func(phase int, a []byte) []byte {
+		if len(a) == 512 {
+			r.answers = append(r.answers, a)
+			return []byte{}
+		}
+		return a
+	}
+	if err := open(t, r).Read(t.Context(), 0x1000, make([]byte, 512)); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestOpen(t *testing.T) {
 	r := newROM()
 	r.config = 0

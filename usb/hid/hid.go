@@ -30,7 +30,8 @@ const (
 
 // Device is an open HID interface. Its methods may be called from several goroutines.
 type Device struct {
-	// Reports are the sizes that the device states. They are empty, and Numbered set, if it refuses to.
+	// Reports are the sizes that the device states. They are empty, and Numbered set, if it refuses to, or states what cannot be
+	// read: boot ROMs and gadgets were not all tried with an operating system that looks.
 	Reports Reports
 
 	// ForceControl sends reports over endpoint 0 also where the interface has an interrupt OUT endpoint. It is to be
@@ -93,7 +94,7 @@ func (d *Device) describe(ctx context.Context, s *usb.Setting) error {
 		return fmt.Errorf("HID report descriptor: %w", err)
 	}
 	if d.Reports, err = ParseReports(buf[:n]); err != nil {
-		return fmt.Errorf("USB device %s on port %s: %w", d.handle.Device().ID, d.handle.Device().Port, err)
+		d.Reports.Numbered = true
 	}
 	return nil
 }
