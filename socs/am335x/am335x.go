@@ -115,6 +115,8 @@ type recovery struct {
 	job   socs.Job
 	files [2]netboot.File // what the ROM and SPL fetch
 	runs  int             // how often the ROM received the whole SPL
+
+	system string // the vendor class of a running system that asked
 }
 
 // serve answers one enumeration of the board until it has fetched a file, which is returned, or
@@ -192,6 +194,9 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (*netboot.File,
 			"the board left port %s after %d of %d bytes: reset or unplugged; waiting for it to come back",
 			stage.Port, result.Bytes, len(serving.Data))})
 		return nil, nil
+	case errors.Is(err, errSilent) && r.system != "":
+		return nil, &socs.BoardError{Stage: serving.Stage, Err: fmt.Errorf("no BOOTP request of a boot ROM or an SPL within %s of the link coming up; one came that calls itself %q: a system that runs", patience, r.system),
+			Hint: "the board has booted from its own media: take the SD card out, hold its boot button while the power is switched on, and run snag again"}
 	case errors.Is(err, errSilent):
 		return nil, &socs.BoardError{Stage: serving.Stage, Err: fmt.Errorf("no BOOTP request within %s of the link coming up", patience),
 			Hint: "reset the board while snag waits; if it stays silent, check that its boot switches select USB boot and that the SPL was built with SPL_NET and SPL_USB_ETHER"}
@@ -249,6 +254,7 @@ func (r *recovery) pick(stage *socs.Stage, c netboot.Client) (*netboot.File, err
 	}
 	for _, system := range systems {
 		if strings.HasPrefix(c.VendorClass, system) {
+			r.system = c.VendorClass[:min(len(c.VendorClass), 40)]
 			return nil, nil
 		}
 	}

@@ -101,7 +101,7 @@ func TestDeadlines(t *testing.T) {
 			}
 		}, 2 * time.Second, stageROM, "3 times"},
 		{"other chip", []*socs.Stage{rom()}, func(_ *testing.T, b *netBoard) { b.ask("AM43xx ROM") }, 0, stageROM, `"AM43xx ROM"`},
-		{"running Linux", []*socs.Stage{spl()}, func(_ *testing.T, b *netBoard) { b.ask("udhcp 1.36.1") }, 75 * time.Second, stageSPL, "no BOOTP request"},
+		{"running Linux", []*socs.Stage{spl()}, func(_ *testing.T, b *netBoard) { b.ask("udhcp 1.36.1") }, 75 * time.Second, stageSPL, `one came that calls itself "udhcp 1.36.1": a system that runs`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
