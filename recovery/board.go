@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -191,11 +192,28 @@ func (b *board) openUART(context.Context) error {
 	if baud == 0 {
 		baud = defaultBaud
 	}
-	b.serial, err = serial.Open(tty, &serial.Mode{BaudRate: baud, DataBits: 8})
+	claim, err := claimTTY(tty)
 	if err != nil {
 		return ttyError(tty, err)
 	}
+	line, err := serial.Open(tty, &serial.Mode{BaudRate: baud, DataBits: 8})
+	if err != nil {
+		claim.release()
+		return ttyError(tty, err)
+	}
+	b.serial = claimedLine{line, claim}
 	return nil
+}
+
+// claimedLine is a serial line that is snag's alone until it is closed.
+type claimedLine struct {
+	serial.Port
+	claim ttyClaim
+}
+
+func (l claimedLine) Close() error {
+	defer l.claim.release()
+	return l.Port.Close()
 }
 
 func (b *board) close() {
@@ -343,7 +361,7 @@ func pick(list []candidate) (int, error) {
 
 // noBoard explains a wait that nothing ended. err is what the backend says of it.
 func (b *board) noBoard(err error) error {
-	e := &NoBoardError{For: b.waiting, After: b.boardPatience()}
+	e := &NoBoardError{For: cmp.Or(b.waiting, b.awaited()), After: b.boardPatience()}
 	if stuck, ok := errors.AsType[*socs.BoardError](err); ok {
 		e.Found, e.Hint = stuck.Err.Error(), stuck.Hint
 		return e

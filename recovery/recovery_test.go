@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"snag/netsetup"
+	"snag/sim/pty"
 	"snag/socs"
 	"snag/socs/am335x"
 	"snag/usb"
@@ -83,6 +85,37 @@ func TestLockPort(t *testing.T) {
 		t.Fatalf("after release: %v", err)
 	}
 	again.release()
+}
+
+// A tty that another program works on is not taken from it, and is free when that has ended.
+func TestTTYInUse(t *testing.T) {
+	line, err := pty.Open()
+	if err != nil {
+		t.Skip(err)
+	}
+	defer line.Close()
+	other, err := os.OpenFile(line.TTY, os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Flock(int(other.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	b := newBoard(Options{Backend: am335x.Backend{}, UART: line.TTY})
+	err = b.openUART(t.Context())
+	b.close()
+	var busy *TTYBusyError
+	if !errors.As(err, &busy) || ExitCode(err) != ExitFailed || !strings.Contains(Hint(err), "fuser -v "+line.TTY) {
+		t.Errorf("%v, exit code %d, hint %q", err, ExitCode(err), Hint(err))
+	}
+	other.Close()
+	for range 2 {
+		b := newBoard(Options{Backend: am335x.Backend{}, UART: line.TTY})
+		if err := b.openUART(t.Context()); err != nil {
+			t.Error(err)
+		}
+		b.close()
+	}
 }
 
 func TestExitCode(t *testing.T) {
