@@ -89,9 +89,6 @@ func (Backend) Recover(ctx context.Context, job socs.Job) error {
 		if stage.Serial != nil {
 			return recoverUART(ctx, job, stage)
 		}
-		if stage.ROM && r.runs > 0 {
-			job.Board.Emit(stageROM, event.Warning{Text: "the boot ROM is back: it has received the whole first stage before and did not stay with it"})
-		}
 		done, err := r.serve(ctx, stage)
 		if err != nil {
 			return err
@@ -114,7 +111,7 @@ func file(stage string, img socs.Image) netboot.File {
 type recovery struct {
 	job   socs.Job
 	files [2]netboot.File // what the ROM and SPL fetch
-	runs  int             // how often the ROM received the whole SPL
+	runs  int             // how often the ROM received the whole SPL and nothing was seen of that
 
 	system string // the vendor class of a running system that asked
 }
@@ -172,6 +169,12 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (*netboot.File,
 			}
 			alive()
 			if f != begun {
+				switch {
+				case f == &r.files[1]:
+					r.runs = 0 // the first stage runs, whatever becomes of it
+				case r.runs > 0:
+					r.job.Board.Emit(stageROM, event.Warning{Text: "the boot ROM is back: it has received the whole first stage before and did not stay with it"})
+				}
 				begun, serving = f, f
 				r.job.Board.Emit(f.Stage, event.StageBegun{File: f.Name, Bytes: int64(len(f.Data))})
 			}
@@ -258,7 +261,9 @@ func (r *recovery) pick(stage *socs.Stage, c netboot.Client) (*netboot.File, err
 			return nil, nil
 		}
 	}
-	if stage.ROM && !strings.Contains(c.VendorClass, "SPL") {
+	// An SPL may bear the ROM's USB ID; but no ROM calls itself so, nor speaks DHCP.
+	spl := strings.Contains(c.VendorClass, "SPL") || strings.HasPrefix(c.VendorClass, "U-Boot") || c.DHCP && r.runs > 0
+	if stage.ROM && !spl {
 		return &r.files[0], nil
 	}
 	return &r.files[1], nil
