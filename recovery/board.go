@@ -66,6 +66,9 @@ type board struct {
 	waiting   string // what is awaited just now, in words; empty while a stage is there
 	stageDone time.Time
 	done      []event.StageSummary
+	sending   string // the file at work; empty if none is
+	through   event.Progress
+	moved     time.Time // when there was any last
 }
 
 func newBoard(opt Options) *board {
@@ -141,9 +144,15 @@ func (b *board) Emit(stage string, body event.Body) {
 	switch body := body.(type) {
 	case event.StageBegun: // it may follow another on the same device
 		b.stageDone = time.Time{}
+		b.sending, b.through, b.moved = body.File, event.Progress{Total: body.Bytes}, time.Now()
+	case event.Progress:
+		if body.Bytes != b.through.Bytes {
+			b.moved = time.Now()
+		}
+		b.through = body
 	case event.StageDone:
 		b.done = append(b.done, body.Summary)
-		b.stageDone = time.Now()
+		b.stageDone, b.sending = time.Now(), ""
 	case event.Waiting:
 		b.waiting = body.For
 	case event.BoardSeen:

@@ -8,7 +8,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"snag/event"
 	"snag/netsetup"
 	"snag/sim/pty"
 	"snag/socs"
@@ -116,6 +119,31 @@ func TestTTYInUse(t *testing.T) {
 		}
 		b.close()
 	}
+}
+
+// The end of the overall time says where the board stood then.
+func TestOverallTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBoard(Options{Backend: am335x.Backend{}, Timeout: time.Minute, Emit: func(event.Event) {}})
+		b.seen = true
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, errTimeout)
+		defer cancel()
+		b.Emit("spl", event.StageBegun{File: "u-boot.img", Bytes: 7000})
+		time.Sleep(5 * time.Second)
+		b.Emit("spl", event.Progress{Bytes: 1468, Total: 7000})
+		time.Sleep(5 * time.Second)
+		b.Emit("spl", event.Progress{Bytes: 1468, Total: 7000})
+		<-ctx.Done()
+		err := b.explain(ctx, errors.New("x"))
+		if want := "overall timeout of 1m0s: 1468 of 7000 bytes of u-boot.img were through, and nothing new since 55s"; ExitCode(err) != ExitBoard || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+		b.Emit("spl", event.StageDone{})
+		b.Emit("", event.Waiting{For: "the next stage"})
+		if err := b.explain(ctx, errors.New("x")); !strings.HasSuffix(err.Error(), "1m0s: still waiting for the next stage") {
+			t.Error(err)
+		}
+	})
 }
 
 func TestExitCode(t *testing.T) {
