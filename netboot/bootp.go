@@ -33,10 +33,12 @@ const (
 	bootpFixed  = 236 // all before the cookie: the least that is taken for a request
 	bootpCookie = 240 // the end of the cookie
 	bootpMin    = 300 // the least that is sent: RFC 951's message, which plain BOOTP clients insist on
-	maxBootFile = 127 // leaves the field its NUL
 	optPad      = 0
 	optEnd      = 255
 )
+
+// MaxBootFile is the length of the longest file name that a BOOTP reply has room for: the field's, without its NUL.
+const MaxBootFile = 127
 
 var cookie = []byte{0x63, 0x82, 0x53, 0x63}
 
@@ -131,7 +133,7 @@ func (r request) reply(server netip.Prefix, client netip.Addr, file string) []by
 		ServerIPAddr:  host,
 		GatewayIPAddr: r.msg.GatewayIPAddr,
 		ClientHWAddr:  r.msg.ClientHWAddr,
-		BootFileName:  file[:min(len(file), maxBootFile)],
+		BootFileName:  file[:min(len(file), MaxBootFile)],
 		Options: dhcpv4.OptionsFromList(
 			dhcpv4.OptMessageType(dhcpv4.MessageTypeAck),
 			dhcpv4.OptServerIdentifier(host),

@@ -118,7 +118,8 @@ type server struct {
 	peer    netip.AddrPort // who t sends to
 	asked   string         // the request that began t
 	begun   time.Time
-	plain   bool // the client refused an OACK: it gets none any more
+	plain   bool // the client refused an OACK, or does not know of any: it gets none any more
+	unheard int  // how often it repeated its request in the place of an answer to one
 	done    bool
 	res     Result
 	emitted time.Time // the last Progress
@@ -317,6 +318,7 @@ func (s *server) read(b []byte, from netip.AddrPort, now time.Time) error {
 		s.emit(f, event.Warning{Text: fmt.Sprintf("the board asks for %s instead of %s; it gets %s all the same",
 			quote(r.name), f.Name, f.Name)})
 	}
+	s.plain = s.plain || s.deaf(b, now)
 	if s.plain {
 		r = readRequest{}
 	}
@@ -335,6 +337,18 @@ func (s *server) read(b []byte, from netip.AddrPort, now time.Time) error {
 	s.firstRequest(now)
 	s.debug(kindRequest, "TFTP request", "peer", from, "name", quote(r.name), "blksize", s.t.blksize, "windowsize", s.t.window)
 	return s.do(s.t.begin(now), now)
+}
+
+// deaf is told of each RRQ, and reports whether the client is one that knows of no OACK though it seems to ask for options:
+// boot ROMs are known to append bytes. It repeats its request, and a server may always answer without options (RFC 2347).
+func (s *server) deaf(b []byte, now time.Time) bool {
+	const most = 2
+	if s.t == nil || s.t.acked >= 0 || s.asked != string(b) {
+		s.unheard = 0
+	} else if now.Sub(s.begun) >= settle { // else it may be a duplicate on its way
+		s.unheard++
+	}
+	return s.unheard >= most
 }
 
 // do does what a transfer wants. It returns errServed when the file was fetched whole.

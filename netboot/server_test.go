@@ -476,6 +476,46 @@ func TestOptionsRefused(t *testing.T) {
 	})
 }
 
+// TestOptionsUnheard is a client that appends what reads as an option and knows no OACK: it repeats its request, five times a second
+// apart as the ROM does, and gets the file without options. A client that only lost an OACK gets them.
+func TestOptionsUnheard(t *testing.T) {
+	const request = "\x00\x01spl.bin\x00octet\x00tsize\x000\x00"
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, 1, 1000, netboottest.Faults{})
+		l.serve()
+		pc := l.net.Listen("192.168.0.101:1234")
+		got := ""
+		for n := 0; n < 5 && !strings.HasPrefix(got, "\x00\x03"); n++ {
+			if n == 1 && got[:2] != "\x00\x06" {
+				t.Errorf("the second request was answered %q", got)
+			}
+			got = ""
+			for _, p := range l.talk(pc, request) { // those before were OACKs that are repeated
+				got = p
+			}
+			time.Sleep(time.Second)
+		}
+		if want := "\x00\x03\x00\x01" + string(l.file.Data[:512]); got != want {
+			t.Fatalf("answered %q", got)
+		}
+		l.talk(pc, "\x00\x04\x00\x01")
+		l.talk(pc, "\x00\x04\x00\x02")
+		l.served()
+	})
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, 1, 1000, netboottest.Faults{})
+		l.serve()
+		pc := l.net.Listen("192.168.0.101:1234")
+		for range 5 { // duplicates of one request
+			if got := l.talk(pc, request); len(got) != 1 || got[0][:2] != "\x00\x06" {
+				t.Errorf("answered %q", got)
+			}
+		}
+		l.cancel(errors.New("end"))
+		<-l.results
+	})
+}
+
 func TestForeign(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t, 1, 1000, netboottest.Faults{})

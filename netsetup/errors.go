@@ -11,6 +11,18 @@ var ErrGone = errors.New("the network interface is gone")
 // ErrWorker is reported when the process that holds the namespace ended without being told to.
 var ErrWorker = errors.New("the network worker has ended")
 
+// NoNamespaceError says that there is no network namespace of a name.
+type NoNamespaceError struct {
+	Name string
+	Err  error
+}
+
+func (e *NoNamespaceError) Error() string {
+	return fmt.Sprintf("no network namespace %q: %v", e.Name, e.Err)
+}
+
+func (e *NoNamespaceError) Unwrap() error { return e.Err }
+
 // Reason is why the system does not let snag work, for programs.
 type Reason string
 

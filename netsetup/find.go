@@ -56,9 +56,16 @@ func (h Host) do(f func() error) error {
 		return f()
 	}
 	if h.NetNS != filepath.Base(h.NetNS) || h.NetNS == "." || h.NetNS == ".." {
-		return fmt.Errorf("network namespace %q: expected the name of a file in /run/netns", h.NetNS)
+		return &NoNamespaceError{h.NetNS, errors.New("expected the name of a file in /run/netns")}
 	}
-	err := inNetNS("/run/netns/"+h.NetNS, f)
+	path := "/run/netns/" + h.NetNS
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); errors.Is(err, unix.ENOENT) {
+		return &NoNamespaceError{h.NetNS, err}
+	} else if err == nil && st.Type != unix.NSFS_MAGIC {
+		return &NoNamespaceError{h.NetNS, fmt.Errorf("%s is an ordinary file", path)} // its namespace has ended
+	}
+	err := inNetNS(path, f)
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
 		return &SetupError{
 			Op: "look into network namespace " + h.NetNS, Reason: ReasonNotPermitted, Err: err,

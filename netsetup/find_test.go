@@ -104,7 +104,8 @@ func TestNamedNamespace(t *testing.T) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
-	if _, err := (Host{NetNS: "netsetup-test-none"}).Interfaces(); !errors.Is(err, os.ErrNotExist) {
+	var none *NoNamespaceError
+	if _, err := (Host{NetNS: "netsetup-test-none"}).Interfaces(); !errors.Is(err, os.ErrNotExist) || !errors.As(err, &none) {
 		t.Errorf("no such namespace: %v", err)
 	}
 }

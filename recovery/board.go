@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,6 +66,9 @@ type board struct {
 	waiting   string // what is awaited just now, in words; empty while a stage is there
 	stageDone time.Time
 	done      []event.StageSummary
+	sending   string // the file at work; empty if none is
+	through   event.Progress
+	moved     time.Time // when there was any last
 }
 
 func newBoard(opt Options) *board {
@@ -140,9 +144,15 @@ func (b *board) Emit(stage string, body event.Body) {
 	switch body := body.(type) {
 	case event.StageBegun: // it may follow another on the same device
 		b.stageDone = time.Time{}
+		b.sending, b.through, b.moved = body.File, event.Progress{Total: body.Bytes}, time.Now()
+	case event.Progress:
+		if body.Bytes != b.through.Bytes {
+			b.moved = time.Now()
+		}
+		b.through = body
 	case event.StageDone:
 		b.done = append(b.done, body.Summary)
-		b.stageDone = time.Now()
+		b.stageDone, b.sending = time.Now(), ""
 	case event.Waiting:
 		b.waiting = body.For
 	case event.BoardSeen:
@@ -191,11 +201,28 @@ func (b *board) openUART(context.Context) error {
 	if baud == 0 {
 		baud = defaultBaud
 	}
-	b.serial, err = serial.Open(tty, &serial.Mode{BaudRate: baud, DataBits: 8})
+	claim, err := claimTTY(tty)
 	if err != nil {
 		return ttyError(tty, err)
 	}
+	line, err := serial.Open(tty, &serial.Mode{BaudRate: baud, DataBits: 8})
+	if err != nil {
+		claim.release()
+		return ttyError(tty, err)
+	}
+	b.serial = claimedLine{line, claim}
 	return nil
+}
+
+// claimedLine is a serial line that is snag's alone until it is closed.
+type claimedLine struct {
+	serial.Port
+	claim ttyClaim
+}
+
+func (l claimedLine) Close() error {
+	defer l.claim.release()
+	return l.Port.Close()
 }
 
 func (b *board) close() {
@@ -343,7 +370,7 @@ func pick(list []candidate) (int, error) {
 
 // noBoard explains a wait that nothing ended. err is what the backend says of it.
 func (b *board) noBoard(err error) error {
-	e := &NoBoardError{For: b.waiting, After: b.boardPatience()}
+	e := &NoBoardError{For: cmp.Or(b.waiting, b.awaited()), After: b.boardPatience()}
 	if stuck, ok := errors.AsType[*socs.BoardError](err); ok {
 		e.Found, e.Hint = stuck.Err.Error(), stuck.Hint
 		return e

@@ -51,7 +51,7 @@ type NoBoardError struct {
 }
 
 func (e *NoBoardError) Error() string {
-	s := "no board within " + e.After.Round(time.Second).String() + ": waited for " + e.For
+	s := "no board within " + e.After.String() + ": waited for " + e.For
 	if e.After == 0 {
 		s = "there is no " + e.For
 	}
@@ -128,6 +128,7 @@ func Hint(err error) string {
 		firmware   *socs.FirmwareError
 		board      *socs.BoardError
 		locked     *LockedError
+		busy       *TTYBusyError
 	)
 	switch {
 	case errors.As(err, &usage):
@@ -148,6 +149,8 @@ func Hint(err error) string {
 		return board.Hint
 	case errors.Is(err, netsetup.ErrWorker):
 		return "snag's own network process was killed, perhaps for want of memory: run snag again"
+	case errors.As(err, &busy):
+		return fmt.Sprintf("end that program: fuser -v %s shows which it is", busy.TTY)
 	case errors.As(err, &locked):
 		return fmt.Sprintf("wait for it to end, or stop it: kill %d", locked.PID)
 	}

@@ -52,6 +52,29 @@ func holder(port string, addr *net.UnixAddr) *LockedError {
 	return e
 }
 
+// claimTTY takes a tty for snag alone, as terminal programs do, with flock(2); the other custom is exclusive mode (ioctl_tty(2), TIOCEXCL),
+// which the kernel enforces, but not against root. It is to be called before the tty is opened otherwise.
+func claimTTY(tty string) (ttyClaim, error) {
+	fd, err := unix.Open(tty, unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		unix.Close(fd)
+		return -1, fmt.Errorf("it is locked: %w", unix.EBUSY)
+	}
+	return ttyClaim(fd), nil
+}
+
+// ttyClaim is the descriptor that holds a tty.
+type ttyClaim int
+
+func (c ttyClaim) release() {
+	if c >= 0 {
+		unix.Close(int(c))
+	}
+}
+
 func (p *portLock) release() {
 	if p != nil {
 		p.l.Close()

@@ -86,8 +86,7 @@ func (b *board) openKernel(ctx context.Context) error {
 	}
 	host := netsetup.Host{NetNS: b.opt.NetNS}
 	if b.ns != nil { // since an earlier leg
-		b.found, err = host.Watch(ctx)
-		return err
+		return b.watchHost(ctx, host)
 	}
 	if b.ns, err = netsetup.Open(ctx, netsetup.Options{Log: b.opt.Log, Host: host}); err != nil {
 		return err
@@ -99,7 +98,15 @@ func (b *board) openKernel(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}()
+	return b.watchHost(ctx, host)
+}
+
+// watchHost has the host's interfaces told.
+func (b *board) watchHost(ctx context.Context, host netsetup.Host) (err error) {
 	b.found, err = host.Watch(ctx)
+	if none, ok := errors.AsType[*netsetup.NoNamespaceError](err); ok {
+		return &UsageError{Err: fmt.Errorf("--netns: %w", none), Hint: "ip netns list shows those that there are"}
+	}
 	return err
 }
 

@@ -6,9 +6,14 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"snag/event"
 	"snag/netsetup"
+	"snag/sim/pty"
 	"snag/socs"
 	"snag/socs/am335x"
 	"snag/usb"
@@ -83,6 +88,62 @@ func TestLockPort(t *testing.T) {
 		t.Fatalf("after release: %v", err)
 	}
 	again.release()
+}
+
+// A tty that another program works on is not taken from it, and is free when that has ended.
+func TestTTYInUse(t *testing.T) {
+	line, err := pty.Open()
+	if err != nil {
+		t.Skip(err)
+	}
+	defer line.Close()
+	other, err := os.OpenFile(line.TTY, os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Flock(int(other.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	b := newBoard(Options{Backend: am335x.Backend{}, UART: line.TTY})
+	err = b.openUART(t.Context())
+	b.close()
+	var busy *TTYBusyError
+	if !errors.As(err, &busy) || ExitCode(err) != ExitFailed || !strings.Contains(Hint(err), "fuser -v "+line.TTY) {
+		t.Errorf("%v, exit code %d, hint %q", err, ExitCode(err), Hint(err))
+	}
+	other.Close()
+	for range 2 {
+		b := newBoard(Options{Backend: am335x.Backend{}, UART: line.TTY})
+		if err := b.openUART(t.Context()); err != nil {
+			t.Error(err)
+		}
+		b.close()
+	}
+}
+
+// The end of the overall time says where the board stood then.
+func TestOverallTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBoard(Options{Backend: am335x.Backend{}, Timeout: time.Minute, Emit: func(event.Event) {}})
+		b.seen = true
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, errTimeout)
+		defer cancel()
+		b.Emit("spl", event.StageBegun{File: "u-boot.img", Bytes: 7000})
+		time.Sleep(5 * time.Second)
+		b.Emit("spl", event.Progress{Bytes: 1468, Total: 7000})
+		time.Sleep(5 * time.Second)
+		b.Emit("spl", event.Progress{Bytes: 1468, Total: 7000})
+		<-ctx.Done()
+		err := b.explain(ctx, errors.New("x"))
+		if want := "overall timeout of 1m0s: 1468 of 7000 bytes of u-boot.img were through, and nothing new since 55s"; ExitCode(err) != ExitBoard || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+		b.Emit("spl", event.StageDone{})
+		b.Emit("", event.Waiting{For: "the next stage"})
+		if err := b.explain(ctx, errors.New("x")); !strings.HasSuffix(err.Error(), "1m0s: still waiting for the next stage") {
+			t.Error(err)
+		}
+	})
 }
 
 func TestExitCode(t *testing.T) {

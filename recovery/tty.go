@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"go.bug.st/serial"
 )
@@ -25,11 +26,26 @@ func ttyError(tty string, err error) error {
 	switch {
 	case denied:
 		return &TTYError{tty, err, "be in the group that owns it (sudo usermod -aG dialout $USER, then log in again)"}
+	case errors.Is(err, syscall.EBUSY), errors.As(err, &perr) && perr.Code() == serial.PortBusy:
+		return &TTYBusyError{tty, err}
+	case errors.As(err, &perr) && perr.Code() == serial.InvalidSerialPort, errors.Is(err, syscall.EISDIR):
+		return &UsageError{Err: fmt.Errorf("%s is no serial line: %w", tty, err), Hint: "ls -l /dev/serial/by-id lists the adapters that are plugged in"}
 	case errors.Is(err, os.ErrNotExist), errors.As(err, &perr) && perr.Code() == serial.PortNotFound:
 		return &UsageError{Err: fmt.Errorf("serial line %s: %w", tty, err), Hint: "ls -l /dev/serial/by-id lists the adapters that are plugged in"}
 	}
 	return fmt.Errorf("serial line %s: %w", tty, err)
 }
+
+// TTYBusyError says that another program works on a tty.
+type TTYBusyError struct {
+	TTY string
+	Err error
+}
+
+func (e *TTYBusyError) Error() string {
+	return fmt.Sprintf("serial line %s is in use by another program: %v", e.TTY, e.Err)
+}
+func (e *TTYBusyError) Unwrap() error { return e.Err }
 
 // TTYError says that the caller may not open a tty.
 type TTYError struct {

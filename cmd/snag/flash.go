@@ -154,7 +154,7 @@ func (p *patience) Set(s string) error {
 	return err
 }
 
-func (f *flashFlags) run(cmd *cobra.Command, args []string) error {
+func (f *flashFlags) run(cmd *cobra.Command, args []string) (err error) {
 	if f.snagflash.Protocol != "" && f.logLevel != "silent" && f.logTo == "" {
 		f.logTo = f.logFile
 	}
@@ -172,7 +172,7 @@ func (f *flashFlags) run(cmd *cobra.Command, args []string) error {
 	if derr != nil {
 		return derr
 	}
-	defer done()
+	defer func() { err = done(err) }()
 	if err != nil {
 		emit(event.Event{Time: time.Now(), Body: failed(err)})
 		return &shownError{err}

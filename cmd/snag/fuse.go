@@ -81,7 +81,7 @@ docs/fuses.md has the rest.`,
 	return cmd
 }
 
-func (f *fuseFlags) run(cmd *cobra.Command, _ []string) error {
+func (f *fuseFlags) run(cmd *cobra.Command, _ []string) (err error) {
 	opt, plan, err := f.options(cmd)
 	if f.offline && err == nil && !f.json {
 		return show(cmd.OutOrStdout(), plan)
@@ -90,7 +90,7 @@ func (f *fuseFlags) run(cmd *cobra.Command, _ []string) error {
 	if failure != nil {
 		return failure
 	}
-	defer done()
+	defer func() { err = done(err) }()
 	switch {
 	case err != nil:
 		emit(event.Event{Time: time.Now(), Body: failed(err)})

@@ -6,7 +6,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -88,12 +90,12 @@ the one board of that SoC; several are an error that lists them.`,
 	return cmd
 }
 
-func (f *recoverFlags) run(cmd *cobra.Command) error {
+func (f *recoverFlags) run(cmd *cobra.Command) (err error) {
 	emit, log, done, err := f.display(cmd.OutOrStdout(), cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}
-	defer done()
+	defer func() { err = done(err) }()
 	opt, err := f.options()
 	if err != nil {
 		emit(event.Event{Time: time.Now(), SoC: f.soc, Body: failed(err)})
@@ -187,8 +189,11 @@ func (f *recoverFlags) options() (recovery.Options, error) {
 }
 
 // display says where events go: to a terminal, as plain lines or as JSON, and to the log file. done
-// ends it.
-func (f *outputFlags) display(stdout, stderr io.Writer) (emit event.Sink, log *slog.Logger, done func(), err error) {
+// ends it, and returns how the command ends that would have ended with an error or nil: output that nobody could
+// read is a failure too, but none that a board is left halfway for.
+func (f *outputFlags) display(stdout, stderr io.Writer) (emit event.Sink, log *slog.Logger, done func(error) error, err error) {
+	// Who is asked for the signal gets the error EPIPE instead, until the process ends.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	var d struct {
 		sink  event.Sink
 		close func() error
@@ -208,16 +213,51 @@ func (f *outputFlags) display(stdout, stderr io.Writer) (emit event.Sink, log *s
 	if f.verbose {
 		handlers = append(handlers, slog.NewTextHandler(verbose, nil))
 	}
-	emit, done = d.sink, func() { d.close() }
+	emit, done = d.sink, func(err error) error { return unread(err, d.close()) }
 	if f.logTo != "" {
 		file, err := os.OpenFile(f.logTo, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
 		if err != nil {
 			return nil, nil, nil, &recovery.UsageError{Err: fmt.Errorf("--log-file: %w", err)}
 		}
-		handler := slog.NewTextHandler(file, &slog.HandlerOptions{Level: slog.LevelDebug})
+		written := &firstError{w: file}
+		handler := slog.NewTextHandler(written, &slog.HandlerOptions{Level: slog.LevelDebug})
 		handlers = append(handlers, handler)
 		emit = ui.Tee(d.sink, ui.Log(slog.New(handler)))
-		done = func() { d.close(); file.Close() }
+		show := done
+		done = func(err error) error {
+			if lost := errors.Join(written.err, file.Close()); lost != nil {
+				fmt.Fprintf(stderr, "snag: warning: the log is not whole: --log-file: %v\n", lost)
+			}
+			return show(err)
+		}
 	}
 	return emit, slog.New(slog.NewMultiHandler(handlers...)), done, nil
+}
+
+// unread adds to the end of a command that its output could not be written. What was to be shown there is told on standard error then.
+func unread(err, output error) error {
+	if output == nil {
+		return err
+	}
+	if err == nil {
+		return fmt.Errorf("it was done, but could not be told: standard output: %w", output)
+	}
+	if shown, ok := errors.AsType[*shownError](err); ok {
+		return shown.error
+	}
+	return err
+}
+
+// firstError is a writer that remembers its first error. It is the handler that serializes what is written.
+type firstError struct {
+	w   io.Writer
+	err error
+}
+
+func (f *firstError) Write(b []byte) (int, error) {
+	n, err := f.w.Write(b)
+	if f.err == nil {
+		f.err = err
+	}
+	return n, err
 }

@@ -70,7 +70,7 @@ func builtinHelp() string {
 	return b.String()
 }
 
-func (f *runFlags) run(cmd *cobra.Command, args []string) error {
+func (f *runFlags) run(cmd *cobra.Command, args []string) (err error) {
 	if f.show {
 		text, ok := uuu.Builtin(args[0])
 		if !ok {
@@ -90,7 +90,7 @@ func (f *runFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	defer done()
+	defer func() { err = done(err) }()
 	opt, err := f.options(args)
 	if err != nil {
 		emit(event.Event{Time: time.Now(), Body: failed(err)})

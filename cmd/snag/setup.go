@@ -88,8 +88,8 @@ func newUdev() *cobra.Command {
 		Short: "Print the udev rules that setup installs",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			fmt.Fprint(cmd.OutOrStdout(), setup.Rules(families(), nil, "plugdev"))
-			return nil
+			_, err := fmt.Fprint(cmd.OutOrStdout(), setup.Rules(families(), nil, "plugdev"))
+			return err
 		},
 	}
 }

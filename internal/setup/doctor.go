@@ -59,7 +59,7 @@ func Doctor(ctx context.Context, o Options) ([]Check, error) {
 		d.helperInstalled(),
 		d.furtherIDs(),
 	}
-	checks = append(checks, network(checks),
+	checks = append(checks, d.network(checks),
 		d.nat(),
 		d.usb(),
 		d.deviceNodes(),
@@ -74,7 +74,7 @@ func Doctor(ctx context.Context, o Options) ([]Check, error) {
 
 // network tells which way "snag recover --net auto" takes to a board that is a network adapter. The checks are those of what
 // the kernel's way needs. Where it is barred snag's own is there, so that none of them keeps a recovery from working.
-func network(checks []Check) Check {
+func (d *doctor) network(checks []Check) Check {
 	const name = "network"
 	var barred []string
 	for i, c := range checks {
@@ -82,6 +82,9 @@ func network(checks []Check) Check {
 			checks[i].Status = Warn
 			barred = append(barred, c.Name)
 		}
+	}
+	if barred == nil && !d.mayStartHelper() {
+		barred = append(barred, "group")
 	}
 	if barred == nil {
 		return Check{name, OK, "the kernel's, in a namespace of each board's own (--net kernel)", ""}
@@ -302,6 +305,11 @@ func (d *doctor) helperInstalled() Check {
 			"mount it without nosuid, or have root run snag"}
 	}
 	return Check{name, OK, path + ", cap_net_admin=ep", ""}
+}
+
+// mayStartHelper reports whether an ordinary user may execute the helper as it is to be installed.
+func (d *doctor) mayStartHelper() bool {
+	return d.uid == 0 || d.helper == nil || d.helper.mode&0o001 != 0 || slices.Contains(d.groups, d.helper.gid)
 }
 
 // furtherIDs looks at netmove.conf, which the helper reads only if it is whole and root's alone.

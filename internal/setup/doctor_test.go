@@ -229,6 +229,18 @@ func TestDoctorFaults(t *testing.T) {
 	}
 }
 
+// Who may not start the helper has snag's own network, as recover does it too, and is not told otherwise.
+func TestDoctorNetwork(t *testing.T) {
+	o := newPatient(t)
+	if got := find(t, diagnose(t, o), "network"); !strings.Contains(got.Detail, "--net kernel") {
+		t.Errorf("a member of the group: %+v", got)
+	}
+	write(t, o.host.root, "/proc/self/status", strings.Replace(goodSystem["/proc/self/status"], "46 1000", "1000", 1))
+	if got := find(t, diagnose(t, o), "network"); got.Status != OK || !strings.Contains(got.Detail, "--net user") || !strings.HasSuffix(got.Detail, "barred by group") {
+		t.Errorf("nobody's friend: %+v", got)
+	}
+}
+
 // TestDoctorSeat is a system without the group.
 func TestDoctorSeat(t *testing.T) {
 	needRoot(t)

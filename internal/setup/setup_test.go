@@ -324,6 +324,13 @@ func TestStage(t *testing.T) {
 	if err := Setup(t.Context(), o); err != nil {
 		t.Errorf("check of what was staged: %v", err)
 	}
+	// As a makefile may have it: relative, and not there yet.
+	t.Chdir(filepath.Dir(o.DestDir))
+	o.Check, o.DestDir = false, "debian/snag"
+	mustSetup(t, o)
+	if _, err := os.Stat("debian/snag" + vendorRules); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestPackaged has a package's files in their places: nothing is left to do until an ID is added.

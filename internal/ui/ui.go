@@ -31,9 +31,10 @@ func Tee(sinks ...event.Sink) event.Sink {
 	}
 }
 
-// IsTerminal reports whether f is a terminal on which [Terminal] can draw.
+// IsTerminal reports whether f is a terminal on which [Terminal] can draw: one of a kind that is known (term(7)), and not a dumb one.
 func IsTerminal(f *os.File, getenv func(string) string) bool {
-	return term.IsTerminal(int(f.Fd())) && getenv("TERM") != "dumb"
+	kind := getenv("TERM")
+	return term.IsTerminal(int(f.Fd())) && kind != "" && kind != "dumb"
 }
 
 // Columns returns how wide f is, asked anew at every call; 80 if it does not say.

@@ -15,10 +15,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"snag/event"
+	"snag/sim/pty"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files and the examples of docs/json.md")
@@ -397,5 +399,27 @@ func TestEmptyStagesAreAnArray(t *testing.T) {
 	NewJSON(&w).Sink(event.Event{Body: event.Failed{ExitCode: 3}})
 	if !strings.Contains(w.String(), `"stages":[]`) || !strings.Contains(w.String(), `"exit_code":3`) {
 		t.Error(w.String())
+	}
+}
+
+// Lines are drawn anew only on terminals that can do that.
+func TestIsTerminal(t *testing.T) {
+	line, err := pty.Open()
+	if err != nil {
+		t.Skip(err)
+	}
+	defer line.Close()
+	tty, err := os.OpenFile(line.TTY, os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tty.Close()
+	for kind, want := range map[string]bool{"xterm": true, "linux": true, "dumb": false, "": false} {
+		if got := IsTerminal(tty, func(string) string { return kind }); got != want {
+			t.Errorf("TERM=%q: %v", kind, got)
+		}
+	}
+	if null, err := os.Open(os.DevNull); err != nil || IsTerminal(null, func(string) string { return "xterm" }) {
+		t.Errorf("%s is one: %v", os.DevNull, err)
 	}
 }

@@ -291,6 +291,9 @@ func (s *Sender) settle(ctx context.Context) error {
 	}
 }
 
+// ErrLine is wrapped by errors of the serial line itself: the receiver may be well.
+var ErrLine = errors.New("serial line")
+
 var errTimeout = errors.New("no answer")
 
 // readAnswer returns the next ACK, NAK or 'C'. Everything else is noise. One CAN may be noise too, two
@@ -335,12 +338,12 @@ func (s *Sender) readByte(ctx context.Context, deadline time.Time) (byte, error)
 			return c, nil
 		}
 		if err := s.port.SetReadTimeout(wait); err != nil {
-			return 0, fmt.Errorf("serial line: %w", err)
+			return 0, fmt.Errorf("%w: %w", ErrLine, err)
 		}
 		n, err := s.port.Read(s.store[:])
 		s.buf = s.store[:n]
 		if n == 0 && err != nil {
-			return 0, fmt.Errorf("serial line: read: %w", err)
+			return 0, fmt.Errorf("%w: read: %w", ErrLine, err)
 		}
 	}
 }
@@ -349,7 +352,7 @@ func (s *Sender) readByte(ctx context.Context, deadline time.Time) (byte, error)
 func (s *Sender) drop() error {
 	s.buf = nil
 	if err := s.port.ResetInputBuffer(); err != nil {
-		return fmt.Errorf("serial line: %w", err)
+		return fmt.Errorf("%w: %w", ErrLine, err)
 	}
 	return nil
 }
@@ -358,7 +361,7 @@ func (s *Sender) drop() error {
 // end) is left behind: it ends when the port's owner closes it.
 func (s *Sender) write(ctx context.Context, b []byte) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout,
-		fmt.Errorf("serial line: write: %d bytes not taken within %v", len(b), answerTimeout))
+		fmt.Errorf("%w: write: %d bytes not taken within %v", ErrLine, len(b), answerTimeout))
 	defer cancel()
 	b = bytes.Clone(b)
 	done := make(chan error, 1)
@@ -379,7 +382,7 @@ func (s *Sender) write(ctx context.Context, b []byte) error {
 	select {
 	case err := <-done:
 		if err != nil {
-			return fmt.Errorf("serial line: write: %w", err)
+			return fmt.Errorf("%w: write: %w", ErrLine, err)
 		}
 		return nil
 	case <-ctx.Done():

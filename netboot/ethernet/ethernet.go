@@ -150,12 +150,13 @@ func (h *Host) input(frame []byte) (reply []byte) {
 	return nil
 }
 
-// concerns says whether a datagram is the peer's, for one of the sockets.
+// concerns says whether a datagram is the peer's, for one of the sockets. BOOTP may come from the address that a client has from
+// elsewhere (RFC 2131, section 4.1): the answer is broadcast. TFTP is answered to where it comes from.
 func (h *Host) concerns(d datagram) bool {
 	from, to := d.src.Addr(), d.dst.Addr()
-	return (d.dst.Port() == bootpPort || d.dst.Port() == tftpPort) &&
+	return (d.dst.Port() == bootpPort || d.dst.Port() == tftpPort && (from.IsUnspecified() || h.cfg.Server.Contains(from))) &&
 		(to == h.cfg.Server.Addr() || to == broadcast || to == lastOf(h.cfg.Server)) &&
-		(from.IsUnspecified() || from != h.cfg.Server.Addr() && h.cfg.Server.Contains(from))
+		from != h.cfg.Server.Addr() && from != broadcast && !from.IsMulticast() && !from.IsLoopback()
 }
 
 // lastOf is the broadcast address of a net.

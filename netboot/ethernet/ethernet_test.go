@@ -203,6 +203,12 @@ func TestDropped(t *testing.T) {
 		{"from afar", func([]byte) []byte {
 			return appendUDP(nil, hostMAC, boardMAC, netip.MustParseAddrPort("8.8.8.8:53"), server, 1, nil)
 		}, Counts{Other: 1}},
+		{"BOOTP from afar", func([]byte) []byte { // from an address that the board has from elsewhere
+			return appendUDP(nil, broadcastMAC, boardMAC, netip.MustParseAddrPort("169.254.7.7:68"), netip.MustParseAddrPort("255.255.255.255:67"), 1, nil)
+		}, Counts{Taken: 1}},
+		{"BOOTP from a group", func([]byte) []byte {
+			return appendUDP(nil, broadcastMAC, boardMAC, netip.MustParseAddrPort("224.0.0.1:68"), netip.MustParseAddrPort("255.255.255.255:67"), 1, nil)
+		}, Counts{Other: 1}},
 		{"from the host itself", func([]byte) []byte {
 			return appendUDP(nil, hostMAC, boardMAC, server, server, 1, nil)
 		}, Counts{Other: 1}},

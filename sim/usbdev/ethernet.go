@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -29,8 +30,8 @@ type EthernetConfig struct {
 // Ethernet is a network adapter: a [Gadget] and a [Link].
 //
 // With RNDIS the link is up after INITIALIZE and a non-zero packet filter, see
-// [EthernetConfig].NeedNotification, and down after HALT. With CDC-ECM it is up when the data
-// interface's alternate setting 1 is selected.
+// [EthernetConfig].NeedNotification, and down after HALT. With CDC-ECM it is up when the
+// setting of the data interface that has the endpoints, 1 as a rule, is selected.
 type Ethernet struct {
 	*Gadget
 	Link *Link
@@ -42,7 +43,7 @@ type Ethernet struct {
 	stop      context.CancelFunc
 	rndis     rndisState
 	polling   bool     // the host reads the bulk endpoint
-	alt1      bool     // ECM: data interface on
+	on        bool     // ECM: a setting of the data interface that has endpoints was selected
 	responses [][]byte // RNDIS: for GET_ENCAPSULATED_RESPONSE
 	notify    chan struct{}
 }
@@ -168,7 +169,7 @@ func (a adapter) Configured(value uint8) {
 		e.stop = nil
 	}
 	e.active = e.desc.config(value)
-	e.alt1, e.polling, e.responses = false, false, nil
+	e.on, e.polling, e.responses = false, false, nil
 	e.rndis.initialized, e.rndis.filter = false, 0
 	if e.active != nil {
 		ctx, stop := context.WithCancel(context.Background())
@@ -197,8 +198,8 @@ func (e *Ethernet) Close() {
 func (a adapter) Selected(iface, alt uint8) {
 	e := a.e
 	e.mu.Lock()
-	if iface == 1 {
-		e.alt1 = alt == 1
+	if e.active != nil && iface == 1 {
+		e.on = slices.ContainsFunc(e.active.Interfaces, func(i Interface) bool { return i.Number == iface && i.Alt == alt && len(i.Endpoints) > 0 })
 	}
 	e.update(false)
 	e.mu.Unlock()
@@ -221,7 +222,7 @@ func (e *Ethernet) update(notified bool) {
 	case e.active == nil:
 		up = false
 	case !e.active.IsRNDIS():
-		up = e.alt1
+		up = e.on
 	case !e.rndis.initialized || e.rndis.filter == 0:
 		up = false
 	case e.cfg.NeedNotification:

@@ -89,9 +89,6 @@ func (Backend) Recover(ctx context.Context, job socs.Job) error {
 		if stage.Serial != nil {
 			return recoverUART(ctx, job, stage)
 		}
-		if stage.ROM && r.runs > 0 {
-			job.Board.Emit(stageROM, event.Warning{Text: "the boot ROM is back: it has received the whole first stage before and did not stay with it"})
-		}
 		done, err := r.serve(ctx, stage)
 		if err != nil {
 			return err
@@ -114,7 +111,9 @@ func file(stage string, img socs.Image) netboot.File {
 type recovery struct {
 	job   socs.Job
 	files [2]netboot.File // what the ROM and SPL fetch
-	runs  int             // how often the ROM received the whole SPL
+	runs  int             // how often the ROM received the whole SPL and nothing was seen of that
+
+	system string // the vendor class of a running system that asked
 }
 
 // serve answers one enumeration of the board until it has fetched a file, which is returned, or
@@ -170,6 +169,12 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (*netboot.File,
 			}
 			alive()
 			if f != begun {
+				switch {
+				case f == &r.files[1]:
+					r.runs = 0 // the first stage runs, whatever becomes of it
+				case r.runs > 0:
+					r.job.Board.Emit(stageROM, event.Warning{Text: "the boot ROM is back: it has received the whole first stage before and did not stay with it"})
+				}
 				begun, serving = f, f
 				r.job.Board.Emit(f.Stage, event.StageBegun{File: f.Name, Bytes: int64(len(f.Data))})
 			}
@@ -192,6 +197,9 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (*netboot.File,
 			"the board left port %s after %d of %d bytes: reset or unplugged; waiting for it to come back",
 			stage.Port, result.Bytes, len(serving.Data))})
 		return nil, nil
+	case errors.Is(err, errSilent) && r.system != "":
+		return nil, &socs.BoardError{Stage: serving.Stage, Err: fmt.Errorf("no BOOTP request of a boot ROM or an SPL within %s of the link coming up; one came that calls itself %q: a system that runs", patience, r.system),
+			Hint: "the board has booted from its own media: take the SD card out, hold its boot button while the power is switched on, and run snag again"}
 	case errors.Is(err, errSilent):
 		return nil, &socs.BoardError{Stage: serving.Stage, Err: fmt.Errorf("no BOOTP request within %s of the link coming up", patience),
 			Hint: "reset the board while snag waits; if it stays silent, check that its boot switches select USB boot and that the SPL was built with SPL_NET and SPL_USB_ETHER"}
@@ -249,10 +257,13 @@ func (r *recovery) pick(stage *socs.Stage, c netboot.Client) (*netboot.File, err
 	}
 	for _, system := range systems {
 		if strings.HasPrefix(c.VendorClass, system) {
+			r.system = c.VendorClass[:min(len(c.VendorClass), 40)]
 			return nil, nil
 		}
 	}
-	if stage.ROM && !strings.Contains(c.VendorClass, "SPL") {
+	// An SPL may bear the ROM's USB ID; but no ROM calls itself so, nor speaks DHCP.
+	spl := strings.Contains(c.VendorClass, "SPL") || strings.HasPrefix(c.VendorClass, "U-Boot") || c.DHCP && r.runs > 0
+	if stage.ROM && !spl {
 		return &r.files[0], nil
 	}
 	return &r.files[1], nil

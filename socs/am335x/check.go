@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"snag/firmware"
+	"snag/netboot"
 	"snag/socs"
 )
 
@@ -82,10 +83,30 @@ func check(model socs.Model, fw socs.Firmware) (socs.Firmware, []socs.Finding, e
 	if err := c.uboot(uboot); err != nil {
 		errs = append(errs, err)
 	}
+	for _, slot := range []string{slotSPL, slotUBoot} {
+		if err := bootfile(slot, fw[slot]); err != nil {
+			errs = append(errs, err)
+		}
+	}
 	if errs != nil {
 		return nil, c.Findings, errors.Join(errs...)
 	}
 	return socs.Firmware{slotSPL: spl, slotUBoot: uboot}, c.Findings, nil
+}
+
+// bootfile checks the name that the board is to be offered: it must fit the field of a BOOTP reply and be text.
+func bootfile(slot string, img socs.Image) error {
+	v, given := img.Params[keyBootfile]
+	name, ok := v.(string)
+	odd := func(r rune) bool { return r < ' ' || r == 0x7f }
+	if !given || ok && name != "" && len(name) <= netboot.MaxBootFile && !strings.ContainsFunc(name, odd) {
+		return nil
+	}
+	return &socs.FirmwareError{
+		Slot: slot, Path: img.Path,
+		Err:  fmt.Errorf("%s: expected a name of 1 to %d bytes, got %q", keyBootfile, netboot.MaxBootFile, fmt.Sprint(v)),
+		Hint: "leave " + keyBootfile + " out unless the SPL asks for a prefix (CONFIG_SYS_BOOTFILE_PREFIX); a number must stand in quotes",
+	}
 }
 
 // swapped recognises the two files in each other's place.

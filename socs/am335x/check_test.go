@@ -140,6 +140,32 @@ func TestCheckAccepts(t *testing.T) {
 	}
 }
 
+// The name that a board is offered is the user's, as far as a BOOTP reply can carry it.
+func TestCheckBootfile(t *testing.T) {
+	for _, tt := range []struct {
+		name any
+		want string
+	}{
+		{"boot/u-boot.img", ""},
+		{strings.Repeat("x", 127), ""},
+		{strings.Repeat("x", 128), "expected a name of 1 to 127 bytes"},
+		{"", "1 to 127 bytes"},
+		{"a\x00b", "1 to 127 bytes"},
+		{7, `got "7"`},
+		{true, `got "true"`},
+	} {
+		fw := firmwareOf(goodSPL(999), goodUBoot())
+		fw["u-boot"] = socs.Image{Path: "second.img", Data: goodUBoot(), Params: map[string]any{"bootfile": tt.name}}
+		_, _, err := check(model, fw)
+		switch {
+		case tt.want == "" && err != nil:
+			t.Errorf("%v: %v", tt.name, err)
+		case tt.want != "" && (err == nil || slotsOf(t, err) != "u-boot" || !strings.Contains(err.Error(), tt.want)):
+			t.Errorf("%v: %v, want %q", tt.name, err, tt.want)
+		}
+	}
+}
+
 func TestCheckRefuses(t *testing.T) {
 	damaged := goodUBoot()
 	damaged[500] ^= 1

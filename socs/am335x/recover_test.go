@@ -101,7 +101,7 @@ func TestDeadlines(t *testing.T) {
 			}
 		}, 2 * time.Second, stageROM, "3 times"},
 		{"other chip", []*socs.Stage{rom()}, func(_ *testing.T, b *netBoard) { b.ask("AM43xx ROM") }, 0, stageROM, `"AM43xx ROM"`},
-		{"running Linux", []*socs.Stage{spl()}, func(_ *testing.T, b *netBoard) { b.ask("udhcp 1.36.1") }, 75 * time.Second, stageSPL, "no BOOTP request"},
+		{"running Linux", []*socs.Stage{spl()}, func(_ *testing.T, b *netBoard) { b.ask("udhcp 1.36.1") }, 75 * time.Second, stageSPL, `one came that calls itself "udhcp 1.36.1": a system that runs`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -166,6 +166,68 @@ func TestGone(t *testing.T) {
 			t.Errorf("%d warnings, %d stages done, want 1 and 2", warned, done)
 		}
 	})
+}
+
+// A board that is reset again and again while SPL fetches U-Boot has a first stage that runs.
+func TestResets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const resets = 5
+		b := &netBoard{net: netboottest.New(1, nil)}
+		var gone []chan struct{}
+		for i := range resets + 1 {
+			gone = append(gone, make(chan struct{}))
+			b.stages = append(b.stages, &socs.Stage{Port: "1-1", ROM: true}, &socs.Stage{Port: "1-1", Gone: gone[i]})
+		}
+		go func() {
+			for i := range resets + 1 {
+				synctest.Wait()
+				b.fetch(t, "spl.bin", 0)
+				synctest.Wait()
+				if i == resets {
+					b.fetch(t, "u-boot.img", 0)
+					return
+				}
+				b.fetch(t, "u-boot.img", i+1)
+				close(gone[i])
+			}
+		}()
+		if err := (Backend{}).Recover(t.Context(), job(b)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// What is known of who asks decides what it gets; where that says nothing, the USB ID does.
+func TestPick(t *testing.T) {
+	for _, tc := range []struct {
+		rom  bool
+		runs int
+		c    netboot.Client
+		want string // the stage; empty: nothing
+	}{
+		{true, 0, netboot.Client{}, stageROM},
+		{true, 0, netboot.Client{VendorClass: "AM335x ROM"}, stageROM},
+		{true, 0, netboot.Client{VendorClass: "DM814x ROM v1.0"}, stageROM},
+		{false, 0, netboot.Client{VendorClass: "AM335x ROM"}, stageROM},
+		{true, 0, netboot.Client{VendorClass: "AM335x U-Boot SPL"}, stageSPL},
+		{true, 1, netboot.Client{VendorClass: "U-Boot.armv7", DHCP: true}, stageSPL},
+		{false, 0, netboot.Client{}, stageSPL},
+		{false, 0, netboot.Client{VendorClass: "something", DHCP: true}, stageSPL},
+		{true, 0, netboot.Client{DHCP: true}, stageROM},
+		{true, 1, netboot.Client{DHCP: true}, stageSPL}, // of the ROM's USB ID, and it knows no class
+		{true, 1, netboot.Client{}, stageROM},
+		{true, 1, netboot.Client{VendorClass: "udhcp 1.36", DHCP: true}, ""},
+	} {
+		r := recovery{job: job(nil), files: [2]netboot.File{{Stage: stageROM}, {Stage: stageSPL}}, runs: tc.runs}
+		f, err := r.pick(&socs.Stage{ROM: tc.rom}, tc.c)
+		got := ""
+		if f != nil {
+			got = f.Stage
+		}
+		if err != nil || got != tc.want {
+			t.Errorf("ROM's ID %v, %d runs, %+v: %q, %v, want %q", tc.rom, tc.runs, tc.c, got, err, tc.want)
+		}
+	}
 }
 
 func job(b *netBoard) socs.Job {

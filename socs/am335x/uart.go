@@ -137,6 +137,8 @@ func sendHint(stage string, err error) string {
 	switch {
 	case errors.Is(err, context.Canceled):
 		return ""
+	case errors.Is(err, xmodem.ErrLine):
+		return "is the serial adapter still plugged in? Plug it in again, reset the board and start again"
 	case errors.Is(err, xmodem.ErrCancelled) && stage == stageROM:
 		return "the ROM refuses the file: is it a raw u-boot-spl.bin (no MLO) that fits its 109 KiB?"
 	}

@@ -137,3 +137,42 @@ func TestUART(t *testing.T) {
 		})
 	}
 }
+
+// unpluggedBoard loses its line with the first bytes that are through.
+type unpluggedBoard struct {
+	uartBoard
+	unplug func()
+}
+
+func (b *unpluggedBoard) Emit(stage string, body event.Body) {
+	b.uartBoard.Emit(stage, body)
+	if _, ok := body.(event.Progress); ok {
+		b.unplug()
+	}
+}
+
+// A serial adapter that is unplugged in the middle is no fault of the board's.
+func TestUARTUnplugged(t *testing.T) {
+	board, err := uart.Start(uart.Config{ROMPing: 50 * time.Millisecond})
+	if err != nil {
+		t.Skipf("no pseudo-terminal: %v", err)
+	}
+	port, err := serial.Open(board.TTY, &serial.Mode{BaudRate: 115200})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer port.Close()
+	b := &unpluggedBoard{unplug: sync.OnceFunc(func() { board.Close() })}
+	begun := time.Now()
+	err = recoverUART(t.Context(), socs.Job{Board: b, Firmware: socs.Firmware{
+		slotSPL:   {Path: "u-boot-spl.bin", Data: make([]byte, 30_000)},
+		slotUBoot: {Path: "u-boot.img", Data: make([]byte, 1000)},
+	}}, &socs.Stage{Serial: port})
+	stuck, ok := errors.AsType[*socs.BoardError](err)
+	if !ok || stuck.Stage != stageROM || !strings.Contains(err.Error(), "128 of 30000 bytes") || !strings.Contains(stuck.Hint, "serial adapter still plugged in") {
+		t.Errorf("%v, %+v", err, stuck)
+	}
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}

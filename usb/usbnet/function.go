@@ -90,20 +90,32 @@ func find(c *usb.ConfigDescriptor) (Function, bool) {
 			}
 		}
 		f.Notify, _ = s.Find(usb.Interrupt, true)
-		for j := range c.Settings {
-			d := &c.Settings[j]
-			if d.Number != f.Data || d.Class != classData {
-				continue
-			}
-			in, hasIn := d.Find(usb.Bulk, true)
-			out, hasOut := d.Find(usb.Bulk, false)
-			if hasIn && hasOut && in.MaxPacket > 0 && out.MaxPacket > 0 {
-				f.Alt, f.In, f.Out = d.Alt, in, out
-				return f, true
-			}
+		if f.data(c, func(d *usb.Setting) bool { return d.Number == f.Data }) {
+			return f, true
+		}
+		// Some descriptors name an interface that is none, or themselves, or the two the wrong way round (Linux, cdc_ether.c).
+		if f.data(c, func(d *usb.Setting) bool { return d.Number != f.Control }) {
+			return f, true
 		}
 	}
 	return Function{}, false
+}
+
+// data takes the first setting of the data class that has both bulk endpoints, of those that may be it.
+func (f *Function) data(c *usb.ConfigDescriptor, may func(*usb.Setting) bool) bool {
+	for i := range c.Settings {
+		d := &c.Settings[i]
+		if d.Class != classData || !may(d) {
+			continue
+		}
+		in, hasIn := d.Find(usb.Bulk, true)
+		out, hasOut := d.Find(usb.Bulk, false)
+		if hasIn && hasOut && in.MaxPacket > 0 && out.MaxPacket > 0 {
+			f.Data, f.Alt, f.In, f.Out = d.Number, d.Alt, in, out
+			return true
+		}
+	}
+	return false
 }
 
 // parseMAC reads the string of an Ethernet functional descriptor: twelve hexadecimal digits (ECM 1.2, section 5.4).

@@ -128,7 +128,11 @@ func Open(ctx context.Context, h usb.Handle, log *slog.Logger) (*Adapter, error)
 	if f.Kind == ECM {
 		up = a.connect
 	}
-	if err := up(ctx); err != nil {
+	err := a.selectData(ctx)
+	if err == nil {
+		err = up(ctx)
+	}
+	if err != nil {
 		a.Close()
 		return nil, fmt.Errorf("USB device %s on port %s: %s link: %w", h.Device().ID, h.Device().Port, f.Kind, err)
 	}
@@ -138,16 +142,24 @@ func Open(ctx context.Context, h usb.Handle, log *slog.Logger) (*Adapter, error)
 // forever is the deadline of transfers that may wait for as long as the device is there.
 const forever = 10 * 365 * 24 * time.Hour
 
+// selectData selects the alternate setting that has the bulk endpoints. To ECM devices that is also the sign that the host is
+// there, so that it is sent to those as well which have but one setting (as Linux does, usbnet.c, usbnet_get_endpoints), and may refuse it.
+func (a *Adapter) selectData(ctx context.Context) error {
+	if a.Alt == 0 && a.Kind != ECM {
+		return nil
+	}
+	err := a.h.SetAlt(ctx, a.Data, a.Alt)
+	if a.Alt == 0 && errors.Is(err, usb.ErrStall) {
+		return nil
+	}
+	return err
+}
+
 // connect brings up an ECM link.
 func (a *Adapter) connect(ctx context.Context) error {
 	if s, err := usb.String(ctx, a.h, a.mac); err == nil {
 		if mac, ok := parseMAC(s); ok {
 			a.MAC = mac
-		}
-	}
-	if a.Alt != 0 {
-		if err := a.h.SetAlt(ctx, a.Data, a.Alt); err != nil {
-			return err
 		}
 	}
 	// SET_ETHERNET_PACKET_FILTER (ECM 1.2, section 6.2.4): all multicast, directed, broadcast. A device without filters may

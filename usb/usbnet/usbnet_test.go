@@ -72,6 +72,16 @@ func driver(t *testing.T, host *inproc.Host) string {
 // A frame goes each way, of every length that matters, whichever configuration has the function.
 func TestLink(t *testing.T) {
 	nothing := usbdev.Config{Value: 1, Attributes: 0x40}
+	// Other people's descriptors.
+	rndis := func() usbdev.Config { return usbdev.RNDISConfig(1, 0x82, 0x81, 2, 512) }
+	settings, swapped, first := rndis(), rndis(), rndis()
+	settings.Interfaces = append(settings.Interfaces, settings.Interfaces[1])
+	settings.Interfaces[1].Endpoints, settings.Interfaces[2].Alt = nil, 1
+	swapped.Interfaces[0].Extra = []byte{5, 0x24, 6, 1, 0}
+	first.Interfaces[0].Extra, first.Interfaces[0].Number, first.Interfaces[1].Number = nil, 1, 0
+	single := usbdev.ECMConfig(1, 0x82, 0x81, 1, 512)
+	single.Interfaces = append(single.Interfaces[:1:1], single.Interfaces[2])
+	single.Interfaces[1].Alt = 0
 	for _, tc := range []struct {
 		name    string
 		configs []usbdev.Config
@@ -85,6 +95,11 @@ func TestLink(t *testing.T) {
 		{"full speed", []usbdev.Config{usbdev.RNDISConfig(1, 0x82, 0x81, 1, 64)}, true, usbnet.RNDIS, 1, "rndis_host"},
 		{"ECM", []usbdev.Config{usbdev.ECMConfig(1, 0x82, 0x81, 1, 512)}, false, usbnet.ECM, 1, "cdc_ether"},
 		{"the active one of two", []usbdev.Config{usbdev.ECMConfig(1, 0x82, 0x81, 1, 512), usbdev.RNDISConfig(2, 0x82, 0x81, 1, 512)}, false, usbnet.ECM, 1, "cdc_ether"},
+		{"RNDIS with a setting without endpoints", []usbdev.Config{settings}, false, usbnet.RNDIS, 1, "rndis_host"},
+		{"ECM without one", []usbdev.Config{single}, false, usbnet.ECM, 1, "cdc_ether"},
+		{"union the wrong way round", []usbdev.Config{swapped}, false, usbnet.RNDIS, 1, "rndis_host"},
+		{"no union, and the data interface is the first", []usbdev.Config{first}, false, usbnet.RNDIS, 1, "rndis_host"},
+		{"packets of 8 bytes", []usbdev.Config{usbdev.RNDISConfig(1, 0x82, 0x81, 1, 8)}, true, usbnet.RNDIS, 1, "rndis_host"},
 		{"not the active one", []usbdev.Config{nothing, usbdev.RNDISConfig(7, 0x82, 0x81, 1, 512)}, true, usbnet.RNDIS, 7, "rndis_host"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
