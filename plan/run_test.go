@@ -18,9 +18,12 @@ import (
 	"snag/flash"
 	"snag/flash/image"
 	"snag/recovery"
+	"snag/sim/am335x"
 	simdfu "snag/sim/dfu"
 	"snag/sim/fastboot"
 	"snag/sim/inproc"
+	"snag/sim/usbdev"
+	"snag/sim/virtual"
 	"snag/usb"
 )
 
@@ -318,5 +321,74 @@ func TestHere(t *testing.T) {
 	o = run(t, dir, "steps: [{flash: {image: disk.img, disk: /dev/no-such-disk}}]", Options{Wait: 10 * time.Millisecond})
 	if recovery.ExitCode(o.err) != recovery.ExitNoBoard || !strings.Contains(o.err.Error(), "waited for device /dev/no-such-disk") {
 		t.Errorf("exit code %d, %v", recovery.ExitCode(o.err), o.err)
+	}
+}
+
+// TestNetworkROM recovers a board whose ROM and SPL are network adapters, flashes through the gadget of its U-Boot, resets it, and
+// recovers it again: the engine changes between packets and a USB device on one port.
+func TestNetworkROM(t *testing.T) {
+	dir := t.TempDir()
+	put(t, filepath.Join(dir, "spl.bin"), am335x.GenerateSPL(8<<10, 1))
+	put(t, filepath.Join(dir, "u-boot.img"), am335x.GenerateUBoot(24<<10, 1))
+	put(t, filepath.Join(dir, "board.yaml"), []byte("paths-relative-to: THIS_FILE\nspl: {path: spl.bin}\nu-boot: {path: u-boot.img}\n"))
+	img := noise(300<<10, 9)
+	put(t, filepath.Join(dir, "disk.img"), img)
+	for _, tc := range []struct {
+		name string
+		ecm  bool
+		spl  usb.ID
+	}{{"RNDIS", false, usb.ID{}}, {"ECM", true, usb.ID{}}, {"an SPL of any gadget's ID", false, usb.ID{Vendor: 0x0525, Product: 0xa4a2}}} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := machine()
+				var roms []*am335x.Board
+				power := func(ctx context.Context, p *inproc.Port) error {
+					b, err := fastboot.New(fastboot.Config{UBoot: m, Before: func(ctx context.Context, p usbdev.Port) error {
+						rom, err := am335x.New(am335x.Config{ECM: tc.ecm, SPL: tc.spl, ROMRetries: []time.Duration{time.Second}})
+						if err != nil {
+							return err
+						}
+						roms = append(roms, rom)
+						return rom.Boot(ctx, p)
+					}})
+					if err != nil {
+						return err
+					}
+					defer func() {
+						for _, v := range b.Report().Violations {
+							t.Errorf("the host did wrong: %s (%d times)", v.Text, v.N)
+						}
+					}()
+					return b.Run(ctx, p)
+				}
+				o := run(t, dir, `
+steps:
+  - recover: {soc: am335x, firmware: board.yaml}
+  - flash: {image: disk.img, mmc: 0, buffer: 0x40000000, verify: true}
+  - reset
+  - recover: {soc: am335x, firmware: board.yaml}
+  - wait: fastboot
+  - flash: {image: disk.img, mmc: 0.boot0, buffer: 0x40000000}
+`, Options{Adapter: recovery.NetUser}, power)
+				if o.err != nil {
+					t.Fatalf("%v\n%s", o.err, o.texts())
+				}
+				if !bytes.Equal(at(t, m.MMC[0].Areas[0], 0, len(img)), img) || !bytes.Equal(at(t, m.MMC[0].Areas[1], 0, len(img)), img) {
+					t.Error("the eMMC holds something else")
+				}
+				var stages []string
+				for _, s := range o.last().(event.Done).Stages {
+					stages = append(stages, s.Stage)
+				}
+				if s := strings.Join(stages, " "); s != "rom spl fastboot verify rom spl fastboot" || len(roms) != 2 {
+					t.Errorf("stages %s of %d boots", s, len(roms))
+				}
+				for _, rom := range roms {
+					if r := rom.Report(); r.Outcome != virtual.Booted || len(r.Violations) > 0 {
+						t.Errorf("the board %s: %s %v", r.Outcome, r.Error, r.Violations)
+					}
+				}
+			})
+		})
 	}
 }
