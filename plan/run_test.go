@@ -281,7 +281,8 @@ func TestGadgets(t *testing.T) {
 		o := run(t, dir, `
 steps:
   - uboot: {run: dfu 0 mmc 0, leave: true}
-  - flash: {image: disk.img, dfu: rootfs, verify: true}
+  - flash: {image: disk.img, dfu: rootfs}
+  - verify: {image: disk.img, dfu: rootfs}
   - reset: detach
 `, Options{}, func(ctx context.Context, p *inproc.Port) error {
 			on, off := context.WithCancel(ctx)
@@ -300,7 +301,7 @@ steps:
 		if got := d.Medium("rootfs"); !bytes.Equal(got[:len(img)], img) {
 			t.Error("something else was written")
 		}
-		if s := o.texts(); !strings.Contains(s, "done dfu disk.img 65536\ndone verify disk.img 65536") {
+		if s := o.texts(); !strings.Contains(s, "done dfu disk.img 65536\n") || !strings.Contains(s, "done verify disk.img 65536\n") {
 			t.Errorf("events:\n%s", s)
 		}
 	})
