@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -196,4 +197,41 @@ func FuzzOpen(f *testing.F) {
 			p.Release()
 		}
 	})
+}
+
+// TestCutEnds cuts off the last bytes of compressed files, and those around the begin of a second member: each byte is missed, even if no
+// byte of the image is.
+func TestCutEnds(t *testing.T) {
+	_, content := sample(t, 2, 200_000)
+	for kind := range compressors {
+		one, other := compressed(t, kind, content), compressed(t, kind, content[:5000])
+		both := append(bytes.Clone(one), other...)
+		for _, n := range slices.Concat(numbers(len(one)+1, min(len(one)+20, len(both))), numbers(len(both)-12, len(both))) {
+			im, err := New(t.Context(), "x", bytes.NewReader(both[:n]), Options{})
+			if err == nil {
+				err = Verify(t.Context(), im, nil)
+			}
+			if err == nil {
+				t.Errorf("%s: %d bytes of %d, of which the first part has %d: no error", kind, n, len(both), len(one))
+			}
+		}
+	}
+	// Likewise a frame of zstd's that is to be skipped.
+	b := append(compressed(t, "zstd", content), "\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"...)
+	for n := range 12 {
+		im, err := New(t.Context(), "x", bytes.NewReader(b[:len(b)-n]), Options{})
+		if err == nil {
+			err = Verify(t.Context(), im, nil)
+		}
+		if (err == nil) != (n == 0) {
+			t.Errorf("a frame to be skipped, without its last %d bytes: %v", n, err)
+		}
+	}
+}
+
+func numbers(from, to int) (list []int) {
+	for n := from; n < to; n++ {
+		list = append(list, n)
+	}
+	return list
 }
