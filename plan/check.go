@@ -51,7 +51,7 @@ func (a *Verify) check(ctx context.Context) error {
 
 // check opens an image that can be opened again.
 func (src *Source) check(ctx context.Context) error {
-	if src.Image == "-" || isURL(src.Image) {
+	if src.Image == "-" {
 		return nil
 	}
 	if st, err := os.Stat(src.Image); err == nil && !st.Mode().IsRegular() {

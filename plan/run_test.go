@@ -230,6 +230,7 @@ func TestFailures(t *testing.T) {
 		want       string
 	}{
 		{name: "no such image", text: "[{flash: {image: no.img, mmc: 0}}]", never: true, code: recovery.ExitFirmware, want: "plan.yaml:2: step 1, flash " + dir + "/no.img to mmc 0: open"},
+		{name: "nothing at that address", text: "[{uboot: version}, {flash: {image: 'http://127.0.0.1:1/no.img', mmc: 0}}]", never: true, code: recovery.ExitFirmware, want: "step 2, flash http://127.0.0.1:1/no.img to mmc 0: http://127.0.0.1:1/no.img: dial tcp 127.0.0.1:1"},
 		{name: "no image", text: "[{flash: {image: disk.zip, mmc: 0}}]", never: true, code: recovery.ExitFirmware, want: "a zip file, which is not written"},
 		{name: "an empty download", text: "[{download: empty.img}]", never: true, code: recovery.ExitFirmware, want: "the file is empty"},
 		{name: "no firmware", text: "[{recover: {soc: keembay, firmware: no.yaml}}]", never: true, code: recovery.ExitUsage, want: "step 1, recover keembay: "},
