@@ -40,7 +40,7 @@ func (p *Plan) where(i int) string {
 	return fmt.Sprintf("%s:%d: step %d, %s", p.Name, s.Line, i+1, s.Action)
 }
 
-func (a *Flash) check(ctx context.Context) error  { return a.Source.check(ctx) }
+func (a *Flash) check(ctx context.Context) error { return a.Source.check(ctx) }
 
 func (a *Verify) check(ctx context.Context) error {
 	if err := a.able(); err != nil {

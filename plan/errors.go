@@ -40,7 +40,10 @@ func (x *session) failed(ctx context.Context, err error) error {
 // hint is what may have made a step fail.
 func hint(err error) string {
 	refused, ok := errors.AsType[*fastboot.FailError](err)
+	small, tooSmall := errors.AsType[*fastboot.SizeError](err)
 	switch {
+	case tooSmall && small.Err != nil:
+		return "the device takes less than its max-download-size: say how much with --buffer-size BYTES, in a plan buffer-size: BYTES"
 	case ok && refused.Text == "":
 		return "U-Boot gives no reason over fastboot: its serial console does"
 	case ok:

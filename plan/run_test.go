@@ -227,7 +227,7 @@ func TestFailures(t *testing.T) {
 		never      bool // there is no board
 		fail       error
 		code       int
-		want       string
+		want, hint string
 	}{
 		{name: "no such image", text: "[{flash: {image: no.img, mmc: 0}}]", never: true, code: recovery.ExitFirmware, want: "plan.yaml:2: step 1, flash " + dir + "/no.img to mmc 0: open"},
 		{name: "nothing at that address", text: "[{uboot: version}, {flash: {image: 'http://127.0.0.1:1/no.img', mmc: 0}}]", never: true, code: recovery.ExitFirmware, want: "step 2, flash http://127.0.0.1:1/no.img to mmc 0: http://127.0.0.1:1/no.img: dial tcp 127.0.0.1:1"},
@@ -241,6 +241,8 @@ func TestFailures(t *testing.T) {
 		{name: "a command fails", text: "[{uboot: saveenv}, {uboot: 'false'}]", cfg: fastboot.Config{Command: func(s string) bool { return s != "false" }},
 			code: recovery.ExitBoard, want: "stage fastboot: " + dir + "/plan.yaml:2: step 2, uboot false: "},
 		{name: "the target fails", text: "[{flash: {image: disk.img, mmc: 0}}]", fail: errors.New("the disk is full"), code: recovery.ExitBoard, want: "step 1, flash " + dir + "/disk.img to mmc 0: the disk is full"},
+		{name: "a device that takes less than it says", text: "[{flash: {image: disk.img, mmc: 0, buffer: 0x40000000}}]",
+			cfg: fastboot.Config{UBoot: machine(), Buffer: 4 << 20, Full: 4096}, code: recovery.ExitBoard, want: "larger than the device's buffer", hint: "--buffer-size BYTES"},
 		{name: "another gadget is awaited", text: "[{uboot: version}, {wait: {for: dfu, timeout: 9s}}]", code: recovery.ExitBoard, want: "step 2, wait for dfu: it did not show dfu within 9s"},
 		{name: "it does not leave", text: "[{uboot: {run: ums 0 mmc 0, leave: true}}]", cfg: fastboot.Config{NoUUU: true}, code: recovery.ExitBoard, want: "ACmd:ums 0 mmc 0: "},
 	} {
@@ -251,11 +253,15 @@ func TestFailures(t *testing.T) {
 					power = func(context.Context, *inproc.Port) error { return nil }
 				}
 				f := &fake{name: "fake", fail: tc.fail}
-				o := run(t, dir, "\nsteps: "+tc.text, Options{open: f.open, Wait: 0}, power)
+				opt := Options{open: f.open}
+				if tc.cfg.UBoot != nil {
+					opt.open = nil
+				}
+				o := run(t, dir, "\nsteps: "+tc.text, opt, power)
 				if o.err == nil || !strings.Contains(o.err.Error(), tc.want) || recovery.ExitCode(o.err) != tc.code {
 					t.Errorf("got %v, exit code %d, want %q, %d\n%s", o.err, recovery.ExitCode(o.err), tc.want, tc.code, o.texts())
 				}
-				if end, ok := o.last().(event.Failed); !ok || end.ExitCode != tc.code {
+				if end, ok := o.last().(event.Failed); !ok || end.ExitCode != tc.code || !strings.Contains(end.Hint, tc.hint) {
 					t.Errorf("the last event is %+v", o.last())
 				}
 			})
