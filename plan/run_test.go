@@ -314,6 +314,35 @@ steps:
 	})
 }
 
+// TestVerifyDFU tells of a medium that holds something else as of the board's fault, and of a board that gives nothing back.
+func TestVerifyDFU(t *testing.T) {
+	dir := t.TempDir()
+	put(t, filepath.Join(dir, "disk.img"), bytes.Repeat([]byte("an image"), 8<<10))
+	for _, tc := range []struct {
+		cfg  simdfu.Config
+		want string
+	}{
+		{simdfu.Config{}, "bytes 0-65535: the device gives back something else"},
+		{simdfu.Config{NoUpload: true}, "gives nothing back (bitCanUpload): what it holds cannot be compared"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			cfg := tc.cfg
+			var err error
+			if cfg.Model, err = simdfu.FindModel("dfu"); err != nil {
+				t.Fatal(err)
+			}
+			d, err := simdfu.New(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := run(t, dir, "steps: [{verify: {image: disk.img, dfu: rootfs}}]", Options{}, func(ctx context.Context, p *inproc.Port) error { return d.Run(ctx, p) })
+			if recovery.ExitCode(o.err) != recovery.ExitBoard || !strings.Contains(o.err.Error(), tc.want) {
+				t.Errorf("exit code %d, %v, want %q", recovery.ExitCode(o.err), o.err, tc.want)
+			}
+		})
+	}
+}
+
 // TestHere flashes a file, which takes no board.
 func TestHere(t *testing.T) {
 	dir := t.TempDir()

@@ -121,7 +121,7 @@ func (a *area) each(ctx context.Context, im *image.Image, skipZeros bool, do fun
 			return fmt.Errorf("%s: bytes %d-%d: the partition has room for %d", im.Name, b.off, b.end-1, a.blocks*blockSize)
 		}
 		if err := do(ctx, b); err != nil {
-			return fmt.Errorf("%s: bytes %d-%d: %w", im.Name, b.off, b.end-1, err)
+			return inSlice(im, b, err)
 		}
 		return nil
 	})

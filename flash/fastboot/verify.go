@@ -47,7 +47,8 @@ func (t MMC) verify(ctx context.Context, im *image.Image, r reporter) error {
 			if err := a.read(ctx, a.m.addr, lba, n); err != nil {
 				return err
 			}
-			return a.m.checkSum(ctx, 0, bytes, order(b.sum(lba-a.start-b.off/blockSize, bytes)))
+			from := (lba-a.start)*blockSize - b.off
+			return a.m.checkSums(ctx, 0, bytes, b, from, order)
 		})
 	}
 	if order == nil {
@@ -73,10 +74,10 @@ func (t MMC) verify(ctx context.Context, im *image.Image, r reporter) error {
 	})
 }
 
-// sum is the CRC-32 of n bytes of a slice, from a block of it on.
-func (b *buffer) sum(block, n int64) uint32 {
+// sum is the CRC-32 of n bytes of a slice, from one on whose number is a multiple of 4.
+func (b *buffer) sum(from, n int64) uint32 {
 	if !b.fill {
-		return crc32.ChecksumIEEE(b.data[block*blockSize:][:n])
+		return crc32.ChecksumIEEE(b.data[from:][:n])
 	}
 	pattern := make([]byte, min(n, 64<<10))
 	for i := range pattern {
@@ -110,6 +111,44 @@ func (m *memory) sums(ctx context.Context) (order func(uint32) uint32, err error
 		}
 	}
 	return nil, nil
+}
+
+// narrow is what is wrong with a part of a slice.
+type narrow struct {
+	off, end int64 // bytes of the image
+	error
+}
+
+func (e *narrow) Unwrap() error { return e.error }
+
+// checkSums has U-Boot compare the sum of n bytes at a place of the buffer with that of a slice's, from one of them on. If it is another
+// one it looks where.
+func (m *memory) checkSums(ctx context.Context, at, n int64, b *buffer, from int64, order func(uint32) uint32) error {
+	err := m.checkSum(ctx, at, n, order(b.sum(from, n)))
+	if !errors.Is(err, ErrOther) {
+		return err
+	}
+	for done := int64(0); done < n; done += step {
+		part := min(step, n-done)
+		one := m.checkSum(ctx, at+done, part, order(b.sum(from+done, part)))
+		if errors.Is(one, ErrOther) {
+			off := b.off + from + done
+			return &narrow{off, off + part, err}
+		}
+		if one != nil {
+			return one
+		}
+	}
+	return err
+}
+
+// inSlice says which bytes of an image an error is about: a slice's, unless it knows better.
+func inSlice(im *image.Image, b *buffer, err error) error {
+	off, end := b.off, b.end
+	if n, ok := errors.AsType[*narrow](err); ok {
+		off, end = n.off, n.end
+	}
+	return fmt.Errorf("%s: bytes %d-%d: %w", im.Name, off, end-1, err)
 }
 
 // checkSum has U-Boot compare the sum of n bytes of the buffer.
@@ -183,7 +222,7 @@ func (t MTD) verify(ctx context.Context, im *image.Image, r reporter) error {
 			return err
 		}
 		if order != nil {
-			return m.checkSum(ctx, at, n, order(b.sum(0, n)))
+			return m.checkSums(ctx, at, n, b, 0, order)
 		}
 		if err := m.load(ctx, b.data); err != nil {
 			return err
@@ -194,7 +233,7 @@ func (t MTD) verify(ctx context.Context, im *image.Image, r reporter) error {
 		return k.cut(ctx, im, next, hand)
 	}, func(ctx context.Context, b *buffer) error {
 		if err := check(ctx, b); err != nil {
-			return fmt.Errorf("%s: bytes %d-%d: %w", im.Name, b.off, b.end-1, err)
+			return inSlice(im, b, err)
 		}
 		r.verified(b)
 		return nil
