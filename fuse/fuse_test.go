@@ -36,6 +36,8 @@ func TestMAC(t *testing.T) {
 		{"imx8mp", "", "0 MAC addresses", ""},
 		{"imx8mm", mac0 + " " + mac1, "room for 1", ""},
 		{"imx6sll", mac0, "no Ethernet", ""},
+		{"imx6ulz", mac0, "fuses of imx6ulz: it has no Ethernet", ""},
+		{"IMX6ULZ", mac0, "no Ethernet", ""},
 		{"imx8mq", mac0, "does not sense", ""},
 		{"imx8qxp", mac0, "serial console", ""},
 		{"am3358", mac0, "not known", ""},

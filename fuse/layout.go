@@ -87,7 +87,7 @@ func Models() []string {
 	for _, s := range supported {
 		all = append(all, s.model)
 		if m, err := socs.Lookup(s.model); err == nil {
-			all = append(all, m.Aliases...)
+			all = append(all, slices.DeleteFunc(slices.Clone(m.Aliases), func(a string) bool { return why[a] != "" })...)
 		}
 	}
 	return all
@@ -96,6 +96,7 @@ func Models() []string {
 // why says of models that look as if they belonged to the others why they do not.
 var why = map[string]string{
 	"imx6sll": "it has no Ethernet",
+	"imx6ulz": "it has no Ethernet", // an imx6ull otherwise
 	"imx8mq":  "U-Boot does not sense its fuses (from revision 2.1 on), so that what is burnt could not be read back",
 	"imx8qm":  "its U-Boot asks for every word on the serial console, and each can be written once only",
 	"imx8qxp": "its U-Boot asks for every word on the serial console, and each can be written once only",
@@ -116,12 +117,15 @@ func MAC(soc string, addresses ...net.HardwareAddr) (*Plan, error) {
 	}) bool {
 		return s.model == model.Name
 	})
-	if i < 0 {
-		reason := "where it has MAC addresses is not known"
-		if w, ok := why[model.Name]; ok {
-			reason = w
+	name := model.Name
+	if a := strings.ToLower(soc); slices.Contains(model.Aliases, a) {
+		name = a
+	}
+	if reason := why[name]; reason != "" || i < 0 {
+		if reason == "" {
+			reason = "where it has MAC addresses is not known"
 		}
-		return nil, fmt.Errorf("fuses of %s: %s; there are %s", model.Name, reason, strings.Join(Models(), ", "))
+		return nil, fmt.Errorf("fuses of %s: %s; there are %s", name, reason, strings.Join(Models(), ", "))
 	}
 	s := &supported[i]
 	if n := len(addresses); n == 0 || n > s.most {
@@ -168,7 +172,7 @@ func MAC(soc string, addresses ...net.HardwareAddr) (*Plan, error) {
 	return p, nil
 }
 
-// Address parses a MAC address: six bytes, with colons or dashes.
+// Address parses a MAC address: six bytes, with colons, dashes or nothing between them.
 func Address(s string) (net.HardwareAddr, error) {
 	a, err := net.ParseMAC(strings.TrimSpace(s))
 	if err != nil || len(a) != 6 || strings.Contains(s, ".") {

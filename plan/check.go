@@ -40,12 +40,18 @@ func (p *Plan) where(i int) string {
 	return fmt.Sprintf("%s:%d: step %d, %s", p.Name, s.Line, i+1, s.Action)
 }
 
-func (a *Flash) check(ctx context.Context) error  { return a.Source.check(ctx) }
-func (a *Verify) check(ctx context.Context) error { return a.Source.check(ctx) }
+func (a *Flash) check(ctx context.Context) error { return a.Source.check(ctx) }
+
+func (a *Verify) check(ctx context.Context) error {
+	if err := a.able(); err != nil {
+		return &recovery.UsageError{Err: err}
+	}
+	return a.Source.check(ctx)
+}
 
 // check opens an image that can be opened again.
 func (src *Source) check(ctx context.Context) error {
-	if src.Image == "-" || isURL(src.Image) {
+	if src.Image == "-" {
 		return nil
 	}
 	if st, err := os.Stat(src.Image); err == nil && !st.Mode().IsRegular() {
@@ -159,7 +165,14 @@ func (a *Flash) does() []string {
 }
 
 func (a *Verify) does() []string {
-	return append(a.Source.does(), "what is there is read and compared, nothing is written")
+	how := "what is there is read and compared, nothing is written"
+	switch a.On.Kind {
+	case ToMMC, ToMTD, ToSF:
+		how = "for each piece that U-Boot's buffer takes: U-Boot reads it, UCmd:crc32, UCmd:cmp; nothing is written"
+	case ToDFU:
+		how = "an upload of alternate setting " + a.On.Name + " is compared, nothing is written"
+	}
+	return append(a.Source.does(), how)
 }
 
 func (src *Source) does() []string {

@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"snag/flash/block"
+	"snag/flash/dfu"
 	target "snag/flash/fastboot"
 	"snag/flash/image"
 	"snag/recovery"
@@ -31,7 +32,7 @@ func (x *session) failed(ctx context.Context, err error) error {
 		err = &recovery.PermissionError{Err: err, Hint: access.Hint()}
 	}
 	_, ours := errors.AsType[*image.RangeError](err)
-	if errors.Is(err, image.ErrWriting) || errors.Is(err, block.ErrDiffers) {
+	if errors.Is(err, image.ErrWriting) || errors.Is(err, block.ErrDiffers) || errors.Is(err, dfu.ErrVerify) {
 		ours = false // the medium's
 	}
 	return recovery.StepError(ctx, x.stageName(), x.plan.where(x.at), err, ours, hint(err))
@@ -40,7 +41,10 @@ func (x *session) failed(ctx context.Context, err error) error {
 // hint is what may have made a step fail.
 func hint(err error) string {
 	refused, ok := errors.AsType[*fastboot.FailError](err)
+	small, tooSmall := errors.AsType[*fastboot.SizeError](err)
 	switch {
+	case tooSmall && small.Err != nil:
+		return "the device takes less than its max-download-size: say how much with --buffer-size BYTES, in a plan buffer-size: BYTES"
 	case ok && refused.Text == "":
 		return "U-Boot gives no reason over fastboot: its serial console does"
 	case ok:

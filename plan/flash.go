@@ -90,6 +90,15 @@ func (x *session) image(ctx context.Context, src *Source) (*image.Image, error) 
 	return im, nil
 }
 
+// total is how many bytes of an image are done when all are; -1: its end will tell.
+func (t Target) total(im *image.Image) int64 {
+	switch t.Kind {
+	case ToDFU, ToMTD, ToSF: // which leave nothing out
+		return im.Size
+	}
+	return im.Mapped()
+}
+
 func (a *Flash) run(ctx context.Context, x *session) error {
 	im, err := x.image(ctx, &a.Source)
 	if err != nil {
@@ -101,11 +110,7 @@ func (a *Flash) run(ctx context.Context, x *session) error {
 		return err
 	}
 	defer done()
-	total := im.Mapped()
-	if a.To.Kind == ToDFU { // which knows no offsets: all of it is sent
-		total = im.Size
-	}
-	m := newMeter(x.board.Emit, a.To.stage(), a.Image, total, flash.Writing)
+	m := newMeter(x.board.Emit, a.To.stage(), a.Image, a.To.total(im), flash.Writing)
 	err = t.Write(ctx, im, flash.Options{Verify: a.Verify, Progress: m.add})
 	m.end(err)
 	return err
@@ -125,9 +130,9 @@ func (a *Verify) run(ctx context.Context, x *session) error {
 	v, ok := t.(flash.Verifier)
 	if !ok {
 		im.Close()
-		return &recovery.UsageError{Err: fmt.Errorf("%s cannot be compared with an image later: use verify: true when it is flashed", a.On)}
+		return &recovery.UsageError{Err: fmt.Errorf("%s is not compared with an image later: use verify: true when it is flashed", a.On)}
 	}
-	m := newMeter(x.board.Emit, a.On.stage(), a.Image, im.Mapped(), flash.Verifying)
+	m := newMeter(x.board.Emit, a.On.stage(), a.Image, a.On.total(im), flash.Verifying)
 	err = v.Verify(ctx, im, flash.Options{Progress: m.add})
 	m.end(err)
 	return err

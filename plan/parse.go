@@ -335,8 +335,8 @@ func (p *parser) verify(n *yaml.Node) Action {
 	a := &Verify{Source: p.image(m, "verify"), On: p.target(m, "verify")}
 	if err := errors.Join(a.Source.Check(), a.On.Check()); err != nil {
 		p.fail(n, "verify: %v", err)
-	} else if k := a.On.Kind; k != "" && (k != ToDisk || a.On.File != "") {
-		p.fail(m.at(string(k)), "verify: only disks can be compared later: elsewhere say verify: true when it is flashed")
+	} else if err := a.able(); err != nil {
+		p.fail(m.at(string(a.On.Kind)), "verify: %v", err)
 	}
 	return a
 }

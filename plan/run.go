@@ -26,6 +26,8 @@ type Options struct {
 	ID   usb.ID
 	// Net is where U-Boot's fastboot is on a network, "udp:HOST[:PORT]" or "tcp:HOST[:PORT]". There is no USB then.
 	Net string
+	// Adapter is who drives the network adapter that a boot ROM shows, as in recovery.Options.
+	Adapter recovery.Net
 
 	Timeout  time.Duration // for all of it; DefaultTimeout if zero
 	Wait     time.Duration // until the board appears, or a disk; if zero, recovery.DefaultTimeout, 30 s
@@ -138,7 +140,7 @@ func (l leg) needsBoard() bool {
 func (p *Plan) runBoard(ctx context.Context, opt *Options, legs []leg) error {
 	o := recovery.Options{
 		Port: opt.Port, ID: opt.ID, Timeout: opt.Timeout, Wait: opt.Wait, OnWait: opt.OnWait,
-		USB: opt.USB, Emit: opt.Emit, Log: opt.Log,
+		Net: opt.Adapter, USB: opt.USB, Emit: opt.Emit, Log: opt.Log,
 	}
 	for i, l := range legs {
 		next := recovery.Leg{Backend: l}

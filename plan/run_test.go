@@ -18,9 +18,12 @@ import (
 	"snag/flash"
 	"snag/flash/image"
 	"snag/recovery"
+	"snag/sim/am335x"
 	simdfu "snag/sim/dfu"
 	"snag/sim/fastboot"
 	"snag/sim/inproc"
+	"snag/sim/usbdev"
+	"snag/sim/virtual"
 	"snag/usb"
 )
 
@@ -224,9 +227,10 @@ func TestFailures(t *testing.T) {
 		never      bool // there is no board
 		fail       error
 		code       int
-		want       string
+		want, hint string
 	}{
 		{name: "no such image", text: "[{flash: {image: no.img, mmc: 0}}]", never: true, code: recovery.ExitFirmware, want: "plan.yaml:2: step 1, flash " + dir + "/no.img to mmc 0: open"},
+		{name: "nothing at that address", text: "[{uboot: version}, {flash: {image: 'http://127.0.0.1:1/no.img', mmc: 0}}]", never: true, code: recovery.ExitFirmware, want: "step 2, flash http://127.0.0.1:1/no.img to mmc 0: http://127.0.0.1:1/no.img: dial tcp 127.0.0.1:1"},
 		{name: "no image", text: "[{flash: {image: disk.zip, mmc: 0}}]", never: true, code: recovery.ExitFirmware, want: "a zip file, which is not written"},
 		{name: "an empty download", text: "[{download: empty.img}]", never: true, code: recovery.ExitFirmware, want: "the file is empty"},
 		{name: "no firmware", text: "[{recover: {soc: keembay, firmware: no.yaml}}]", never: true, code: recovery.ExitUsage, want: "step 1, recover keembay: "},
@@ -237,6 +241,8 @@ func TestFailures(t *testing.T) {
 		{name: "a command fails", text: "[{uboot: saveenv}, {uboot: 'false'}]", cfg: fastboot.Config{Command: func(s string) bool { return s != "false" }},
 			code: recovery.ExitBoard, want: "stage fastboot: " + dir + "/plan.yaml:2: step 2, uboot false: "},
 		{name: "the target fails", text: "[{flash: {image: disk.img, mmc: 0}}]", fail: errors.New("the disk is full"), code: recovery.ExitBoard, want: "step 1, flash " + dir + "/disk.img to mmc 0: the disk is full"},
+		{name: "a device that takes less than it says", text: "[{flash: {image: disk.img, mmc: 0, buffer: 0x40000000}}]",
+			cfg: fastboot.Config{UBoot: machine(), Buffer: 4 << 20, Full: 4096}, code: recovery.ExitBoard, want: "larger than the device's buffer", hint: "--buffer-size BYTES"},
 		{name: "another gadget is awaited", text: "[{uboot: version}, {wait: {for: dfu, timeout: 9s}}]", code: recovery.ExitBoard, want: "step 2, wait for dfu: it did not show dfu within 9s"},
 		{name: "it does not leave", text: "[{uboot: {run: ums 0 mmc 0, leave: true}}]", cfg: fastboot.Config{NoUUU: true}, code: recovery.ExitBoard, want: "ACmd:ums 0 mmc 0: "},
 	} {
@@ -247,11 +253,15 @@ func TestFailures(t *testing.T) {
 					power = func(context.Context, *inproc.Port) error { return nil }
 				}
 				f := &fake{name: "fake", fail: tc.fail}
-				o := run(t, dir, "\nsteps: "+tc.text, Options{open: f.open, Wait: 0}, power)
+				opt := Options{open: f.open}
+				if tc.cfg.UBoot != nil {
+					opt.open = nil
+				}
+				o := run(t, dir, "\nsteps: "+tc.text, opt, power)
 				if o.err == nil || !strings.Contains(o.err.Error(), tc.want) || recovery.ExitCode(o.err) != tc.code {
 					t.Errorf("got %v, exit code %d, want %q, %d\n%s", o.err, recovery.ExitCode(o.err), tc.want, tc.code, o.texts())
 				}
-				if end, ok := o.last().(event.Failed); !ok || end.ExitCode != tc.code {
+				if end, ok := o.last().(event.Failed); !ok || end.ExitCode != tc.code || !strings.Contains(end.Hint, tc.hint) {
 					t.Errorf("the last event is %+v", o.last())
 				}
 			})
@@ -278,7 +288,8 @@ func TestGadgets(t *testing.T) {
 		o := run(t, dir, `
 steps:
   - uboot: {run: dfu 0 mmc 0, leave: true}
-  - flash: {image: disk.img, dfu: rootfs, verify: true}
+  - flash: {image: disk.img, dfu: rootfs}
+  - verify: {image: disk.img, dfu: rootfs}
   - reset: detach
 `, Options{}, func(ctx context.Context, p *inproc.Port) error {
 			on, off := context.WithCancel(ctx)
@@ -297,10 +308,39 @@ steps:
 		if got := d.Medium("rootfs"); !bytes.Equal(got[:len(img)], img) {
 			t.Error("something else was written")
 		}
-		if s := o.texts(); !strings.Contains(s, "done dfu disk.img 65536\ndone verify disk.img 65536") {
+		if s := o.texts(); !strings.Contains(s, "done dfu disk.img 65536\n") || !strings.Contains(s, "done verify disk.img 65536\n") {
 			t.Errorf("events:\n%s", s)
 		}
 	})
+}
+
+// TestVerifyDFU tells of a medium that holds something else as of the board's fault, and of a board that gives nothing back.
+func TestVerifyDFU(t *testing.T) {
+	dir := t.TempDir()
+	put(t, filepath.Join(dir, "disk.img"), bytes.Repeat([]byte("an image"), 8<<10))
+	for _, tc := range []struct {
+		cfg  simdfu.Config
+		want string
+	}{
+		{simdfu.Config{}, "bytes 0-65535: the device gives back something else"},
+		{simdfu.Config{NoUpload: true}, "gives nothing back (bitCanUpload): what it holds cannot be compared"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			cfg := tc.cfg
+			var err error
+			if cfg.Model, err = simdfu.FindModel("dfu"); err != nil {
+				t.Fatal(err)
+			}
+			d, err := simdfu.New(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := run(t, dir, "steps: [{verify: {image: disk.img, dfu: rootfs}}]", Options{}, func(ctx context.Context, p *inproc.Port) error { return d.Run(ctx, p) })
+			if recovery.ExitCode(o.err) != recovery.ExitBoard || !strings.Contains(o.err.Error(), tc.want) {
+				t.Errorf("exit code %d, %v, want %q", recovery.ExitCode(o.err), o.err, tc.want)
+			}
+		})
+	}
 }
 
 // TestHere flashes a file, which takes no board.
@@ -318,5 +358,74 @@ func TestHere(t *testing.T) {
 	o = run(t, dir, "steps: [{flash: {image: disk.img, disk: /dev/no-such-disk}}]", Options{Wait: 10 * time.Millisecond})
 	if recovery.ExitCode(o.err) != recovery.ExitNoBoard || !strings.Contains(o.err.Error(), "waited for device /dev/no-such-disk") {
 		t.Errorf("exit code %d, %v", recovery.ExitCode(o.err), o.err)
+	}
+}
+
+// TestNetworkROM recovers a board whose ROM and SPL are network adapters, flashes through the gadget of its U-Boot, resets it, and
+// recovers it again: the engine changes between packets and a USB device on one port.
+func TestNetworkROM(t *testing.T) {
+	dir := t.TempDir()
+	put(t, filepath.Join(dir, "spl.bin"), am335x.GenerateSPL(8<<10, 1))
+	put(t, filepath.Join(dir, "u-boot.img"), am335x.GenerateUBoot(24<<10, 1))
+	put(t, filepath.Join(dir, "board.yaml"), []byte("paths-relative-to: THIS_FILE\nspl: {path: spl.bin}\nu-boot: {path: u-boot.img}\n"))
+	img := noise(300<<10, 9)
+	put(t, filepath.Join(dir, "disk.img"), img)
+	for _, tc := range []struct {
+		name string
+		ecm  bool
+		spl  usb.ID
+	}{{"RNDIS", false, usb.ID{}}, {"ECM", true, usb.ID{}}, {"an SPL of any gadget's ID", false, usb.ID{Vendor: 0x0525, Product: 0xa4a2}}} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := machine()
+				var roms []*am335x.Board
+				power := func(ctx context.Context, p *inproc.Port) error {
+					b, err := fastboot.New(fastboot.Config{UBoot: m, Before: func(ctx context.Context, p usbdev.Port) error {
+						rom, err := am335x.New(am335x.Config{ECM: tc.ecm, SPL: tc.spl, ROMRetries: []time.Duration{time.Second}})
+						if err != nil {
+							return err
+						}
+						roms = append(roms, rom)
+						return rom.Boot(ctx, p)
+					}})
+					if err != nil {
+						return err
+					}
+					defer func() {
+						for _, v := range b.Report().Violations {
+							t.Errorf("the host did wrong: %s (%d times)", v.Text, v.N)
+						}
+					}()
+					return b.Run(ctx, p)
+				}
+				o := run(t, dir, `
+steps:
+  - recover: {soc: am335x, firmware: board.yaml}
+  - flash: {image: disk.img, mmc: 0, buffer: 0x40000000, verify: true}
+  - reset
+  - recover: {soc: am335x, firmware: board.yaml}
+  - wait: fastboot
+  - flash: {image: disk.img, mmc: 0.boot0, buffer: 0x40000000}
+`, Options{Adapter: recovery.NetUser}, power)
+				if o.err != nil {
+					t.Fatalf("%v\n%s", o.err, o.texts())
+				}
+				if !bytes.Equal(at(t, m.MMC[0].Areas[0], 0, len(img)), img) || !bytes.Equal(at(t, m.MMC[0].Areas[1], 0, len(img)), img) {
+					t.Error("the eMMC holds something else")
+				}
+				var stages []string
+				for _, s := range o.last().(event.Done).Stages {
+					stages = append(stages, s.Stage)
+				}
+				if s := strings.Join(stages, " "); s != "rom spl fastboot verify rom spl fastboot" || len(roms) != 2 {
+					t.Errorf("stages %s of %d boots", s, len(roms))
+				}
+				for _, rom := range roms {
+					if r := rom.Report(); r.Outcome != virtual.Booted || len(r.Violations) > 0 {
+						t.Errorf("the board %s: %s %v", r.Outcome, r.Error, r.Violations)
+					}
+				}
+			})
+		})
 	}
 }

@@ -107,6 +107,17 @@ type Verify struct {
 	On Target
 }
 
+// able refuses targets that nobody gives back later.
+func (a *Verify) able() error {
+	switch {
+	case a.On.Kind == ToFastboot:
+		return errors.New("what fastboot's flash has written cannot be read back; as mmc, mtd or sf it can")
+	case a.On.Kind == ToFile, a.On.File != "":
+		return errors.New("a file is not compared later: say verify: true when it is flashed")
+	}
+	return nil
+}
+
 func (a *Verify) String() string { return fmt.Sprintf("verify %s on %s", a.Image, a.On) }
 func (a *Verify) gadget() Gadget { return a.On.gadget() }
 

@@ -3,6 +3,7 @@ package plan
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"path/filepath"
@@ -130,6 +131,46 @@ func TestStorage(t *testing.T) {
 			t.Errorf("%s: more than the plan allows of the buffer", first[i])
 		}
 	})
+}
+
+// TestVerifySteps compares what is there by U-Boot's own commands, in steps of their own.
+func TestVerifySteps(t *testing.T) {
+	dir := t.TempDir()
+	disk := noise(700_000, 1)
+	put(t, filepath.Join(dir, "disk.img"), disk)
+	put(t, filepath.Join(dir, "other.img"), append(bytes.Clone(disk[:len(disk)-1]), disk[len(disk)-1]^1))
+	for _, tc := range []struct {
+		target string
+		where  string // of what differs
+	}{
+		{"mmc: 0, offset: 1M", "bytes 0-699999"},
+		{"mmc: 0.boot1", "bytes 0-699999"},
+		{"mtd: rootfs, erase-block: 64k", "bytes 0-699999"},
+		{"mtd: nor0, erase-block: 4k, nor: true", "bytes 0-699999"},
+		{"sf: 0", "bytes 0-699999"},
+	} {
+		t.Run(tc.target, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b, power := plugUBoot(t, fastboot.Config{UBoot: machine()})
+				o := run(t, dir, strings.ReplaceAll(`
+steps:
+  - flash: {image: disk.img, TARGET, buffer: 0x40000000}
+  - verify: {image: disk.img, TARGET, buffer: 0x40000000}
+  - verify: {image: other.img, TARGET, buffer: 0x40000000}
+`, "TARGET", tc.target), Options{}, power)
+				if recovery.ExitCode(o.err) != recovery.ExitBoard || !strings.Contains(fmt.Sprint(o.err), "plan.yaml:5: step 3, verify") ||
+					!strings.Contains(fmt.Sprint(o.err), tc.where) || !strings.Contains(fmt.Sprint(o.err), "the medium holds something else than the image") {
+					t.Errorf("exit code %d, %v", recovery.ExitCode(o.err), o.err)
+				}
+				if s := o.texts(); !strings.Contains(s, "done fastboot disk.img") || strings.Count(s, "done verify") != 1 {
+					t.Errorf("events:\n%s", s)
+				}
+				for _, v := range b.Report().Violations {
+					t.Errorf("the host did wrong: %s (%d times)", v.Text, v.N)
+				}
+			})
+		})
+	}
 }
 
 // TestNetwork flashes over UDP, without any USB, and tells that boot ROMs are not there.

@@ -123,6 +123,9 @@ func (s *Script) configure(at word, text string) error {
 		n[name] = uint16(v)
 	}
 	d := device{proto, o.value["-chip"].text, o.value["-compatible"].text, usb.ID{Vendor: n["-vid"], Product: n["-pid"]}, n["-bcdmin"], n["-bcdmax"]}
+	if d.first > d.last {
+		return o.given["-bcdmin"].errorf("-bcdmin %#04x is above -bcdmax %#04x: no device would be meant", d.first, d.last)
+	}
 	if o.has("-bcdversion") {
 		d.first, d.last = n["-bcdversion"], n["-bcdversion"]
 	}

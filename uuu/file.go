@@ -210,6 +210,9 @@ func untar(t *tar.Reader, done func() error, inside string) (*content, error) {
 	}
 }
 
+// trusted is how much memory is taken for what an archive says of a file's size.
+const trusted = 64 << 20
+
 // read reads a file of at most limit bytes.
 func (f files) read(name string, limit int64) ([]byte, error) {
 	c, err := f.open(name)
@@ -218,14 +221,14 @@ func (f files) read(name string, limit int64) ([]byte, error) {
 	}
 	defer c.Close()
 	tooLong := func() error {
-		return fmt.Errorf("%s: more than %d bytes, which are to be sent in one piece", name, limit)
+		return fmt.Errorf("%s: more than %d bytes, which are taken in one piece", name, limit)
 	}
 	if c.size > limit {
 		return nil, tooLong()
 	}
 	var b bytes.Buffer
 	if c.size > 0 {
-		b.Grow(int(c.size) + bytes.MinRead)
+		b.Grow(int(min(c.size, trusted)) + bytes.MinRead)
 	}
 	if _, err := io.Copy(&b, io.LimitReader(c, limit+1)); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)

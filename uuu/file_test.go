@@ -130,6 +130,10 @@ func TestLoad(t *testing.T) {
 	put("x.zip", zippedFile(t, map[string][]byte{"uuu.auto": script, "boot.bin": []byte("the archive's")}))
 	put("d/late.uuu", []byte("\n# uuu takes this for a boot loader\nSDPS: boot -f boot.bin\nFB: done\n"))
 	put("d/args.lst", []byte("uuu_version 1.0.1\n# @_b | a file\nSDPS: boot -f _b\nFB: done\n"))
+	put("d/bom.uuu", append([]byte("\xef\xbb\xbf"), script...))
+	put("d/other.uuu", []byte("# for another tool\r\nHID: boot -f boot.bin\r\nFB: done\r\n"))
+	put("d/typo.lst", []byte("SDPPS: boot -f boot.bin # für ein Board\n"))
+	put("bomb.zip", zippedFile(t, map[string][]byte{"uuu.auto": make([]byte, 4<<20)}))
 	put("spl/x", nil) // a directory of a built-in script's name
 	for _, tc := range []struct {
 		name string
@@ -139,6 +143,10 @@ func TestLoad(t *testing.T) {
 	}{
 		{name: "d", want: "stream of 3 bytes"},
 		{name: "d/late.uuu", want: "stream of 3 bytes"},
+		{name: "d/bom.uuu", want: "stream of 3 bytes"},
+		{name: "d/other.uuu", err: `d/other.uuu:2:1: protocol "HID": expected one of CFG`},
+		{name: "d/typo.lst", err: `d/typo.lst:1:1: protocol "SDPPS": expected one of CFG`},
+		{name: "bomb.zip", err: "uuu.auto: more than 1048576 bytes"},
 		{name: "x.zip", want: "stream of 13 bytes"},
 		{name: "d/args.lst", args: []string{"boot.bin"}, want: "stream of 10 bytes"},
 		{name: "d/args.lst", err: "the script needs arguments: _b (a file)"},

@@ -1,6 +1,7 @@
 package uuu
 
 import (
+	"bytes"
 	"embed"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 //go:embed builtin/*.uuu
@@ -80,7 +83,11 @@ func Load(name string, args []string) (*Script, error) {
 	if info.IsDir() || isZip(name) {
 		at, file = files{name}, auto
 	}
-	b, err := at.read(file, maxWhole)
+	limit := int64(maxWhole)
+	if file == auto { // which is no boot loader
+		limit = maxScript
+	}
+	b, err := at.read(file, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -92,6 +99,7 @@ func Load(name string, args []string) (*Script, error) {
 	if file == auto {
 		shown = filepath.Join(name, auto)
 	}
+	b = bytes.TrimPrefix(b, []byte(byteOrder))
 	if len(b) > maxScript {
 		return nil, &Error{shown, 1, 1, fmt.Errorf("%d bytes, more than the %d of the longest script", len(b), maxScript)}
 	}
@@ -120,8 +128,13 @@ func load(name, text string, args []string, at files) (*Script, error) {
 	return parse(name, text, bound, at)
 }
 
-// isScript tells a script from a boot loader: by "uuu_version", or by its first line that is no comment.
+// byteOrder is what some editors put before a text (U+FEFF in UTF-8).
+const byteOrder = "\xef\xbb\xbf"
+
+// isScript tells a script from a boot loader: by "uuu_version", or by its first line that is no comment; else by its being text, for a
+// script with a mistake there is not to be sent to a board.
 func isScript(b []byte) bool {
+	b = bytes.TrimPrefix(b, []byte(byteOrder))
 	for line := range strings.Lines(string(b[:min(len(b), maxScript)])) {
 		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' {
@@ -130,9 +143,24 @@ func isScript(b []byte) bool {
 		head, _, ok := strings.Cut(line, ":")
 		head, _, _ = strings.Cut(head, "[")
 		_, known := protocols[strings.ToUpper(strings.TrimSpace(head))]
-		return ok && known || len(line) >= 11 && strings.EqualFold(line[:11], "uuu_version")
+		if ok && known || len(line) >= 11 && strings.EqualFold(line[:11], "uuu_version") {
+			return true
+		}
+		break
 	}
-	return !strings.ContainsRune(string(b[:min(len(b), 512)]), 0)
+	return isText(b[:min(len(b), 512)])
+}
+
+// isText reports whether what a file begins with is text. Its last character may be cut off.
+func isText(b []byte) bool {
+	for len(b) > 0 {
+		r, n := utf8.DecodeRune(b)
+		if r == utf8.RuneError && n == 1 && len(b) >= utf8.UTFMax || unicode.IsControl(r) && !unicode.IsSpace(r) {
+			return false
+		}
+		b = b[n:]
+	}
+	return true
 }
 
 func isZip(name string) bool {

@@ -35,6 +35,7 @@ func TestMistakes(t *testing.T) {
 		{"time", "FB[-t soon]: done", `test.uuu:1:3: [-t soon]: expected [-t MILLISECONDS]`},
 		{"time without end", "FB[-t 12: done", `test.uuu:1:3: [-t 12: expected`},
 		{"quotation mark", `FB: download -f "boot.bin`, `test.uuu:1:17: the quotation mark has no second one`},
+		{"no release", "CFG: FB: -vid 1 -pid 2 -bcdmin 0x100 -bcdmax 0x50\nFB: done", `test.uuu:1:24: -bcdmin 0x0100 is above -bcdmax 0x0050`},
 		{"unknown option", "SDP: boot -f boot.bin -force", `test.uuu:1:23: -force: no option of boot`},
 		{"no value", "SDP: boot -f", `test.uuu:1:11: -f: expected a value behind it`},
 		{"no file option", "SDPS: boot boot.bin", `test.uuu:1:12: "boot.bin": nothing more is expected`},

@@ -101,7 +101,7 @@ snag flash -f PLAN.yaml does several steps, from the boot ROM to the last reset
 
 	fl.StringArrayVarP(&f.files, "plan", "f", nil, "a plan, a YAML `file`; with -P fastboot: one of snagflash's commands")
 	fl.StringVarP(&f.usbPath, "usb-path", "p", "", "the board: its `port` (1-2.3), or the VID:PID it shows")
-	fl.StringVar(&f.network, "net", "", "fastboot on a network: `udp:HOST[:PORT]` or tcp:HOST[:PORT]")
+	fl.StringVar(&f.network, "net", "", "fastboot on a network: `udp:HOST[:PORT]` or tcp:HOST[:PORT]; or kernel, user: as recover's, for a plan")
 	f.timeout.all = plan.DefaultTimeout
 	fl.Var(&f.timeout, "timeout", "give up after this `time` in all")
 	fl.DurationVar(&f.wait, "wait", 0, "give up if no board appears within this `time` (default 5m; a disk 30s)")
@@ -186,7 +186,7 @@ func (f *flashFlags) run(cmd *cobra.Command, args []string) (err error) {
 
 // plan is what the flags and arguments say.
 func (f *flashFlags) plan(cmd *cobra.Command, args []string) (*plan.Plan, plan.Options, error) {
-	opt := plan.Options{Net: f.network, Timeout: f.timeout.all, Wait: f.wait, Patience: f.timeout.one, OnWait: f.onWait, USB: usbfs.Host{}}
+	opt := plan.Options{Timeout: f.timeout.all, Wait: f.wait, Patience: f.timeout.one, OnWait: f.onWait, USB: usbfs.Host{}}
 	p, err := f.steps(cmd, args)
 	if err == nil && f.wait < 0 {
 		err = fmt.Errorf("--wait %s: expected more than nothing", f.wait)
@@ -196,9 +196,14 @@ func (f *flashFlags) plan(cmd *cobra.Command, args []string) (*plan.Plan, plan.O
 			err = fmt.Errorf("--usb-path: %w", err)
 		}
 	}
-	if err == nil && f.network != "" {
+	switch adapter := recovery.Net(f.network); {
+	case err != nil || f.network == "":
+	case adapter == recovery.NetKernel || adapter == recovery.NetUser:
+		opt.Adapter = adapter
+	default:
+		opt.Net = f.network
 		if _, _, err = plan.ParseNet(f.network); err != nil {
-			err = fmt.Errorf("--net: %w", err)
+			err = fmt.Errorf("--net: %w; or, for a plan that recovers, kernel or user", err)
 		} else if f.usbPath != "" {
 			err = errors.New("--net and --usb-path: the board is on one of them")
 		}

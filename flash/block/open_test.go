@@ -60,6 +60,9 @@ func TestRefuse(t *testing.T) {
 			tr.file("swapfile", "")
 		}, Options{Port: "1-2"}, "dev/sdb2 is swap space", never},
 		{"a volume", func(tr *tree) { tr.volume("sys/"+fmt.Sprintf(onUSB, 0)+"/sdb/sdb2", "dm-0", "vg-data", 253) }, Options{Port: "1-2"}, "dev/sdb2 is held by dm-0 (vg-data)", never},
+		{"a loop device", func(tr *tree) {
+			tr.file(tr.disk(nowhere, "loop3", 7, 8, 0)+"/loop/backing_file", filepath.Join(tr.root, "dev/sdb2")+"\n")
+		}, Options{Port: "1-2"}, "dev/sdb2 is held by loop3", never},
 		{"the system's", func(tr *tree) { tr.mounted("8:2", "/dev/sdb2", "/") }, Options{Port: "1-2"}, "it is the disk of the running system, whose / is on it", never},
 		{"another partition of the system's", func(tr *tree) { tr.mounted("8:2", "/dev/sdb2", "/boot") }, Options{Path: "dev/sdb1"}, "it is the disk of the running system, whose /boot is on it", never},
 		{"the system's, under a volume", func(tr *tree) {

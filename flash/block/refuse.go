@@ -64,7 +64,7 @@ func (o *Options) refuse(p *part) error {
 			return no("swapoff "+s.node(q), "%s is swap space", what)
 		}
 		if by := s.holders(q); by != "" {
-			return no("take that apart first: vgchange -an, cryptsetup close, dmsetup remove or mdadm --stop", "%s is held by %s", what, by)
+			return no("take that apart first: vgchange -an, cryptsetup close, dmsetup remove, mdadm --stop or losetup -d", "%s is held by %s", what, by)
 		}
 	}
 	switch {
@@ -119,7 +119,20 @@ func (s *System) holders(p *part) string {
 		}
 		names = append(names, name)
 	}
-	return strings.Join(names, ", ")
+	return strings.Join(append(names, s.loops(p)...), ", ")
+}
+
+// loops names the loop devices that a disk or partition is behind: those are not among its holders.
+func (s *System) loops(p *part) []string {
+	var names []string
+	files, _ := filepath.Glob(filepath.Join(s.Sys, "block/loop*/loop/backing_file"))
+	for _, f := range files {
+		behind := attribute(filepath.Dir(f), "backing_file")
+		if n, err := s.number(behind); behind != "" && err == nil && n == p.number {
+			names = append(names, filepath.Base(filepath.Dir(filepath.Dir(f))))
+		}
+	}
+	return names
 }
 
 // describe names a disk or partition as its user would recognise it.

@@ -112,7 +112,7 @@ func (t *Target) write(ctx context.Context, im *image.Image, o flash.Options) er
 	if err != nil {
 		return err
 	}
-	if err := s.able(o); err != nil {
+	if err := s.able(true, o.Verify); err != nil {
 		return err
 	}
 	tail := make([]byte, suffixSize)
@@ -138,9 +138,15 @@ func (t *Target) write(ctx context.Context, im *image.Image, o flash.Options) er
 	if err := w.explain(s.DownloadFrom(ctx, r, w.step(flash.Writing))); err != nil || !o.Verify {
 		return err
 	}
+	return t.compare(ctx, w)
+}
+
+// compare reads back as much as there are sums of.
+func (t *Target) compare(ctx context.Context, w *writing) error {
 	w.sums.close()
-	c := &comparison{name: im.Name, want: w.sums, progress: func(n int64) { w.report(flash.Verifying, n) }}
-	if _, err = s.UploadTo(ctx, c, w.sums.size); err == nil {
+	c := &comparison{name: w.name, want: w.sums, progress: func(n int64) { w.report(flash.Verifying, n) }}
+	_, err := w.UploadTo(ctx, c, w.sums.size)
+	if err == nil {
 		err = c.whole()
 	}
 	if err != nil {
@@ -162,18 +168,20 @@ func (t *Target) setting(d *dfu.Device) (dfu.Alt, error) {
 }
 
 // able refuses what the device says that it cannot do.
-func (s *session) able(o flash.Options) error {
+func (s *session) able(write, verify bool) error {
 	f := s.Functional
-	if f == (dfu.Functional{}) && !o.Verify { // it does not tell
+	if f == (dfu.Functional{}) && !verify { // it does not tell
 		return nil
 	}
 	at := fmt.Sprintf("DFU device %s on port %s", s.ids[0], s.port)
 	switch {
-	case f != (dfu.Functional{}) && !f.Download:
+	case write && f != (dfu.Functional{}) && !f.Download:
 		return fmt.Errorf("%s takes no downloads (bitCanDnload)", at)
-	case o.Verify && !f.Upload:
+	case verify && !f.Upload && !write:
+		return fmt.Errorf("%s gives nothing back (bitCanUpload): what it holds cannot be compared", at)
+	case verify && !f.Upload:
 		return fmt.Errorf("%s gives nothing back (bitCanUpload): it can be written, but not verified", at)
-	case o.Verify && !f.Tolerant && !s.DfuSe():
+	case verify && write && !f.Tolerant && !s.DfuSe():
 		return fmt.Errorf("%s does not answer any more once it is written (bitManifestationTolerant): it cannot be verified", at)
 	}
 	return nil

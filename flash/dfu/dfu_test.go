@@ -530,3 +530,64 @@ func TestDfuSe(t *testing.T) {
 		})
 	}
 }
+
+// TestVerify compares what is there with an image, without sending it.
+func TestVerify(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		cfg    simdfu.Config
+		change func(b []byte) // the image, or nil
+		size   int
+		want   string
+	}{
+		{name: "the same", size: 100_001},
+		{name: "all of the setting", size: 128 << 10},
+		{name: "a byte", size: 100_001, change: func(b []byte) { b[99_999] ^= 1 }, want: "bytes 0-100000: the device gives back something else"},
+		{name: "longer than the setting", size: 128<<10 + 1, want: "bytes 131072-131072: the device gives back something else than it was sent: it ends here"},
+		{name: "a device that gives nothing", cfg: simdfu.Config{NoUpload: true}, size: 100, want: "gives nothing back (bitCanUpload): what it holds cannot be compared"},
+		{name: "a device that is gone once it is written", cfg: simdfu.Config{Intolerant: true}, size: 100},
+		{name: "DfuSe", cfg: simdfu.Config{DfuSe: true}, size: 100_001},
+		{name: "DfuSe, a byte", cfg: simdfu.Config{DfuSe: true}, size: 100_001, change: func(b []byte) { b[5] ^= 1 }, want: "bytes 0-100000: the device gives back something else"},
+		{name: "DfuSe, too long", cfg: simdfu.Config{DfuSe: true}, size: 128<<10 + 1, want: "larger than the 131072 bytes from address 0x08000000 on"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				held := noise(128 << 10)
+				cfg := tc.cfg
+				cfg.Alts = []simdfu.Alt{{Name: "place", Size: len(held), Data: held}}
+				if cfg.DfuSe {
+					cfg.Alts[0] = simdfu.Alt{Name: "@Internal Flash  /0x08000000/64*002Kg", Size: len(held), Data: held, Address: 0x08000000, Page: 2048}
+				}
+				g := power(t, cfg)
+				img := append(bytes.Clone(held), 0)[:tc.size]
+				if tc.change != nil {
+					tc.change(img)
+				}
+				var read int64
+				err := g.target("").Verify(t.Context(), raw(t, img), flash.Options{Progress: func(s flash.Step, n int64) { read += n }})
+				if (err != nil) != (tc.want != "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+					t.Errorf("%v, expected %q", err, tc.want)
+				}
+				if err == nil && read != int64(tc.size) {
+					t.Errorf("progress %d of %d", read, tc.size)
+				}
+				for _, s := range g.Report().Stages {
+					if s.Bytes > 10 { // DfuSe's addresses
+						t.Errorf("%d bytes were sent", s.Bytes)
+					}
+				}
+				g.clean(t)
+			})
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		g := power(t, simdfu.Config{Alts: []simdfu.Alt{{Name: "place", Size: 1 << 20}}})
+		err := g.target("").Write(t.Context(), raw(t, noise(10_000)), flash.Options{Verify: true})
+		if err == nil {
+			err = g.target("").Verify(t.Context(), raw(t, noise(10_000)), flash.Options{})
+		}
+		if err == nil || !strings.Contains(err.Error(), "have it run its dfu command anew") {
+			t.Errorf("a second upload: %v", err)
+		}
+	})
+}

@@ -123,6 +123,11 @@ func (t *Target) verifyMemory(ctx context.Context, w *writing, m *memory) error 
 	if err := w.Abort(ctx); err != nil || w.sums == nil { // leaves dfuDNLOAD-IDLE
 		return err
 	}
+	return t.compareMemory(ctx, w, m)
+}
+
+// compareMemory reads back as much as there are sums of.
+func (t *Target) compareMemory(ctx context.Context, w *writing, m *memory) error {
 	w.sums.close()
 	c := &comparison{name: w.name, want: w.sums, progress: func(n int64) { w.report(flash.Verifying, n) }}
 	for c.got.size < c.want.size {
@@ -130,6 +135,9 @@ func (t *Target) verifyMemory(ctx context.Context, w *writing, m *memory) error 
 		b, err := w.UploadAt(ctx, m.addr+uint32(c.got.size), int(n))
 		if err == nil {
 			_, err = c.Write(b)
+		}
+		if err == nil && len(b) == 0 {
+			err = c.whole()
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", t, err)

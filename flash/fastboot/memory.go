@@ -126,18 +126,25 @@ func (m *memory) load(ctx context.Context, b []byte) error {
 	return m.c.DownloadBytes(ctx, b)
 }
 
-// compare has U-Boot compare n bytes, a multiple of 4, from the begin of the buffer with those at an offset.
+// compare has U-Boot compare n bytes of the buffer with those at another offset.
 func (m *memory) compare(ctx context.Context, from, with, n int64) error {
-	return m.run(ctx, fastboot.WriteTime(n), "cmp.l %#x %#x %#x", m.addr+uint64(from), m.addr+uint64(with), n/4)
+	unit, count := "l", n/4
+	if n%4 != 0 {
+		unit, count = "b", n
+	}
+	return m.run(ctx, fastboot.WriteTime(n), "cmp.%s %#x %#x %#x", unit, m.addr+uint64(from), m.addr+uint64(with), count)
 }
 
-// errDiffers is what is wrong with a medium that does not hold what was written.
-var errDiffers = errors.New("what was written is not what is read back")
+// errDiffers is what is wrong with a medium that does not hold what was written, ErrOther with one that does not hold an image.
+var (
+	errDiffers = errors.New("what was written is not what is read back")
+	ErrOther   = errors.New("the medium holds something else than the image")
+)
 
 // checkRead is the error for what compare has found.
-func checkRead(err error) error {
+func checkRead(err, differs error) error {
 	if _, refused := errors.AsType[*fastboot.FailError](err); refused {
-		return fmt.Errorf("%w (%v)", errDiffers, err)
+		return fmt.Errorf("%w (%v)", differs, err)
 	}
 	return err
 }

@@ -49,84 +49,118 @@ func (t MMC) Write(ctx context.Context, im *image.Image, o flash.Options) error 
 }
 
 func (t MMC) write(ctx context.Context, im *image.Image, o flash.Options) error {
+	a, err := t.open(ctx, im)
+	if err != nil {
+		return err
+	}
+	m := a.m
+	a.most = m.size / blockSize * blockSize
+	if o.Verify {
+		a.most = m.size / 2 / blockSize * blockSize
+	}
+	return a.each(ctx, im, t.SkipZeros, func(ctx context.Context, b *buffer) error { return a.slice(ctx, b, reporter(o)) })
+}
+
+// area is an opened device, and the part of it that an image is to be in.
+type area struct {
+	MMC
+	m      *memory
+	start  int64 // block
+	blocks int64 // -1: up to the device's end
+	most   int64 // bytes at a time
+}
+
+// open selects the device and finds the place. Nothing is written.
+func (t MMC) open(ctx context.Context, im *image.Image) (*area, error) {
 	switch {
 	case t.Device < 0 || t.HWPart < 0 || t.HWPart > 7:
-		return fmt.Errorf("no such device: expected a number, and a hardware partition from 0 to 7")
+		return nil, fmt.Errorf("no such device: expected a number, and a hardware partition from 0 to 7")
 	case t.Offset < 0 || t.Offset%blockSize != 0:
-		return fmt.Errorf("offset %d: expected a multiple of %d", t.Offset, blockSize)
+		return nil, fmt.Errorf("offset %d: expected a multiple of %d", t.Offset, blockSize)
 	case t.Partition != "" && t.HWPart != 0:
-		return errors.New("a partition of the GPT and a hardware partition: expected one of them")
+		return nil, errors.New("a partition of the GPT and a hardware partition: expected one of them")
 	}
 	m, err := newMemory(ctx, t.Client, t.Buffer)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	dev := fmt.Sprintf("mmc dev %d", t.Device)
 	if t.HWPart != 0 {
 		dev += fmt.Sprintf(" %d", t.HWPart)
 	}
 	if err := m.run(ctx, 0, "%s", dev); err != nil {
-		return fmt.Errorf("no such device: %w", err)
+		return nil, fmt.Errorf("no such device: %w", err)
 	}
-	start, blocks, err := t.extent(ctx, m)
-	if err != nil {
-		return err
+	a := &area{MMC: t, m: m}
+	if a.start, a.blocks, err = t.extent(ctx, m); err != nil {
+		return nil, err
 	}
-	start += t.Offset / blockSize
-	if blocks >= 0 {
-		blocks -= t.Offset / blockSize
+	a.start += t.Offset / blockSize
+	if a.blocks >= 0 {
+		a.blocks = max(a.blocks-t.Offset/blockSize, 0)
 	}
 	if im.Size >= 0 {
 		need := (im.Size + blockSize - 1) / blockSize
-		if blocks >= 0 && need > blocks {
-			return fmt.Errorf("%s has %d bytes, the partition has room for %d", im.Name, im.Size, max(blocks, 0)*blockSize)
+		if a.blocks >= 0 && need > a.blocks {
+			return nil, fmt.Errorf("%s has %d bytes, the partition has room for %d", im.Name, im.Size, a.blocks*blockSize)
 		}
-		if err := m.run(ctx, 0, "mmc read %#x %#x 1", m.addr, start+need-1); err != nil {
-			return fmt.Errorf("%s has %d bytes, and block %d cannot be read: the device is too small: %w", im.Name, im.Size, start+need-1, err)
+		if err := m.run(ctx, 0, "mmc read %#x %#x 1", m.addr, a.start+need-1); err != nil {
+			return nil, fmt.Errorf("%s has %d bytes, and block %d cannot be read: the device is too small: %w", im.Name, im.Size, a.start+need-1, err)
 		}
 	}
-	most := m.size / blockSize * blockSize
-	if o.Verify {
-		most = m.size / 2 / blockSize * blockSize
-	}
-	k := cutter{unit: blockSize, most: most, gaps: true, skip: t.SkipZeros, fills: true}
-	err = ahead(ctx, func(ctx context.Context, next func() (*buffer, error), hand func(*buffer) error) error {
+	return a, nil
+}
+
+// each does something with each slice of an image.
+func (a *area) each(ctx context.Context, im *image.Image, skipZeros bool, do func(context.Context, *buffer) error) error {
+	k := cutter{unit: blockSize, most: a.most, gaps: true, skip: skipZeros, fills: true}
+	err := ahead(ctx, func(ctx context.Context, next func() (*buffer, error), hand func(*buffer) error) error {
 		return k.cut(ctx, im, next, hand)
 	}, func(ctx context.Context, b *buffer) error {
-		if blocks >= 0 && b.off+b.written > blocks*blockSize {
-			return fmt.Errorf("%s: bytes %d-%d: the partition has room for %d", im.Name, b.off, b.end-1, blocks*blockSize)
+		if a.blocks >= 0 && b.off+b.written > a.blocks*blockSize {
+			return fmt.Errorf("%s: bytes %d-%d: the partition has room for %d", im.Name, b.off, b.end-1, a.blocks*blockSize)
 		}
-		if err := t.slice(ctx, m, b, start, most, reporter(o)); err != nil {
-			return fmt.Errorf("%s: bytes %d-%d: %w", im.Name, b.off, b.end-1, err)
+		if err := do(ctx, b); err != nil {
+			return inSlice(im, b, err)
 		}
 		return nil
 	})
-	if t.HWPart != 0 && t.Client.Err() == nil && ctx.Err() == nil { // what comes after expects the user area
-		err = errors.Join(err, m.run(ctx, 0, "mmc dev %d 0", t.Device))
+	if a.HWPart != 0 && a.Client.Err() == nil && ctx.Err() == nil { // what comes after expects the user area
+		err = errors.Join(err, a.m.run(ctx, 0, "mmc dev %d 0", a.Device))
 	}
 	return err
 }
 
-// slice writes one slice, and compares it if that is asked for.
-func (t MMC) slice(ctx context.Context, m *memory, b *buffer, start, most int64, r reporter) error {
+// load has the begin of U-Boot's buffer hold a slice, or as much of its pattern as is written at a time.
+func (a *area) load(ctx context.Context, b *buffer) error {
 	if b.fill {
-		if err := m.fill(ctx, [4]byte(b.data), min(b.written, most)); err != nil {
+		return a.m.fill(ctx, [4]byte(b.data), min(b.written, a.most))
+	}
+	return a.m.load(ctx, b.data)
+}
+
+// commands calls f for what one command can do of a slice: n bytes of whole blocks from lba on, of which all but the padding are the
+// image's.
+func (a *area) commands(b *buffer, f func(lba, n, bytes int64) error) error {
+	for at := int64(0); at < b.written; at += a.most {
+		if err := f(a.start+(b.off+at)/blockSize, min(a.most, b.written-at), min(a.most, b.end-b.off-at)); err != nil {
 			return err
 		}
-	} else if err := m.load(ctx, b.data); err != nil {
+	}
+	return nil
+}
+
+func (a *area) read(ctx context.Context, addr uint64, lba, n int64) error {
+	return a.m.run(ctx, fastboot.WriteTime(n), "mmc read %#x %#x %#x", addr, lba, n/blockSize)
+}
+
+// slice writes one slice, and compares it if that is asked for.
+func (a *area) slice(ctx context.Context, b *buffer, r reporter) error {
+	if err := a.load(ctx, b); err != nil {
 		return err
 	}
-	// each calls a command for what can be written at a time.
-	each := func(f func(lba, n int64) error) error {
-		for at := int64(0); at < b.written; at += most {
-			if err := f(start+(b.off+at)/blockSize, min(most, b.written-at)); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	err := each(func(lba, n int64) error {
-		return m.run(ctx, fastboot.WriteTime(n), "mmc write %#x %#x %#x", m.addr, lba, n/blockSize)
+	err := a.commands(b, func(lba, n, _ int64) error {
+		return a.m.run(ctx, fastboot.WriteTime(n), "mmc write %#x %#x %#x", a.m.addr, lba, n/blockSize)
 	})
 	if err != nil {
 		return err
@@ -135,11 +169,11 @@ func (t MMC) slice(ctx context.Context, m *memory, b *buffer, start, most int64,
 	if !r.Verify {
 		return nil
 	}
-	err = each(func(lba, n int64) error {
-		if err := m.run(ctx, fastboot.WriteTime(n), "mmc read %#x %#x %#x", m.addr+uint64(most), lba, n/blockSize); err != nil {
+	err = a.commands(b, func(lba, n, _ int64) error {
+		if err := a.read(ctx, a.m.addr+uint64(a.most), lba, n); err != nil {
 			return err
 		}
-		return checkRead(m.compare(ctx, 0, most, n))
+		return checkRead(a.m.compare(ctx, 0, a.most, n), errDiffers)
 	})
 	if err != nil {
 		return err

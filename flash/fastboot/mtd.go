@@ -53,31 +53,11 @@ func (t MTD) Write(ctx context.Context, im *image.Image, o flash.Options) error 
 }
 
 func (t MTD) write(ctx context.Context, im *image.Image, o flash.Options) error {
-	if !t.SF || t.Name != "" {
-		if err := shellName(t.Name); err != nil {
-			return err
-		}
-	}
-	m, err := newMemory(ctx, t.Client, t.Buffer)
+	m, err := t.open(ctx)
 	if err != nil {
 		return err
 	}
-	if t.SF {
-		t.NOR, t.Block = true, sfBlock
-		if err := m.run(ctx, 0, "%s", strings.TrimSpace("sf probe "+t.Name)); err != nil {
-			return fmt.Errorf("no such flash: %w", err)
-		}
-	} else if t.Block == 0 {
-		if t.Block, err = t.ask(ctx); err != nil {
-			return err
-		}
-	}
-	switch {
-	case t.Block < 512 || t.Block > 64<<20:
-		return fmt.Errorf("erase blocks of %d bytes: expected 512 to %d", t.Block, 64<<20)
-	case t.Offset < 0 || t.Offset%t.Block != 0 && !t.SF || t.Offset%4096 != 0 && t.SF:
-		return fmt.Errorf("offset %#x: expected a multiple of the erase block's size", t.Offset)
-	case t.Offset > 0 && !t.NOR && im.Size < 0:
+	if t.Offset > 0 && !t.NOR && im.Size < 0 {
 		return errors.New("an offset needs an image whose size is known before")
 	}
 	// One block is left for what is read back.
@@ -88,15 +68,8 @@ func (t MTD) write(ctx context.Context, im *image.Image, o flash.Options) error 
 	if most <= 0 {
 		return fmt.Errorf("U-Boot's buffer has %d bytes, too few for two erase blocks of %d", m.size, t.Block)
 	}
-	if im.Size >= 0 {
-		// Reading the last block finds out whether it is there, before anything is written.
-		last := t.Offset + (im.Size-1)/t.Block*t.Block
-		if t.SF {
-			last = t.Offset + im.Size - 1
-		}
-		if err := t.read(ctx, m, 0, last, t.least()); err != nil {
-			return fmt.Errorf("%s has %d bytes, and what is at %#x cannot be read: there is no such flash, or it is too small: %w", im.Name, im.Size, last, err)
-		}
+	if err := t.room(ctx, m, im); err != nil {
+		return err
 	}
 	if !t.NOR {
 		if err := t.eraseAll(ctx, m, im.Size); err != nil {
@@ -116,6 +89,51 @@ func (t MTD) write(ctx context.Context, im *image.Image, o flash.Options) error 
 		}
 		return nil
 	})
+}
+
+// open finds the flash, and completes t with what is to be known of it.
+func (t *MTD) open(ctx context.Context) (*memory, error) {
+	if !t.SF || t.Name != "" {
+		if err := shellName(t.Name); err != nil {
+			return nil, err
+		}
+	}
+	m, err := newMemory(ctx, t.Client, t.Buffer)
+	if err != nil {
+		return nil, err
+	}
+	if t.SF {
+		t.NOR, t.Block = true, sfBlock
+		if err := m.run(ctx, 0, "%s", strings.TrimSpace("sf probe "+t.Name)); err != nil {
+			return nil, fmt.Errorf("no such flash: %w", err)
+		}
+	} else if t.Block == 0 {
+		if t.Block, err = t.ask(ctx); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case t.Block < 512 || t.Block > 64<<20:
+		return nil, fmt.Errorf("erase blocks of %d bytes: expected 512 to %d", t.Block, 64<<20)
+	case t.Offset < 0 || t.Offset%t.Block != 0 && !t.SF || t.Offset%4096 != 0 && t.SF:
+		return nil, fmt.Errorf("offset %#x: expected a multiple of the erase block's size", t.Offset)
+	}
+	return m, nil
+}
+
+// room reads the last block that an image of known size takes, to find out whether it is there before anything is done.
+func (t MTD) room(ctx context.Context, m *memory, im *image.Image) error {
+	if im.Size < 0 {
+		return nil
+	}
+	last := t.Offset + (im.Size-1)/t.Block*t.Block
+	if t.SF {
+		last = t.Offset + im.Size - 1
+	}
+	if err := t.read(ctx, m, 0, last, t.least()); err != nil {
+		return fmt.Errorf("%s has %d bytes, and what is at %#x cannot be read: there is no such flash, or it is too small: %w", im.Name, im.Size, last, err)
+	}
+	return nil
 }
 
 // least is what is read to see whether it is there.
@@ -242,19 +260,11 @@ func (w *mtdWriter) slice(ctx context.Context, b *buffer) error {
 	if err := w.read(ctx, w.m, w.most, at, n); err != nil {
 		return err
 	}
-	if err := w.compareBytes(ctx, w.most, n); err != nil {
-		return checkRead(err)
+	if err := w.m.compare(ctx, 0, w.most, n); err != nil {
+		return checkRead(err, errDiffers)
 	}
 	w.r.verified(b)
 	return nil
-}
-
-// compareBytes compares with cmp.b where that is needed.
-func (w *mtdWriter) compareBytes(ctx context.Context, with, n int64) error {
-	if n%4 == 0 {
-		return w.m.compare(ctx, 0, with, n)
-	}
-	return w.m.run(ctx, w.patience(n), "cmp.b %#x %#x %#x", w.m.addr, w.m.addr+uint64(with), n)
 }
 
 // end finds where the last block of the last slice went on NAND, and so where the next one goes: bad blocks have moved it, which

@@ -2,11 +2,17 @@ package image
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -196,4 +202,149 @@ func FuzzOpen(f *testing.F) {
 			p.Release()
 		}
 	})
+}
+
+// TestCutEnds cuts off the last bytes of compressed files, and those around the begin of a second member: each byte is missed, even if no
+// byte of the image is.
+func TestCutEnds(t *testing.T) {
+	_, content := sample(t, 2, 200_000)
+	for kind := range compressors {
+		one, other := compressed(t, kind, content), compressed(t, kind, content[:5000])
+		both := append(bytes.Clone(one), other...)
+		for _, n := range slices.Concat(numbers(len(one)+1, min(len(one)+20, len(both))), numbers(len(both)-12, len(both))) {
+			im, err := New(t.Context(), "x", bytes.NewReader(both[:n]), Options{})
+			if err == nil {
+				err = Verify(t.Context(), im, nil)
+			}
+			if err == nil {
+				t.Errorf("%s: %d bytes of %d, of which the first part has %d: no error", kind, n, len(both), len(one))
+			}
+		}
+	}
+	// Likewise a frame of zstd's that is to be skipped.
+	b := append(compressed(t, "zstd", content), "\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"...)
+	for n := range 12 {
+		im, err := New(t.Context(), "x", bytes.NewReader(b[:len(b)-n]), Options{})
+		if err == nil {
+			err = Verify(t.Context(), im, nil)
+		}
+		if (err == nil) != (n == 0) {
+			t.Errorf("a frame to be skipped, without its last %d bytes: %v", n, err)
+		}
+	}
+}
+
+func numbers(from, to int) (list []int) {
+	for n := from; n < to; n++ {
+		list = append(list, n)
+	}
+	return list
+}
+
+// TestServers has servers that do not send the image.
+func TestServers(t *testing.T) {
+	body := bytes.Repeat([]byte("an image"), 10_000)
+	raw := func(s string, rest []byte) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			c, _, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			c.Write([]byte(s))
+			c.Write(rest)
+		}
+	}
+	page := func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, "\n<!DOCTYPE html><html><body>Please log in</body></html>")
+	}
+	mux := http.NewServeMux()
+	for name, h := range map[string]http.HandlerFunc{
+		"good.img":    func(w http.ResponseWriter, _ *http.Request) { w.Write(body) },
+		"moved.img":   http.RedirectHandler("/good.img", http.StatusFound).ServeHTTP,
+		"loop.img":    http.RedirectHandler("/loop.img", http.StatusFound).ServeHTTP,
+		"part.img":    func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusPartialContent) },
+		"page.img":    page,
+		"page.img.xz": page,
+		"empty.img":   func(http.ResponseWriter, *http.Request) {},
+		"early.img":   raw("HTTP/1.1 200 OK\r\nContent-Length: 80000\r\n\r\n", body[:5000]),
+		"chunk.img":   raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n400\r\n", body[:0x400]),
+		"nothing.img": raw("", nil),
+		"garbage.img": raw("garbage\r\n", nil),
+		// As object stores do, which do not tell whether there is a block map.
+		"guarded.img":      func(w http.ResponseWriter, _ *http.Request) { w.Write(body) },
+		"guarded.img.bmap": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) },
+	} {
+		mux.HandleFunc("/"+name, h)
+	}
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	secure := httptest.NewUnstartedServer(mux)
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	defer secure.Close()
+	if _, err := Open(t.Context(), secure.URL+"/good.img", Options{}); err == nil || !strings.Contains(err.Error(), secure.URL+"/good.img: tls: failed to verify certificate") {
+		t.Errorf("a certificate of nobody's: %v", err)
+	}
+	for name, want := range map[string]string{
+		"good.img": "", "moved.img": "", "guarded.img": "",
+		"loop.img":    "/loop.img: stopped after 10 redirects",
+		"part.img":    "/part.img: the server answers 206 Partial Content",
+		"page.img":    "/page.img: the server sends a web page, not an image",
+		"page.img.xz": "/page.img.xz: the server sends a web page, not an image",
+		"empty.img":   "/empty.img: the image is empty",
+		"early.img":   "/early.img: bytes 5000-79999: the image ends early",
+		"chunk.img":   "/chunk.img: from byte 1024 on: the image ends early",
+		"nothing.img": "/nothing.img: the server has closed the connection without an answer",
+		"garbage.img": "/garbage.img: net/http: HTTP/1.x transport connection broken: malformed HTTP response",
+		"none.img":    "/none.img: the server answers 404 Not Found",
+	} {
+		im, err := Open(t.Context(), server.URL+"/"+name, Options{})
+		if err == nil {
+			err = Verify(t.Context(), im, nil)
+		}
+		if want == "" && err != nil || want != "" && !strings.Contains(fmt.Sprint(err), server.URL+want) {
+			t.Errorf("%s: %v, expected %q", name, err, want)
+		}
+	}
+	if _, err := Open(t.Context(), server.URL+"/good.img", Options{Bmap: server.URL + "/guarded.img.bmap"}); err == nil || !strings.Contains(err.Error(), "403 Forbidden") {
+		t.Errorf("a block map that was named, and is not given: %v", err)
+	}
+}
+
+// TestSparseEnds has Android sparse images that are of nothing, or followed by another one, of which nothing would be written.
+func TestSparseEnds(t *testing.T) {
+	header := func(blocks, chunks uint32) []byte {
+		b := binary.LittleEndian.AppendUint32([]byte(sparse.Magic+"\x01\x00\x00\x00\x1c\x00\x0c\x00"), 4096)
+		b = binary.LittleEndian.AppendUint32(b, blocks)
+		return append(binary.LittleEndian.AppendUint32(b, chunks), 0, 0, 0, 0)
+	}
+	fill := append(header(1, 1), "\xc2\xca\x00\x00\x01\x00\x00\x00\x10\x00\x00\x00abcd"...)
+	for _, tc := range []struct {
+		name string
+		b    []byte
+		want string
+	}{
+		{"no blocks", header(0, 0), "the image is empty"},
+		{"one", fill, ""},
+		{"padding", append(bytes.Clone(fill), make([]byte, 100_000)...), ""},
+		{"two bytes", append(bytes.Clone(fill), "\x3a\xff"...), ""},
+		{"another", append(bytes.Clone(fill), fill...), "from byte 4096 on: behind the last data: another sparse image follows"},
+	} {
+		name := filepath.Join(t.TempDir(), "x")
+		write(t, name, tc.b)
+		for _, pipe := range []bool{false, true} {
+			im, err := Open(t.Context(), name, Options{})
+			if pipe {
+				im, err = New(t.Context(), name, bytes.NewReader(tc.b), Options{})
+			}
+			if err == nil {
+				err = Verify(t.Context(), im, nil)
+			}
+			if (err == nil) != (tc.want == "") || !strings.Contains(fmt.Sprint(err), tc.want) && err != nil {
+				t.Errorf("%s, a pipe %t: %v, expected %q", tc.name, pipe, err, tc.want)
+			}
+		}
+	}
 }

@@ -125,7 +125,8 @@ func (e *statusError) Error() string {
 }
 
 func (e *statusError) Is(target error) bool {
-	return target == fs.ErrNotExist && (e.status == http.StatusNotFound || e.status == http.StatusGone)
+	// 403 is what object stores answer if there is no such object and its place may not be listed.
+	return target == fs.ErrNotExist && (e.status == http.StatusNotFound || e.status == http.StatusGone || e.status == http.StatusForbidden)
 }
 
 // silence is how long a server may send nothing.
@@ -141,6 +142,7 @@ func (o *Options) get(ctx context.Context, name string) (*input, error) {
 		transport := http.DefaultTransport.(*http.Transport).Clone()
 		transport.DisableCompression = true // what is compressed is the image's, not the connection's
 		transport.ResponseHeaderTimeout = silence
+		transport.DisableKeepAlives = true // it is used once
 		client = &http.Client{Transport: transport}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -153,6 +155,11 @@ func (o *Options) get(ctx context.Context, name string) (*input, error) {
 	if err == nil && resp.StatusCode != http.StatusOK {
 		resp.Body.Close()
 		err = &statusError{shown, resp.StatusCode}
+	} else if failed, ok := errors.AsType[*url.Error](err); ok { // which names where the last redirection led to
+		err = fmt.Errorf("%s: %w", shown, failed.Err)
+		if failed.Err == io.EOF {
+			err = fmt.Errorf("%s: the server has closed the connection without an answer", shown)
+		}
 	}
 	if err != nil {
 		cancel(nil)
@@ -230,6 +237,9 @@ func (o *Options) detect(im *Image, in *input) error {
 	if err != nil {
 		return err
 	}
+	if isURL(im.Name) && !o.AsIs && webPage(head) {
+		return errors.New("the server sends a web page, not an image: is a login needed?")
+	}
 	if c := identify(head); o.AsIs {
 	} else if c != nil && c.open == nil {
 		return c.refuse()
@@ -264,6 +274,9 @@ func (o *Options) detect(im *Image, in *input) error {
 		if err != nil {
 			return err
 		}
+		if r.Size() == 0 {
+			return errors.New("the image is empty: a sparse image of no blocks")
+		}
 		im.Format, im.Size, im.BlockSize = "Android sparse", r.Size(), r.BlockSize
 		im.src = &sparseSource{r: r, tail: rest}
 		return nil
@@ -278,6 +291,12 @@ func (o *Options) detect(im *Image, in *input) error {
 		return errors.New("the image is empty")
 	}
 	return nil
+}
+
+// webPage reports whether a file begins as HTML does.
+func webPage(head []byte) bool {
+	text := bytes.ToLower(bytes.TrimSpace(bytes.TrimPrefix(head, []byte("\xef\xbb\xbf"))))
+	return bytes.HasPrefix(text, []byte("<!doctype html")) || bytes.HasPrefix(text, []byte("<html"))
 }
 
 // peek returns the first bytes of r, and a reader of all of them.

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"errors"
 	"io"
 	"os"
 
@@ -117,6 +118,7 @@ type sparseSource struct {
 	tail  io.Reader // what the image was read from
 	chunk sparse.Chunk
 	pos   int64 // in a raw chunk
+	ended bool  // the tail is read
 }
 
 func (s *sparseSource) next(from, to int64, buf []byte) (Piece, error) {
@@ -155,11 +157,23 @@ func (s *sparseSource) next(from, to int64, buf []byte) (Piece, error) {
 func (s *sparseSource) rest(buf []byte) (int, error) {
 	for {
 		if _, err := s.r.Next(); err == io.EOF {
-			return s.tail.Read(buf)
+			break
 		} else if err != nil {
 			return 0, err
 		}
 	}
+	if s.ended {
+		return s.tail.Read(buf)
+	}
+	s.ended = true
+	n, err := io.ReadFull(s.tail, buf[:len(sparse.Magic)])
+	if err == io.ErrUnexpectedEOF {
+		err = io.EOF
+	}
+	if string(buf[:n]) == sparse.Magic {
+		err = errors.New("another sparse image follows: flash each by itself")
+	}
+	return n, err
 }
 
 func noEOF(err error) error {

@@ -71,6 +71,9 @@ func openZstd(r io.Reader) (io.Reader, func(), error) {
 	go func() {
 		defer d.Close()
 		_, err := d.WriteTo(f)
+		if f.err != nil { // the decompressor takes a header that is cut off for the file's end
+			err = f.err
+		}
 		if err == nil {
 			err = io.EOF
 		}
@@ -141,8 +144,9 @@ func (z *zstdReader) run() (v byte, n int64) {
 
 // zstdFilter is what the decompressor reads from, and writes to.
 type zstdFilter struct {
-	r  io.Reader
-	to *zstdReader
+	r   io.Reader
+	to  *zstdReader
+	err error // of Read; io.EOF is none
 
 	// what the decompressor is given next, in this order
 	kept []int64 // blocks of v, of these sizes; as raw blocks, since it is slow to repeat a byte
@@ -184,6 +188,9 @@ func (f *zstdFilter) Write(p []byte) (int, error) {
 func (f *zstdFilter) Read(p []byte) (int, error) {
 	for len(f.kept) == 0 && f.fill == 0 && len(f.out) == 0 && f.copy == 0 {
 		if err := f.step(); err != nil {
+			if err != io.EOF {
+				f.err = err
+			}
 			return 0, err
 		}
 	}

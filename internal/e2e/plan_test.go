@@ -11,9 +11,11 @@ import (
 	"time"
 
 	"snag/internal/lab"
+	"snag/sim/am335x"
 	"snag/sim/fastboot"
 	"snag/sim/uboot"
 	"snag/sim/ums"
+	"snag/sim/usbdev"
 	"snag/sim/vhci"
 )
 
@@ -107,6 +109,74 @@ steps:
 	if u := second.Report().Last(ums.StageGadget).Units[0]; !u.Ejected {
 		t.Error("the disk was not ejected")
 	}
+}
+
+// TestWithUdevPlan takes a board from its boot ROM to its eMMC in one go, as an ordinary user: ROM and SPL are the kernel's network
+// interfaces, in a namespace of the board's own, and what they start is a USB device.
+func TestWithUdevPlan(t *testing.T) {
+	lab.Inside(t)
+	setUp(t)
+	must(t, "snag", "setup", "--usb", fastboot.ID.String()) // gadgets bear any ID: root says which
+	before := leftovers(t)
+	fw := generateSized(t, 50, 8<<10, 24<<10)
+	m, port := uBoot(t), hostPort(t, 1)
+	slot, err := vhci.Open(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var roms []*am335x.Board
+	board, err := fastboot.New(fastboot.Config{UBoot: m, Address: 0x42000000, Before: func(ctx context.Context, p usbdev.Port) error {
+		rom, err := am335x.New(am335x.Config{ROMRetries: []time.Duration{time.Second}, SPLWindow: 30 * time.Second})
+		if err != nil {
+			return err
+		}
+		roms = append(roms, rom)
+		return rom.Boot(ctx, p)
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := make([]byte, 256<<10)
+	rand.NewChaCha8([32]byte{5}).Read(data)
+	for name, b := range map[string][]byte{"disk.img": data, "plan.yaml": []byte(`
+steps:
+  - recover: {soc: am335x, firmware: board.yaml}
+  - flash: {image: disk.img, mmc: "0:rootfs", verify: true}
+  - reset
+`)} {
+		if err := os.WriteFile(filepath.Join(fw.dir, name), b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- board.Run(ctx, slot) }()
+	begun := time.Now()
+	p := start(t, user, "flash", "--usb-path", string(port), "-f", filepath.Join(fw.dir, "plan.yaml"), "--json", "-v")
+	code := p.exit(t, 2*time.Minute)
+	t.Logf("%.1f s", time.Since(begun).Seconds())
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if code != 0 {
+		t.Fatalf("exit code %d\n%s", code, p)
+	}
+	var stages []string
+	for _, e := range p.events(t) {
+		if e["event"] == "stage_done" {
+			stages = append(stages, e["stage"].(string))
+		}
+	}
+	if got := strings.Join(stages, " "); got != "rom spl fastboot verify" {
+		t.Errorf("stages %s\n%s", got, p)
+	}
+	same(t, m.MMC[0].Areas[0], rootfsAt, data)
+	fw.booted(t, roms[0])
+	for _, v := range board.Report().Violations {
+		t.Errorf("the host did wrong: %s (%d times)", v.Text, v.N)
+	}
+	before.compare(t)
 }
 
 func readAt(t *testing.T, r *ums.Memory, off int64, n int) []byte {

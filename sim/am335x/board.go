@@ -46,6 +46,27 @@ func (b *Board) Run(ctx context.Context, port usbdev.Port) error {
 	return b.board.Run(ctx, port, func(ctx context.Context) error { return b.boot(ctx, port) })
 }
 
+// Boot is Run up to when nothing more happens by itself: the port is free then for what U-Boot shows, of another model
+// (fastboot.Config.Before).
+func (b *Board) Boot(ctx context.Context, port usbdev.Port) error {
+	on, off := context.WithCancel(ctx)
+	defer off()
+	go func() {
+		select {
+		case <-b.Settled():
+			off()
+		case <-on.Done():
+		}
+	}()
+	if err := b.Run(on, port); err != nil || ctx.Err() != nil {
+		return errors.Join(err, ctx.Err())
+	}
+	if r := b.board.Report(); r.Outcome != virtual.Booted {
+		return fmt.Errorf("U-Boot was not started: the board %s: %s", r.Outcome, r.Error)
+	}
+	return virtual.Sleep(ctx, b.cfg.GadgetDelay)
+}
+
 func (b *Board) count(f func(*Frames)) { b.board.Edit(func(*virtual.Report[*Stage]) { f(&b.frames) }) }
 
 // boot takes the board from its ROM to U-Boot.

@@ -40,6 +40,14 @@ func (d *MTD) Size() int64 { return d.store.Size() }
 // ReadAt implements [io.ReaderAt]: all bytes, those of bad blocks too.
 func (d *MTD) ReadAt(p []byte, off int64) (int, error) { return d.store.ReadAt(p, off) }
 
+// Flip flips a bit of the byte at off, as wear does.
+func (d *MTD) Flip(off int64) {
+	b := make([]byte, 1)
+	d.store.ReadAt(b, off)
+	b[0] ^= 0x10
+	d.store.WriteAt(b, off)
+}
+
 // Written calls f with what is not erased, as [Store.Written] does.
 func (d *MTD) Written(f func(off int64, page []byte)) { d.store.Written(f) }
 

@@ -92,6 +92,8 @@ func (c *Client) begin(ctx context.Context, command string, patience *time.Durat
 		return nil, nil, fmt.Errorf("%s: not sent, since an earlier command went wrong: %w", command, c.broken)
 	case command == "" || len(command) > maxCommand:
 		return nil, nil, fmt.Errorf("fastboot command of %d bytes, expected 1 to %d", len(command), maxCommand)
+	case len(command) > maxNetCommand && isUDP(c.transport):
+		return nil, nil, fmt.Errorf("%.40s...: a command of %d bytes: over UDP there may be %d", command, len(command), maxNetCommand)
 	case strings.ContainsFunc(command, func(r rune) bool { return r < ' ' || r == 0x7f }):
 		return nil, nil, fmt.Errorf("fastboot command %q: it has control characters", command)
 	}
@@ -106,6 +108,11 @@ func (c *Client) begin(ctx context.Context, command string, patience *time.Durat
 		return nil, nil, c.fault(fmt.Errorf("%s: %w", command, err))
 	}
 	return ctx, cancel, nil
+}
+
+func isUDP(t Transport) bool {
+	_, ok := t.(*UDP)
+	return ok
 }
 
 // Err is what put the client out of step with its device, so that nothing more can be sent; nil if it is in step.

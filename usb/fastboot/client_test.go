@@ -17,6 +17,7 @@ import (
 
 	sim "snag/sim/fastboot"
 	"snag/sim/inproc"
+	"snag/sim/uboot"
 	"snag/sim/usbdev"
 	"snag/usb"
 	"snag/usb/fastboot"
@@ -559,5 +560,44 @@ func TestInterface(t *testing.T) {
 			cancel()
 			wg.Wait()
 		})
+	}
+}
+
+// TestLongLines has U-Boot run lines that no command has room for. It gets all of them, or none.
+func TestLongLines(t *testing.T) {
+	long := `setenv a 'one; $b "two"'; setenv b ${a}; setenv c "it's '${b}'"; setenv d ` + strings.Repeat("x1", 3000)
+	for _, over := range []string{"high speed", "UDP"} {
+		for _, oem := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, oem run %t", over, oem), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m := &uboot.Machine{MMC: []*uboot.MMC{uboot.NewMMC(64<<20, 0)}}
+					c, b := connect(t, over, sim.Config{UBoot: m, NoUUU: oem, OEMRun: oem})
+					if err := c.Run(t.Context(), long, 0); err != nil {
+						t.Fatal(err)
+					}
+					for name, want := range map[string]string{"b": `one; $b "two"`, "c": `it's 'one; $b "two"'`, "d": strings.Repeat("x1", 3000), "snag": ""} {
+						if got := m.Getenv(name); got != want {
+							t.Errorf("%s is %.60q, expected %.60q", name, got, want)
+						}
+					}
+					if err := c.WriteGPT(t.Context(), 0, "name=boot,size=1MiB,uuid=12345678-9abc-def0-1234-56789abcdef0;name=root,size=-,uuid=12345678-9abc-def0-1234-56789abcdef1"); err != nil {
+						t.Error(err)
+					}
+					if table, err := uboot.ReadGPT(m.MMC[0].Areas[0]); err != nil || len(table.Parts) != 2 {
+						t.Errorf("%+v, %v", table, err)
+					}
+					var refused *fastboot.FailError
+					if err := c.Run(t.Context(), "false # "+strings.Repeat("x", 5000), 0); !errors.As(err, &refused) || !strings.Contains(err.Error(), "false # xx") {
+						t.Errorf("a long line that fails: %.200v", err)
+					}
+					if _, err := c.GetVar(t.Context(), strings.Repeat("x", 100)); over == "UDP" && !strings.Contains(fmt.Sprint(err), "of 107 bytes: over UDP there may be 64") {
+						t.Errorf("a long name: %v", err)
+					}
+					for _, v := range b.Report().Violations {
+						t.Errorf("the host did wrong: %s (%d times)", v.Text, v.N)
+					}
+				})
+			})
+		}
 	}
 }

@@ -23,13 +23,23 @@ const maxACmd = 63
 // no output, and no reason if the command fails. patience is for its silence meanwhile (0: 5 s). Without
 // either the error is ErrUnsupported.
 //
+// A line that is too long for one command (64 bytes over a network) is put together in U-Boot's environment, and run from there.
+//
 // The line goes to U-Boot's shell, in which ; & | $ quotes and backslashes act: names from files do not belong there unchecked.
 func (c *Client) Run(ctx context.Context, line string, patience time.Duration) error {
+	var err error
+	if c.run == "" && len(oemRun)+len(line) > c.most() {
+		if err := c.Run(ctx, "true", 0); err != nil { // what runs it?
+			return err
+		}
+	}
+	if len(c.run)+len(line) > c.most() {
+		return c.runLong(ctx, line, patience)
+	}
 	if c.run != "" {
 		_, err := c.Do(ctx, c.run+line, patience)
 		return err
 	}
-	var err error
 	for _, by := range []string{ucmd, oemRun} { // some 40 of U-Boot's configurations have UCmd, one has oem run
 		_, err = c.Do(ctx, by+line, patience)
 		if errors.Is(err, ErrUnsupported) {
@@ -42,6 +52,51 @@ func (c *Client) Run(ctx context.Context, line string, patience time.Duration) e
 		return err
 	}
 	return fmt.Errorf("%w (U-Boot needs CONFIG_FASTBOOT_UUU_SUPPORT or CONFIG_FASTBOOT_OEM_RUN)", err)
+}
+
+// most is how long a command may be that U-Boot is to take as a whole: over a network it cuts off what is longer, and runs the rest
+// (net/fastboot_udp.c, net/fastboot_tcp.c).
+func (c *Client) most() int {
+	switch c.transport.(type) {
+	case *UDP, *TCP:
+		return maxNetCommand
+	}
+	return maxCommand
+}
+
+const maxNetCommand = 64
+
+// longLine is the variable that runLong puts a line together in.
+const longLine = "snag"
+
+// runLong puts a line together in U-Boot's environment, runs it from there, and removes it. In its shell nothing acts between single
+// quotes, and double quotes keep what is in a variable as it is.
+func (c *Client) runLong(ctx context.Context, line string, patience time.Duration) error {
+	head := ""
+	for rest := line; rest != ""; {
+		set := "setenv " + longLine + " " + head
+		n := min(len(rest), c.most()-len(c.run)-len(set)-2)
+		quote := "'"
+		switch i := strings.IndexByte(rest[:n], '\''); {
+		case i > 0:
+			n = i
+		case i == 0:
+			quote, n = `"`, 1
+		}
+		if _, err := c.Do(ctx, c.run+set+quote+rest[:n]+quote, 0); err != nil {
+			return fmt.Errorf("%s: a command of %d bytes goes in parts, by setenv: %w", line, len(line), err)
+		}
+		rest, head = rest[n:], `"$`+longLine+`"`
+	}
+	_, err := c.Do(ctx, c.run+"run "+longLine, patience)
+	if refused, ok := errors.AsType[*FailError](err); ok {
+		err = &FailError{c.run + line, refused.Text}
+	}
+	if c.broken == nil {
+		_, clean := c.Do(ctx, c.run+"setenv "+longLine, 0)
+		err = errors.Join(err, clean)
+	}
+	return err
 }
 
 // Start has U-Boot run a command line that does not come back (reset, bootm, booti): by ACmd, which is answered before. The line
