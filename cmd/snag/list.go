@@ -19,13 +19,13 @@ func newList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List SoC models, attached boards, firmware templates",
-		Args:  noArgs,
+		Args:  subcommands,
 		RunE:  showHelp, DisableFlagsInUseLine: true,
 	}
 	cmd.AddCommand(
-		&cobra.Command{Use: "socs", Short: "List the SoC models, and which of them can be recovered", Long: listSoCsLong, Args: noArgs, RunE: listSoCs},
-		&cobra.Command{Use: "boards", Short: "List the boards that are attached", Args: noArgs, RunE: listBoards},
-		&cobra.Command{Use: "templates", Short: "List the firmware files to start from", Args: noArgs, RunE: listTemplates},
+		&cobra.Command{Use: "socs", Short: "List the SoC models, and which of them can be recovered", Long: listSoCsLong, Args: arguments(0, 0), RunE: listSoCs},
+		&cobra.Command{Use: "boards", Short: "List the boards that are attached", Args: arguments(0, 0), RunE: listBoards},
+		&cobra.Command{Use: "templates", Short: "List the firmware files to start from", Args: arguments(0, 0), RunE: listTemplates},
 	)
 	return cmd
 }

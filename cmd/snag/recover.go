@@ -62,7 +62,7 @@ the one board of that SoC; several are an error that lists them.`,
 		Example: `  snag recover --soc am335x -f beaglebone.yaml
   snag recover -s am3358 -F spl=u-boot-spl.bin -F u-boot=u-boot.img --usb-path 1-2.3
   snag recover -s am335x -f lab.yaml --usb-path 1-2 --on-wait 'relay cycle 3' --expect 0451:d022 --json`,
-		Args: noArgs,
+		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	fl := cmd.Flags()
@@ -97,7 +97,7 @@ func (f *recoverFlags) run(cmd *cobra.Command) error {
 	defer done()
 	opt, err := f.options()
 	if err != nil {
-		emit(event.Event{Time: time.Now(), SoC: f.soc, Body: failed(err)})
+		emit(event.Event{Time: time.Now(), SoC: opt.Model.Name, Body: failed(err)})
 		return &shownError{err}
 	}
 	opt.Emit, opt.Log = emit, log
@@ -160,6 +160,9 @@ func (f *recoverFlags) options() (recovery.Options, error) {
 			return opt, &recovery.UsageError{Err: fmt.Errorf("%s: %w", i.flag, err)}
 		}
 	}
+	if len(f.files)+len(f.entries) == 0 {
+		return opt, &recovery.UsageError{Err: errors.New("no firmware given: name it in a file (-f firmware.yaml) or as an argument (-F spl=u-boot-spl.bin)"), Hint: templatesFor(opt.Model.Family)}
+	}
 	var sources []config.Source
 	for _, file := range f.files {
 		sources = append(sources, config.Source{File: file})
@@ -190,6 +193,11 @@ func (f *recoverFlags) options() (recovery.Options, error) {
 // lookup finds a model and what recovers it.
 func lookup(soc string) (socs.Model, socs.Backend, error) {
 	model, err := socs.Lookup(soc)
+	if unknown, ok := errors.AsType[*socs.UnknownModelError](err); ok && len(unknown.Near) == 0 {
+		if hint := boardCalled(soc); hint != "" {
+			return model, nil, &recovery.UsageError{Err: err, Hint: hint}
+		}
+	}
 	if err != nil {
 		return model, nil, err
 	}
@@ -198,6 +206,32 @@ func lookup(soc string) (socs.Model, socs.Backend, error) {
 		return model, nil, &recovery.UsageError{Err: fmt.Errorf("%s: the family %s is not built yet", model.Name, model.Family), Hint: "snag list socs shows which models can be recovered"}
 	}
 	return model, backend, nil
+}
+
+// templatesFor says how to get a firmware file for a family.
+func templatesFor(family string) string {
+	var names []string
+	for _, name := range config.Templates() {
+		model, _ := config.About(name)
+		if m, err := socs.Lookup(model); err == nil && m.Family == family {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return "a file to start from: snag template NAME > board.yaml, where NAME is " + strings.Join(names, ", ")
+}
+
+// boardCalled says which SoC a board has that was taken for one.
+func boardCalled(word string) string {
+	for _, name := range config.Templates() {
+		model, about := config.About(name)
+		if plain := strings.NewReplacer(" ", "", "-", "", "_", ""); len(word) > 3 && strings.Contains(strings.ToLower(plain.Replace(name+about)), strings.ToLower(plain.Replace(word))) {
+			return fmt.Sprintf("a board's name? snag template %s is for --soc %s: %s", name, model, about)
+		}
+	}
+	return ""
 }
 
 // display says where events go: to a terminal, as plain lines or as JSON, and to the log file. done

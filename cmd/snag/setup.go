@@ -34,7 +34,7 @@ network interface, with one capability; the udev rules; where the distribution
 restricts user namespaces, an AppArmor profile. Prints what it does; may be
 repeated; --remove takes it all back. docs/setup.md tells file by file.`,
 		Example: "  sudo snag setup\n  sudo snag setup --usb 0525:a4a2   # an SPL with other USB IDs\n  snag setup --check",
-		Args:    noArgs,
+		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
 			if opt.USB, err = parseIDs(ids); err != nil {
@@ -86,7 +86,7 @@ func newUdev() *cobra.Command {
 	return &cobra.Command{
 		Use:   "udev",
 		Short: "Print the udev rules that setup installs",
-		Args:  noArgs,
+		Args:  arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			fmt.Fprint(cmd.OutOrStdout(), setup.Rules(families(), nil, "plugdev"))
 			return nil
@@ -105,7 +105,7 @@ func newDoctor() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what is missing on this machine, and how to mend it",
-		Args:  noArgs,
+		Args:  arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			checks, err := setup.Doctor(cmd.Context(), setup.Options{Families: families(), Namespace: probeNamespace})
 			if err != nil {

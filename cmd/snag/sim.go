@@ -18,7 +18,7 @@ func newSim() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sim",
 		Short: "Start a virtual board, to try firmware files and scripts without one",
-		Args:  noArgs,
+		Args:  subcommands,
 		RunE:  showHelp, DisableFlagsInUseLine: true,
 	}
 	cmd.AddCommand(newSimAM335x(), newSimAmlogic(), newSimBCM(), newSimDFU(), newSimIMX(), newSimQualcomm(), newSimRockchip(), newSimSAMA5(), newSimSunxi(), newSimUBoot())

@@ -36,3 +36,16 @@ func Template(name string) (string, error) {
 	data, err := templates.ReadFile("templates/" + name + ".yaml")
 	return string(data), err
 }
+
+// About says of a template which model its comment names behind --soc, and what it says that it is for.
+func About(name string) (model, about string) {
+	text, err := Template(name)
+	if err != nil {
+		return "", ""
+	}
+	about, _, _ = strings.Cut(strings.TrimPrefix(text, "# "), "\n")
+	if _, rest, ok := strings.Cut(text, "--soc "); ok {
+		model, _, _ = strings.Cut(rest, " ")
+	}
+	return model, strings.TrimRight(about, ".,:")
+}
