@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -61,10 +62,12 @@ started. Flags stand before SCRIPT. What of the language is known: docs/uuu.md.`
 // builtinHelp lists the built-in scripts.
 func builtinHelp() string {
 	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
 	for _, name := range uuu.Builtins() {
 		args, doc := uuu.Usage(name)
-		fmt.Fprintf(&b, "  %-40s  %s\n", name+" "+args, doc)
+		fmt.Fprintf(w, "  %s %s\t%s\n", name, args, doc)
 	}
+	_ = w.Flush() // to a string
 	return b.String()
 }
 

@@ -105,7 +105,12 @@ func newDoctor() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what is missing on this machine, and how to mend it",
-		Args:  arguments(0, 0),
+		Long: `Looks at all that a recovery by you needs of this machine, changes nothing, and
+prints a line for each: ok, warn (may be in the way), fail (is in the way), skip
+(does not matter here), and below it what to type.
+
+The exit code is 4 if anything fails.`,
+		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			checks, err := setup.Doctor(cmd.Context(), setup.Options{Families: families(), Namespace: probeNamespace})
 			if err != nil {
@@ -118,12 +123,20 @@ func newDoctor() *cobra.Command {
 			if err := show(cmd.OutOrStdout(), checks); err != nil {
 				return err
 			}
-			if setup.Failed(checks) {
+			failed := setup.Failed(checks)
+			if !json {
+				verdict := "Nothing keeps snag from recovering boards here."
+				if failed {
+					verdict = `What says "fail" keeps snag from recovering boards: do what stands behind ->, then run snag doctor again.`
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "\n%s\n", verdict)
+			}
+			if failed {
 				return &shownError{&exitError{recovery.ExitPermission, errors.New("something is missing")}}
 			}
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&json, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&json, "json", false, "print one JSON object for each line")
 	return cmd
 }
