@@ -266,6 +266,17 @@ func TestNumbers(t *testing.T) {
 	}
 }
 
+func TestTotal(t *testing.T) {
+	sent, back := event.StageSummary{Stage: "fastboot", Bytes: 1 << 20}, event.StageSummary{Stage: "verify", Bytes: 1 << 20}
+	for want, stages := range map[string][]event.StageSummary{
+		"1 stage, 1.0 MiB": {sent}, "2 stages, 2.0 MiB": {sent, sent}, "1 stage, 1.0 MiB, read back": {sent, back}, "read back": {back},
+	} {
+		if got := total(stages); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
 func TestConcurrentSinks(t *testing.T) {
 	good, _ := story()
 	term, plain, lines := NewTerminal(io.Discard, func() int { return 80 }, true), NewPlain(io.Discard), NewJSON(io.Discard)
