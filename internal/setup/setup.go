@@ -147,7 +147,11 @@ func newPlan(o Options) (*plan, error) {
 	o.Group = cmp.Or(o.Group, "plugdev")
 	p := &plan{Options: o, root: o.host.root, gid: -1}
 	if o.DestDir != "" {
-		p.root, p.staged = o.DestDir, true
+		dir, err := filepath.Abs(o.DestDir)
+		if err != nil {
+			return nil, err
+		}
+		p.root, p.staged = dir, true
 	}
 
 	if !p.staged {
