@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"go/parser"
+	"go/token"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -84,6 +86,57 @@ func TestLinks(t *testing.T) {
 		if filepath.Dir(page) == "docs" && !strings.Contains(all["README.md"], "]("+page+")") {
 			t.Errorf("README.md does not link to %s", page)
 		}
+	}
+}
+
+// TestHouse compares the table of packages in CONTRIBUTING.md with the packages: each has a row, and imports only what stands
+// there or further up. Programs import what they need.
+func TestHouse(t *testing.T) {
+	_, table, _ := strings.Cut(pages(t)["CONTRIBUTING.md"], "## The house")
+	table, _, _ = strings.Cut(table, "\n## ")
+	rows := map[string]int{}
+	for i, row := range regexp.MustCompile(`(?m)^\| (`+"`"+`.*?) \|`).FindAllStringSubmatch(table, -1) {
+		for _, m := range regexp.MustCompile("`(.*?)`").FindAllStringSubmatch(row[1], -1) {
+			rows[m[1]] = i + 1
+			if _, err := os.Stat("../../" + m[1]); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	floor := func(pkg string) int { // of the package or what it is part of
+		for ; pkg != "."; pkg = filepath.Dir(pkg) {
+			if n := rows[pkg]; n > 0 {
+				return n
+			}
+		}
+		return 0
+	}
+	root := os.DirFS("../..")
+	err := fs.WalkDir(root, ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.Contains(path, "testdata/") {
+			return err
+		}
+		src, err := fs.ReadFile(root, path)
+		if err != nil {
+			return err
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, src, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		at := floor(filepath.Dir(path))
+		if at == 0 && !strings.HasPrefix(path, "tools/") {
+			t.Errorf("CONTRIBUTING.md has no room for %s", path)
+		}
+		for _, i := range file.Imports {
+			if pkg, ours := strings.CutPrefix(strings.Trim(i.Path.Value, `"`), "snag/"); ours && floor(pkg) > at && file.Name.Name != "main" {
+				t.Errorf("%s imports %s, which stands below it in CONTRIBUTING.md", path, pkg)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
