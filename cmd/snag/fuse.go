@@ -65,7 +65,7 @@ docs/fuses.md has the rest.`,
 		RunE: f.run,
 	}
 	fl := cmd.Flags()
-	fl.StringVarP(&f.soc, "soc", "s", "", "the SoC `model`")
+	fl.StringVarP(&f.soc, "soc", "s", "", "SoC `model` or alias (snag list socs)")
 	fl.StringVar(&f.mac[0], "mac0", "", "the first MAC `address`")
 	fl.StringVar(&f.mac[1], "mac1", "", "the second MAC `address`, of SoCs that have two")
 	fl.BoolVar(&f.burn, "burn", false, "burn them")

@@ -52,7 +52,7 @@ repeated; --remove takes it all back. docs/setup.md tells file by file.`,
 	fl.BoolVar(&opt.Check, "check", false, "change nothing; say what is missing and exit with 4 if anything is")
 	fl.BoolVar(&opt.Remove, "remove", false, "take everything away again")
 	fl.StringVar(&opt.DestDir, "destdir", "", "stage the files below this `directory`, for packages (default $DESTDIR)")
-	fl.StringVar(&opt.Prefix, "prefix", "", "/usr or /usr/local")
+	fl.StringVar(&opt.Prefix, "prefix", "", "install below this `directory`, /usr or /usr/local (default: where snag runs from)")
 	fl.StringVar(&opt.Group, "group", "", "the `group` that may use boards (default plugdev)")
 	fl.BoolVar(&opt.AppArmor, "apparmor", false, "stage the AppArmor profile too (with --destdir)")
 	cmd.MarkFlagsMutuallyExclusive("check", "remove")
