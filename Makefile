@@ -90,14 +90,21 @@ bench:
 	@echo
 	@SNAG_BENCH=$${TMPDIR:-/tmp} $(GO) test -count=1 -timeout 30m -run TestSpeed ./flash/block
 
+# Manual pages, and what has the shells complete snag's words.
 man: build
 	bin/snag man --dir bin/man
+	@mkdir -p bin/completion
+	for shell in bash zsh fish; do bin/snag completion $$shell >bin/completion/$$shell || exit 1; done
 
 # Installs what was built (run "make build man" first, as yourself). The helper gets its capability from
 # "snag setup".
 install:
 	install -D -m 0755 bin/snag $(DESTDIR)$(PREFIX)/bin/snag
 	install -D -m 0755 bin/snag-netmove $(DESTDIR)$(PREFIX)/libexec/snag/snag-netmove
+	if [ -d bin/completion ]; then \
+		install -D -m 0644 bin/completion/bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/snag && \
+		install -D -m 0644 bin/completion/zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_snag && \
+		install -D -m 0644 bin/completion/fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/snag.fish; fi
 	if [ -d bin/man ]; then install -d $(DESTDIR)$(PREFIX)/share/man/man1 && install -m 0644 bin/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1; fi
 
 clean:

@@ -255,15 +255,19 @@ func (b *board) runOnWait(ctx context.Context, env []string) {
 
 // awaited says in words what Next waits for.
 func (b *board) awaited() string {
+	what := "a boot device"
+	if len(b.rom) == 0 { // it is to run something already
+		what = "a board"
+	}
 	switch {
 	case b.opt.UART != "":
 		return "the boot ROM's pings on " + b.opt.UART
 	case b.opt.ID != (usb.ID{}):
 		return fmt.Sprintf("USB device %s", b.opt.ID)
 	case b.port != "":
-		return fmt.Sprintf("a boot device (%s) on USB port %s", idList(b.rom, b.later), b.port)
+		return fmt.Sprintf("%s (%s) on USB port %s", what, idList(b.rom, b.later), b.port)
 	}
-	return fmt.Sprintf("a boot device (%s) on any USB port", idList(b.rom, b.later))
+	return fmt.Sprintf("%s (%s) on any USB port", what, idList(b.rom, b.later))
 }
 
 func idList(lists ...[]socs.Identity) string {
@@ -376,6 +380,9 @@ func (b *board) noBoard(err error) error {
 		return e
 	}
 	e.Hint = "bring the board into USB boot mode"
+	if len(b.rom) == 0 {
+		e.Hint = "bring the board that far"
+	}
 	if how := b.opt.Backend.Family().BootMode; how != "" {
 		e.Hint += " (" + how + ")"
 	}

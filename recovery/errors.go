@@ -50,8 +50,16 @@ type NoBoardError struct {
 	Hint  string
 }
 
+// seconds is a wait in whole seconds, if it is as long as that.
+func seconds(d time.Duration) string {
+	if d >= time.Second {
+		d = d.Round(time.Second)
+	}
+	return d.String()
+}
+
 func (e *NoBoardError) Error() string {
-	s := "no board within " + e.After.String() + ": waited for " + e.For
+	s := "no board within " + seconds(e.After) + ": waited for " + e.For
 	if e.After == 0 {
 		s = "there is no " + e.For
 	}

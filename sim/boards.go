@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"snag/sim/sandbox"
 	"snag/sim/usbdev"
@@ -45,6 +46,21 @@ type powered struct {
 	outcome func() virtual.Outcome
 	about   string // what there is to say of it
 	err     error  // of Run
+	plugged <-chan struct{}
+}
+
+// announced is a port that closes plugged when its board shows for the first time, or ends.
+type announced struct {
+	usbdev.Port
+	once    sync.Once
+	plugged chan struct{}
+}
+
+func (p *announced) announce() { p.once.Do(func() { close(p.plugged) }) }
+
+func (p *announced) Attach(ctx context.Context, dev usbdev.Device) error {
+	defer p.announce()
+	return p.Port.Attach(ctx, dev)
 }
 
 // writeImages writes files, by name, into a directory that is made if need be.
@@ -95,7 +111,12 @@ func (o *Options) power(ctx context.Context, box *sandbox.Sandbox, boards []*pow
 		if b.about != "" {
 			o.say(stdout, b, ": "+b.about)
 		}
-		running.Go(func() { b.err = b.Run(boardCtx, b.Port) })
+		port := &announced{Port: b.Port, plugged: make(chan struct{})}
+		running.Go(func() {
+			defer port.announce()
+			b.err = b.Run(boardCtx, port)
+		})
+		b.plugged = port.plugged
 	}
 	status, err := o.meanwhile(ctx, box, boards, stdout, stderr)
 	cut()
@@ -116,6 +137,7 @@ func (o *Options) power(ctx context.Context, box *sandbox.Sandbox, boards []*pow
 // context.
 func (o *Options) meanwhile(ctx context.Context, box *sandbox.Sandbox, boards []*powered, stdout, stderr io.Writer) (int, error) {
 	if len(o.Command) > 0 {
+		o.plugIn(ctx, boards)
 		return run(ctx, o.Command, box, stdout, stderr)
 	}
 	for _, b := range boards {
@@ -129,6 +151,18 @@ func (o *Options) meanwhile(ctx context.Context, box *sandbox.Sandbox, boards []
 		<-ctx.Done()
 	}
 	return 0, nil
+}
+
+// plugIn waits until all boards are on the bus, so that the command finds them there, but no longer than a second.
+func (o *Options) plugIn(ctx context.Context, boards []*powered) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	for _, b := range boards {
+		select {
+		case <-b.plugged:
+		case <-ctx.Done():
+		}
+	}
 }
 
 // usbBoard is a virtual board that is carried as a USB device.

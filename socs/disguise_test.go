@@ -130,12 +130,15 @@ func try[R socstest.Report, B socstest.Board[R]](t *testing.T, disguise disguise
 					fw[slot] = socs.Image{Path: fw[slot].Path, Data: fw[slot].Data, Params: p}
 				}
 			}
-			m := socstest.Model(t, model)
+			m, backend, err := recovery.Lookup(model)
+			if err != nil {
+				t.Fatal(err)
+			}
 			host, board := inproc.New(), plug()
 			disguise.Port = host.Port("251-1")
 			ctx, unplug := socstest.Plug[R](t, &socstest.Glimpse{Port: disguise, Nth: disguise.twice}, board)
 			defer unplug()
-			o := socstest.Recover[R](t, ctx, host, board, recovery.Options{Backend: recovery.BackendOf(m.Family), Model: m, Firmware: fw, Port: "251-1"})
+			o := socstest.Recover[R](t, ctx, host, board, recovery.Options{Backend: backend, Model: m, Firmware: fw, Port: "251-1"})
 			o.Good(t)
 		})
 	})

@@ -83,7 +83,16 @@ type Identity struct {
 type Class struct{ Class, SubClass, Protocol uint8 }
 
 func (c Class) String() string {
-	return fmt.Sprintf("class %02x/%02x/%02x", c.Class, c.SubClass, c.Protocol)
+	s := fmt.Sprintf("class %02x/%02x/%02x", c.Class, c.SubClass, c.Protocol)
+	switch {
+	case c == MassStorage:
+		s = "mass storage, " + s
+	case c == Class{0xff, 0x42, 0x03}:
+		s = "fastboot, " + s
+	case c.Class == 0xfe && c.SubClass == 0x01:
+		s = "DFU, " + s
+	}
+	return s
 }
 
 // Of reports whether a device has an interface of the class.

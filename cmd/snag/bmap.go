@@ -18,7 +18,7 @@ func newBmap() *cobra.Command {
 		Long: `A block map says which blocks of a disk image hold data, with checksums of them:
 whoever writes the image writes only these. snag and bmaptool read each other's.
 docs/flash.md has the formats of images that are read.`,
-		Args: noArgs,
+		Args: subcommands,
 		RunE: showHelp,
 	}
 	cmd.AddCommand(newBmapCreate(), newBmapVerify())
@@ -38,7 +38,7 @@ without its holes have none; --zeros finds the blocks that are zeros instead.`,
 		Example: `  snag bmap create -o disk.bmap disk.img
   snag bmap create --zeros -o disk.bmap disk.img.zst
   snag bmap create - < disk.img > disk.bmap`,
-		Args: func(cmd *cobra.Command, args []string) error { return usage(cmd, cobra.ExactArgs(1)(cmd, args)) },
+		Args: arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			im, err := image.Open(cmd.Context(), args[0], image.Options{NoBmap: true, AsIs: asIs})
 			if err != nil {
@@ -84,7 +84,7 @@ The exit code is 5 if anything is not as the map says.`,
 		Example: `  snag bmap verify disk.img.zst
   snag bmap verify --bmap disk.bmap /dev/sdX     what a medium really holds
   snag bmap verify --keyring release.gpg https://host/disk.img.zst`,
-		Args: func(cmd *cobra.Command, args []string) error { return usage(cmd, cobra.ExactArgs(1)(cmd, args)) },
+		Args: arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			im, err := image.Open(cmd.Context(), args[0], o)
 			if err != nil {

@@ -61,7 +61,7 @@ snag flash -f PLAN.yaml does several steps, from the boot ROM to the last reset
   snag flash --net udp:192.168.7.2 --mmc 0:root rootfs.img
   snag flash -f factory.yaml --dry-run
   snag flash -P fastboot-uboot -p 0483:0afb -I flash.cmd`,
-		Args: func(cmd *cobra.Command, args []string) error { return usage(cmd, cobra.MaximumNArgs(1)(cmd, args)) },
+		Args: arguments(0, 1),
 		RunE: f.run,
 	}
 	fl := cmd.Flags()

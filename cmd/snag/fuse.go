@@ -26,7 +26,7 @@ func newFuse() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fuse",
 		Short: "Burn MAC addresses into the fuses of i.MX SoCs",
-		Args:  noArgs,
+		Args:  subcommands,
 		RunE:  showHelp, DisableFlagsInUseLine: true,
 	}
 	cmd.AddCommand(newFuseMAC())
@@ -61,11 +61,11 @@ docs/fuses.md has the rest.`,
 		Example: `  snag fuse mac --soc imx8mp --mac0 00:04:9f:01:23:45 --mac1 00:04:9f:01:23:46
   snag fuse mac --soc imx8mp --mac0 00:04:9f:01:23:45 --mac1 00:04:9f:01:23:46 --burn
   snag fuse mac --soc imx6ull --mac0 00:04:9f:01:23:45 --offline`,
-		Args: noArgs,
+		Args: arguments(0, 0),
 		RunE: f.run,
 	}
 	fl := cmd.Flags()
-	fl.StringVarP(&f.soc, "soc", "s", "", "the SoC `model`")
+	fl.StringVarP(&f.soc, "soc", "s", "", "SoC `model` or alias (snag list socs)")
 	fl.StringVar(&f.mac[0], "mac0", "", "the first MAC `address`")
 	fl.StringVar(&f.mac[1], "mac1", "", "the second MAC `address`, of SoCs that have two")
 	fl.BoolVar(&f.burn, "burn", false, "burn them")

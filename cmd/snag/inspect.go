@@ -27,9 +27,7 @@ The exit code is 5 if something in the file is wrong, or no place takes it.`,
 		Example: `  snag inspect u-boot-dtb.imx
   snag inspect -v SPL                     the DCD command by command
   snag inspect --soc am335x MLO`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			return usage(cmd, cobra.ExactArgs(1)(cmd, args))
-		},
+		Args: arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return inspectFile(cmd, args[0], soc, asJSON, all) },
 	}
 	fl := cmd.Flags()

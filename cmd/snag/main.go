@@ -145,36 +145,26 @@ The two commands that most people need:
   sudo snag setup                               once: the right to do it without root
   snag recover --soc am335x -f board.yaml       whenever a board is dead
 
-A firmware file to start from:  snag template am335x-beaglebone-black > board.yaml
-Something does not work:        snag doctor
+No board.yaml yet, another SoC, or something does not work:
+
+  snag template am335x-beaglebone-black > board.yaml
+  snag list socs
+  snag doctor
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 no board in time, 4 no permission or no
 setup, 5 firmware refused, 6 board or protocol error, 130 interrupted.`,
+		Args:              subcommands,
+		RunE:              showHelp,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
-		DisableAutoGenTag: true,
+		DisableAutoGenTag: true, DisableFlagsInUseLine: true,
 	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return &recovery.UsageError{Err: err, Hint: "see " + cmd.CommandPath() + " --help"}
-	})
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpCommand(newHelp())
 	root.AddCommand(
 		newRecover(), newRun(), newFlash(), newInspect(), newList(), newTemplate(), newSetup(), newDoctor(), newUdev(),
 		newSim(), newBmap(), newFuse(), newVersion(), newMan(),
 	)
+	completeFlags(root)
 	return root
-}
-
-// showHelp is what a command does that has nothing but subcommands.
-func showHelp(cmd *cobra.Command, _ []string) error { return cmd.Help() }
-
-// noArgs is cobra's check with snag's exit code.
-func noArgs(cmd *cobra.Command, args []string) error {
-	return usage(cmd, cobra.NoArgs(cmd, args))
-}
-
-func usage(cmd *cobra.Command, err error) error {
-	if err == nil {
-		return nil
-	}
-	return &recovery.UsageError{Err: err, Hint: "see " + cmd.CommandPath() + " --help"}
 }

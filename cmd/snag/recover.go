@@ -18,6 +18,7 @@ import (
 	"snag/internal/ui"
 	"snag/netsetup"
 	"snag/recovery"
+	"snag/socs"
 	"snag/usb"
 	"snag/usb/usbfs"
 )
@@ -63,20 +64,20 @@ the one board of that SoC; several are an error that lists them.`,
 		Example: `  snag recover --soc am335x -f beaglebone.yaml
   snag recover -s am3358 -F spl=u-boot-spl.bin -F u-boot=u-boot.img --usb-path 1-2.3
   snag recover -s am335x -f lab.yaml --usb-path 1-2 --on-wait 'relay cycle 3' --expect 0451:d022 --json`,
-		Args: noArgs,
+		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	fl := cmd.Flags()
-	fl.StringVarP(&f.soc, "soc", "s", "", "SoC model, alias or family (snag list socs)")
+	fl.StringVarP(&f.soc, "soc", "s", "", "SoC `model`, alias or family (snag list socs)")
 	fl.StringArrayVarP(&f.files, "firmware-file", "f", nil, "firmware configuration, a YAML `file`; may be given several times")
 	fl.StringArrayVarP(&f.entries, "firmware", "F", nil, "one firmware `entry`: \"spl=path\", or a dict as Snagboot takes it")
 	fl.StringVar(&f.usbPath, "usb-path", "", "the board: its `port` (1-2.3), or the VID:PID it shows")
 	fl.StringVar(&f.romUSB, "rom-usb", "", "`VID:PID` of the boot ROM, if not the usual one")
 	fl.StringVar(&f.splUSB, "spl-usb", "", "`VID:PID` of SPL, if not the usual one")
 	fl.StringVar(&f.uart, "uart", "", "recover over this `tty` instead of USB")
-	fl.IntVar(&f.baud, "baudrate", 115200, "line rate of --uart")
-	fl.StringVar(&f.net, "net", "auto", "who drives a board that is a network adapter: \"kernel\", \"user\" (snag itself), or \"auto\"")
-	fl.StringVar(&f.netns, "netns", "", "look for the board's interfaces in this named network namespace (root only)")
+	fl.IntVar(&f.baud, "baudrate", 115200, "line `rate` of --uart")
+	fl.StringVar(&f.net, "net", "auto", "`who` drives a board that is a network adapter: kernel, user (snag itself) or auto")
+	fl.StringVar(&f.netns, "netns", "", "look for the board's interfaces in the network namespace of this `name` (root only)")
 	fl.DurationVar(&f.timeout, "timeout", recovery.DefaultTimeout, "give up after this `time` in all")
 	fl.StringVar(&f.onWait, "on-wait", "", "shell `command` to run when the board is awaited: power relay, boot-mode switch")
 	fl.StringVar(&f.expect, "expect", "none", "wait for this `VID:PID` on the port after the last stage: proof that U-Boot runs")
@@ -98,7 +99,7 @@ func (f *recoverFlags) run(cmd *cobra.Command) (err error) {
 	defer func() { err = done(err) }()
 	opt, err := f.options()
 	if err != nil {
-		emit(event.Event{Time: time.Now(), SoC: f.soc, Body: failed(err)})
+		emit(event.Event{Time: time.Now(), SoC: opt.Model.Name, Body: failed(err)})
 		return &shownError{err}
 	}
 	opt.Emit, opt.Log = emit, log
@@ -161,6 +162,9 @@ func (f *recoverFlags) options() (recovery.Options, error) {
 			return opt, &recovery.UsageError{Err: fmt.Errorf("%s: %w", i.flag, err)}
 		}
 	}
+	if len(f.files)+len(f.entries) == 0 {
+		return opt, &recovery.UsageError{Err: errors.New("no firmware given: name it in a file (-f firmware.yaml) or as an argument (-F spl=u-boot-spl.bin)"), Hint: templatesFor(opt.Model.Family)}
+	}
 	var sources []config.Source
 	for _, file := range f.files {
 		sources = append(sources, config.Source{File: file})
@@ -186,6 +190,43 @@ func (f *recoverFlags) options() (recovery.Options, error) {
 		}
 	}
 	return opt, nil
+}
+
+// lookup finds a model and what recovers it.
+func lookup(soc string) (socs.Model, socs.Backend, error) {
+	model, backend, err := recovery.Lookup(soc)
+	if unknown, ok := errors.AsType[*socs.UnknownModelError](err); ok && len(unknown.Near) == 0 {
+		if hint := boardCalled(soc); hint != "" {
+			return model, nil, &recovery.UsageError{Err: err, Hint: hint}
+		}
+	}
+	return model, backend, err
+}
+
+// templatesFor says how to get a firmware file for a family.
+func templatesFor(family string) string {
+	var names []string
+	for _, name := range config.Templates() {
+		model, _ := config.About(name)
+		if m, err := socs.Lookup(model); err == nil && m.Family == family {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return "a file to start from: snag template NAME > board.yaml, where NAME is " + strings.Join(names, ", ")
+}
+
+// boardCalled says which SoC a board has that was taken for one.
+func boardCalled(word string) string {
+	for _, name := range config.Templates() {
+		model, about := config.About(name)
+		if plain := strings.NewReplacer(" ", "", "-", "", "_", ""); len(word) > 3 && strings.Contains(strings.ToLower(plain.Replace(name+about)), strings.ToLower(plain.Replace(word))) {
+			return fmt.Sprintf("a board's name? snag template %s is for --soc %s: %s", name, model, about)
+		}
+	}
+	return ""
 }
 
 // display says where events go: to a terminal, as plain lines or as JSON, and to the log file. done

@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -42,9 +43,7 @@ started. Flags stand before SCRIPT. What of the language is known: docs/uuu.md.`
 		Example: `  snag run emmc_all flash.bin image.wic
   snag run --dry-run vendor/uuu.auto
   snag run --usb-path 1-2.3 --json factory.zip`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			return usage(cmd, cobra.MinimumNArgs(1)(cmd, args))
-		},
+		Args: arguments(1, -1), ValidArgsFunction: completeScript,
 		RunE: f.run,
 	}
 	fl := cmd.Flags()
@@ -63,10 +62,12 @@ started. Flags stand before SCRIPT. What of the language is known: docs/uuu.md.`
 // builtinHelp lists the built-in scripts.
 func builtinHelp() string {
 	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
 	for _, name := range uuu.Builtins() {
 		args, doc := uuu.Usage(name)
-		fmt.Fprintf(&b, "  %-40s  %s\n", name+" "+args, doc)
+		fmt.Fprintf(w, "  %s %s\t%s\n", name, args, doc)
 	}
+	_ = w.Flush() // to a string
 	return b.String()
 }
 
@@ -74,7 +75,7 @@ func (f *runFlags) run(cmd *cobra.Command, args []string) (err error) {
 	if f.show {
 		text, ok := uuu.Builtin(args[0])
 		if !ok {
-			return &recovery.UsageError{Err: fmt.Errorf("no built-in script %q: there are %s", args[0], strings.Join(uuu.Builtins(), ", "))}
+			return &recovery.UsageError{Err: fmt.Errorf("no built-in script %q%s (known: %s)", args[0], meant(args[0], uuu.Builtins()), strings.Join(uuu.Builtins(), ", "))}
 		}
 		_, err := fmt.Fprint(cmd.OutOrStdout(), text)
 		return err

@@ -38,12 +38,13 @@ func TestMain(m *testing.M) {
 //	exits CODE,… CMD... runs a command that must end with one of these exit codes
 //	failed CODE         the standard output of the last command is JSON lines, of which the last is a
 //	                    "failed" with this exit code, and the others are no end
+//	documented EVENT... in that output are these events, and all are as docs/json.md has them
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata/script",
 		UpdateScripts: *update,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"firmware": firmwareCommand, "exits": exitsCommand, "failed": failedCommand,
+			"firmware": firmwareCommand, "exits": exitsCommand, "failed": failedCommand, "documented": documentedCommand,
 		},
 		Condition: func(cond string) (bool, error) {
 			switch cond {

@@ -34,7 +34,7 @@ network interface, with one capability; the udev rules; where the distribution
 restricts user namespaces, an AppArmor profile. Prints what it does; may be
 repeated; --remove takes it all back. docs/setup.md tells file by file.`,
 		Example: "  sudo snag setup\n  sudo snag setup --usb 0525:a4a2   # an SPL with other USB IDs\n  snag setup --check",
-		Args:    noArgs,
+		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
 			if opt.USB, err = parseIDs(ids); err != nil {
@@ -52,7 +52,7 @@ repeated; --remove takes it all back. docs/setup.md tells file by file.`,
 	fl.BoolVar(&opt.Check, "check", false, "change nothing; say what is missing and exit with 4 if anything is")
 	fl.BoolVar(&opt.Remove, "remove", false, "take everything away again")
 	fl.StringVar(&opt.DestDir, "destdir", "", "stage the files below this `directory`, for packages (default $DESTDIR)")
-	fl.StringVar(&opt.Prefix, "prefix", "", "/usr or /usr/local")
+	fl.StringVar(&opt.Prefix, "prefix", "", "install below this `directory`, /usr or /usr/local (default: where snag runs from)")
 	fl.StringVar(&opt.Group, "group", "", "the `group` that may use boards (default plugdev)")
 	fl.BoolVar(&opt.AppArmor, "apparmor", false, "stage the AppArmor profile too (with --destdir)")
 	cmd.MarkFlagsMutuallyExclusive("check", "remove")
@@ -86,7 +86,7 @@ func newUdev() *cobra.Command {
 	return &cobra.Command{
 		Use:   "udev",
 		Short: "Print the udev rules that setup installs",
-		Args:  noArgs,
+		Args:  arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprint(cmd.OutOrStdout(), setup.Rules(families(), nil, "plugdev"))
 			return err
@@ -105,7 +105,12 @@ func newDoctor() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what is missing on this machine, and how to mend it",
-		Args:  noArgs,
+		Long: `Looks at all that a recovery by you needs of this machine, changes nothing, and
+prints a line for each: ok, warn (may be in the way), fail (is in the way), skip
+(does not matter here), and below it what to type.
+
+The exit code is 4 if anything fails.`,
+		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			checks, err := setup.Doctor(cmd.Context(), setup.Options{Families: families(), Namespace: probeNamespace})
 			if err != nil {
@@ -118,12 +123,20 @@ func newDoctor() *cobra.Command {
 			if err := show(cmd.OutOrStdout(), checks); err != nil {
 				return err
 			}
-			if setup.Failed(checks) {
+			failed := setup.Failed(checks)
+			if !json {
+				verdict := "Nothing keeps snag from recovering boards here."
+				if failed {
+					verdict = `What says "fail" keeps snag from recovering boards: do what stands behind ->, then run snag doctor again.`
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "\n%s\n", verdict)
+			}
+			if failed {
 				return &shownError{&exitError{recovery.ExitPermission, errors.New("something is missing")}}
 			}
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&json, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&json, "json", false, "print one JSON object for each line")
 	return cmd
 }

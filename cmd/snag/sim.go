@@ -18,8 +18,17 @@ func newSim() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sim",
 		Short: "Start a virtual board, to try firmware files and scripts without one",
-		Args:  noArgs,
-		RunE:  showHelp, DisableFlagsInUseLine: true,
+		Long: `Starts a virtual board and, beside it, a command that recovers or flashes it; says in
+the end what the board got, and what was wrong with that. These two need neither root
+nor USB:
+
+  snag sim am335x -- snag recover --soc am335x -f board.yaml
+  snag sim uboot --carrier udp --listen 127.0.0.1:5554 -- snag flash --net udp:127.0.0.1 --mmc 0 --buffer 0x40000000 disk.img
+
+The others are USB devices of this machine's kernel (as root: modprobe vhci-hcd), or
+of another's by USB/IP. They have aliases: snag sim imx8mp, snag sim h616, ...`,
+		Args: subcommands,
+		RunE: showHelp, DisableFlagsInUseLine: true,
 	}
 	cmd.AddCommand(newSimAM335x(), newSimAmlogic(), newSimBCM(), newSimDFU(), newSimIMX(), newSimQualcomm(), newSimRockchip(), newSimSAMA5(), newSimSunxi(), newSimUBoot())
 	return cmd

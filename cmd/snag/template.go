@@ -8,15 +8,11 @@ import (
 
 func newTemplate() *cobra.Command {
 	return &cobra.Command{
-		Use:     "template NAME",
-		Short:   "Print a firmware file to start from",
-		Example: "  snag template am335x-beaglebone-black > board.yaml",
-		Args: func(cmd *cobra.Command, args []string) error {
-			return usage(cmd, cobra.ExactArgs(1)(cmd, args))
-		},
-		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			return config.Templates(), cobra.ShellCompDirectiveNoFileComp
-		},
+		Use:               "template NAME",
+		Short:             "Print a firmware file to start from",
+		Example:           "  snag template am335x-beaglebone-black > board.yaml",
+		Args:              arguments(1, 1),
+		ValidArgsFunction: noFiles(completeTemplates),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			text, err := config.Template(args[0])
 			if err != nil {

@@ -54,12 +54,7 @@ func templatesOf(model string, names []string) []string {
 	}
 	var same, kin []string
 	for _, name := range names {
-		text, err := templates.ReadFile("templates/" + name + ".yaml")
-		if err != nil {
-			panic(err) // the files are part of the program
-		}
-		_, rest, _ := strings.Cut(string(text), "--soc ")
-		word, _, _ := strings.Cut(rest, " ")
+		word, _ := About(name)
 		switch of, _ := socs.Lookup(word); {
 		case m.Name != "" && of.Name == m.Name:
 			same = append(same, name)
@@ -71,4 +66,17 @@ func templatesOf(model string, names []string) []string {
 		return same
 	}
 	return kin
+}
+
+// About says of a template which model its comment names behind --soc, and what it says that it is for.
+func About(name string) (model, about string) {
+	text, err := Template(name)
+	if err != nil {
+		return "", ""
+	}
+	about, _, _ = strings.Cut(strings.TrimPrefix(text, "# "), "\n")
+	if _, rest, ok := strings.Cut(text, "--soc "); ok {
+		model, _, _ = strings.Cut(rest, " ")
+	}
+	return model, strings.TrimRight(about, ".,:")
 }

@@ -285,10 +285,13 @@ func (p *plan) check() error {
 		p.printf("not in place: %s, %s", netmoveConf, b)
 	}
 	p.remarks()
-	if !complete {
+	switch {
+	case complete:
+		return nil
+	case p.staged:
 		return ErrIncomplete
 	}
-	return nil
+	return fmt.Errorf("%w; to complete it: %s", ErrIncomplete, p.typeSetup())
 }
 
 func (p *plan) install(ctx context.Context) error {

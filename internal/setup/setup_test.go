@@ -333,6 +333,18 @@ func TestStage(t *testing.T) {
 	}
 }
 
+// A directory that is named relative to the current one is meant there.
+func TestStageHere(t *testing.T) {
+	o, _, _ := newSystem(t, nil)
+	o.host.euid = 1000
+	t.Chdir(t.TempDir())
+	o.DestDir = "pkg"
+	mustSetup(t, o)
+	if _, err := os.Stat("pkg" + vendorRules); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestPackaged has a package's files in their places: nothing is left to do until an ID is added.
 func TestPackaged(t *testing.T) {
 	needRoot(t)

@@ -3,10 +3,11 @@ package ui
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
+	"unicode"
 
 	"snag/event"
 )
@@ -122,13 +123,14 @@ func (t *Terminal) keep(color, line, live string) {
 	if color != "" && t.color {
 		line = color + line + plain
 	}
-	s := line + clearRest + "\n" // long lines may wrap: nothing is lost
+	s := line + "\n" // long lines may wrap: nothing is lost
 	if t.live != "" {
-		s = "\r" + s
-		if live == "" {
+		// Cleared first: behind a line as wide as the terminal, EL takes its last character away.
+		s = "\r" + clearRest + s
+		if live = t.cut(live); live == "" {
 			s += showCursor
 		} else {
-			s += live + clearRest
+			s += live
 		}
 	}
 	t.live = live
@@ -139,20 +141,29 @@ func (t *Terminal) keep(color, line, live string) {
 // jumps:
 //
 //	spl   u-boot.img  [==========>         ]   51%  612.0 KiB    1.1 MiB/s   0:01
+//
+// Where there is no room for all of it the bar goes first, then the file's name, the bytes, the rate.
 func (t *Terminal) bar(stage string, p event.Progress) string {
 	part := 0.0
 	if p.Total > 0 {
 		part = min(1, max(0, float64(p.Bytes)/float64(p.Total)))
 	}
 	head := fmt.Sprintf("%-5s ", Printable(stage))
-	percent := fmt.Sprintf("%3d%%", int(part*100))
+	percent, bytes := fmt.Sprintf("%3d%%", int(part*100)), fmt.Sprintf(" %10s", size(p.Bytes))
+	rate, rest := fmt.Sprintf(" %10s/s", size(int64(finite(p.Rate)))), fmt.Sprintf(" %6s", left(p))
+	tails := []string{percent + bytes + rate + rest, percent + rate + rest, percent + rest, percent}
 	if p.Total < 0 { // only the end will tell
-		percent = "    "
+		tails = []string{"    " + bytes + rate + rest, bytes + rate, bytes}
 	}
-	tail := fmt.Sprintf("%s %10s %10s/s %6s", percent, size(p.Bytes), size(int64(finite(p.Rate))), left(p))
-	room := t.width() - utf8.RuneCountInString(head) - utf8.RuneCountInString(tail)
+	room := t.width() - columns(head)
+	fits := slices.IndexFunc(tails, func(s string) bool { return columns(s) <= room })
+	if fits < 0 {
+		fits = len(tails) - 1
+	}
+	tail := tails[fits]
+	room -= columns(tail)
 	name := Printable(t.file[strings.LastIndexByte(t.file, '/')+1:]) + "  "
-	if n := utf8.RuneCountInString(name); n <= room {
+	if n := columns(name); n <= room {
 		head += name
 		room -= n
 	}
@@ -171,9 +182,35 @@ func (t *Terminal) bar(stage string, p event.Progress) string {
 // width leaves the last column free: some terminals wrap when it is written.
 func (t *Terminal) width() int { return max(t.cols()-1, 1) }
 
+// cut returns what of line the terminal has room for.
 func (t *Terminal) cut(line string) string {
-	if r := []rune(line); len(r) > t.width() {
-		return string(r[:t.width()])
+	room := t.width()
+	for i, r := range line {
+		if room -= width(r); room < 0 {
+			return line[:i]
+		}
 	}
 	return line
+}
+
+// columns is the room that s takes on a terminal.
+func columns(s string) (n int) {
+	for _, r := range s {
+		n += width(r)
+	}
+	return n
+}
+
+// width is the columns of a character: none of a mark that combines, two of those that UAX #11 has as wide (W, F). What
+// is between the ranges and narrow counts as wide too: a line that is too short does no harm.
+func width(r rune) int {
+	switch {
+	case unicode.In(r, unicode.Mn, unicode.Me):
+		return 0
+	case r >= 0x1100 && r < 0x1160, r >= 0x231a && r < 0x2400, r >= 0x25fd && r < 0x27c0, r >= 0x2b1b && r < 0x2b56, r >= 0x2e80 && r < 0xa4d0,
+		r >= 0xa960 && r < 0xa980, r >= 0xac00 && r < 0xd7a4, r >= 0xf900 && r < 0xfb00, r >= 0xfe10 && r < 0xfe70, r >= 0xff01 && r < 0xff61,
+		r >= 0xffe0 && r < 0xffe7, r >= 0x16fe0 && r < 0x1b300, r >= 0x1f000 && r < 0x20000, r >= 0x20000 && r < 0x40000:
+		return 2
+	}
+	return 1
 }

@@ -130,15 +130,27 @@ func summary(s event.StageSummary) string {
 	return out
 }
 
+// total is "2 stages, 845.0 KiB", and that this was read back.
 func total(stages []event.StageSummary) string {
-	var n int64
+	var bytes int64
+	var sent int
 	for _, s := range stages {
-		n += s.Bytes
+		if s.Stage != verifying {
+			bytes += s.Bytes
+			sent++
+		}
 	}
-	if len(stages) == 1 {
-		return "1 stage, " + size(n)
+	out := fmt.Sprintf("%d stages, %s", sent, size(bytes))
+	if sent == 1 {
+		out = "1 stage, " + size(bytes)
 	}
-	return fmt.Sprintf("%d stages, %s", len(stages), size(n))
+	switch {
+	case sent == 0:
+		return "read back"
+	case sent < len(stages):
+		out += ", read back"
+	}
+	return out
 }
 
 // where is "am335x on 1-2.3, stage spl" as far as it is known.

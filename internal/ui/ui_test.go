@@ -98,6 +98,7 @@ func TestTerminal(t *testing.T) {
 		{"terminal-failed", bad, 100, true},
 		{"terminal-nocolor", bad, 100, false},
 		{"terminal-60", good, 60, false},
+		{"terminal-40", good, 40, false},
 		{"terminal-20", good, 20, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -105,10 +106,8 @@ func TestTerminal(t *testing.T) {
 			term := NewTerminal(&w, func() int { return tt.cols }, tt.color)
 			for _, e := range tt.events {
 				term.Sink(e)
-				for l := range strings.SplitSeq(term.live, "\n") {
-					if len([]rune(l)) >= tt.cols {
-						t.Errorf("live line of %d columns: %q", len([]rune(l)), l)
-					}
+				if columns(term.live) >= tt.cols {
+					t.Errorf("live line of %d columns: %q", columns(term.live), term.live)
 				}
 			}
 			if err := term.Close(); err != nil {
@@ -116,6 +115,38 @@ func TestTerminal(t *testing.T) {
 			}
 			golden(t, tt.name, w.Bytes())
 		})
+	}
+}
+
+// A name of wide characters does not make the live line wrap, and what is known of a stage at work goes in an order.
+func TestRoom(t *testing.T) {
+	at := func(b event.Body) event.Event {
+		return event.Event{Port: "1-2.3", SoC: "imx6q", Stage: "rom", Body: b}
+	}
+	const name = "启动加载程序 e\u0301 ｆｗ.bin"
+	if got := columns(name); got != 23 {
+		t.Errorf("%q: %d columns", name, got)
+	}
+	seen := map[string]bool{}
+	for cols := 120; cols > 0; cols-- {
+		for _, total := range []int64{2 << 20, -1} {
+			term := NewTerminal(io.Discard, func() int { return cols }, false)
+			for _, e := range []event.Body{event.Waiting{For: "板子 板子 板子 板子"}, event.StageBegun{File: name, Bytes: total}, event.Progress{Bytes: 1 << 20, Total: total, Rate: 1 << 10}} {
+				term.Sink(at(e))
+				if got := columns(term.live); got >= max(cols, 2) {
+					t.Errorf("%d columns of %d: %q", got, cols, term.live)
+				}
+			}
+			seen[strings.Join(strings.Fields(term.live), " ")] = true
+		}
+	}
+	for _, want := range []string{
+		"rom " + name + " 50% 1.0 MiB 1.0 KiB/s 17:04", "rom 50% 1.0 MiB 1.0 KiB/s 17:04", "rom 50% 1.0 KiB/s 17:04", "rom 50% 17:04", "rom 50%",
+		"rom 1.0 MiB 1.0 KiB/s", "rom 1.0 MiB",
+	} {
+		if !seen[want] {
+			t.Errorf("never drawn: %q", want)
+		}
 	}
 }
 
@@ -233,6 +264,17 @@ func TestNumbers(t *testing.T) {
 	for _, p := range []event.Progress{{Total: 1, Rate: math.NaN()}, {Total: 1, Rate: math.Inf(1)}, {Total: math.MaxInt64, Rate: 1e-9}, {Bytes: 2, Total: 1, Rate: 1}} {
 		if got := left(p); got != "-:--" {
 			t.Errorf("%+v: %s", p, got)
+		}
+	}
+}
+
+func TestTotal(t *testing.T) {
+	sent, back := event.StageSummary{Stage: "fastboot", Bytes: 1 << 20}, event.StageSummary{Stage: "verify", Bytes: 1 << 20}
+	for want, stages := range map[string][]event.StageSummary{
+		"1 stage, 1.0 MiB": {sent}, "2 stages, 2.0 MiB": {sent, sent}, "1 stage, 1.0 MiB, read back": {sent, back}, "read back": {back},
+	} {
+		if got := total(stages); got != want {
+			t.Errorf("%s, want %s", got, want)
 		}
 	}
 }
