@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// Amlogic's images begin with 16 bytes of no meaning to others (a nonce), and a header; little-endian. The one of BL2 and BL30 is in
-// Amlogic's U-Boot of 2015, arch/arm/cpu/armv8/common/firmware/plat/gxb/crypto/secureboot.c, st_aml_block_header. Its offsets count
-// from the header:
+// Amlogic's images begin with 16 bytes of no meaning to others (a nonce), and a header; little-endian. The one of BL2
+// and BL30 is in Amlogic's U-Boot of 2015, arch/arm/cpu/armv8/common/firmware/plat/gxb/crypto/secureboot.c,
+// st_aml_block_header. Its offsets count from the header:
 //
 //	offset size field
 //	0      4    "@AML"
@@ -60,8 +60,8 @@ type AMLImage struct {
 	Verified bool // the SHA-256 that it has is right
 }
 
-// ParseAML reads the image at the begin of b, and verifies its SHA-256, unless it is signed. If the header is sound but something else
-// is not, the image is returned with the error; one that is cut has what there is of it.
+// ParseAML reads the image at the begin of b, and verifies its SHA-256, unless it is signed. If the header is sound but
+// something else is not, the image is returned with the error; one that is cut has what there is of it.
 func ParseAML(b []byte) (*AMLImage, error) {
 	if !matches(b, amlNonce, amlMagic) {
 		return nil, fmt.Errorf("no %s at byte %d", amlMagic, amlNonce)
@@ -127,9 +127,9 @@ func sum256(parts ...[]byte) (sum [sha256.Size]byte) {
 	return [sha256.Size]byte(d.Sum(nil))
 }
 
-// What BL2 loads is a FIP. That of GXBB, GXL and GXM is cut in pieces, each encrypted and behind a header of its own: gxlimg,
-// amlcblk.c. The first has the table of contents; the others are BL30, BL31 and BL33, each at a multiple of 16 KiB in the file.
-// Little-endian:
+// What BL2 loads is a FIP. That of GXBB, GXL and GXM is cut in pieces, each encrypted and behind a header of its own:
+// gxlimg, amlcblk.c. The first has the table of contents; the others are BL30, BL31 and BL33, each at a multiple of 16
+// KiB in the file. Little-endian:
 //
 //	offset size field
 //	2      2    size of a block, 512
@@ -144,8 +144,8 @@ func sum256(parts ...[]byte) (sum [sha256.Size]byte) {
 //	136    7    "AES-CBC", then 20 bytes of date, as text
 //	252    4    "AMLC"
 //
-// That of the other SoCs is a FIP as it is elsewhere, behind 16 bytes: its offsets count from these. It stands behind BL2 in the
-// u-boot.bin of G12 and later.
+// That of the other SoCs is a FIP as it is elsewhere, behind 16 bytes: its offsets count from these. It stands behind
+// BL2 in the u-boot.bin of G12 and later.
 const (
 	amlcMagic   = "AMLC"
 	amlcHeader  = 256
@@ -173,8 +173,8 @@ type AMLFIP struct {
 	Size   int
 }
 
-// ParseAMLFIP reads what BL2 loads, and verifies the SHA-256 of its pieces. If there is one but something is wrong with it, it is
-// returned with the error.
+// ParseAMLFIP reads what BL2 loads, and verifies the SHA-256 of its pieces. If there is one but something is wrong with
+// it, it is returned with the error.
 func ParseAMLFIP(b []byte) (*AMLFIP, error) {
 	if matches(b, amlNonce, fipMagic) {
 		f, err := parseFIP(b, amlNonce)

@@ -10,8 +10,8 @@ import (
 	"unicode/utf16"
 )
 
-// A Rockchip loader container, which Rockchip's boot_merger packs and rkdeveloptool's "db" downloads: rkdeveloptool, boot_merger.h,
-// main.cpp (mergeBoot) and RKBoot.cpp. Little-endian and packed:
+// A Rockchip loader container, which Rockchip's boot_merger packs and rkdeveloptool's "db" downloads: rkdeveloptool,
+// boot_merger.h, main.cpp (mergeBoot) and RKBoot.cpp. Little-endian and packed:
 //
 //	offset size field
 //	0      4    "BOOT", or "LDR " of chips with the new ID block
@@ -38,8 +38,9 @@ import (
 //	49     4    size of the data
 //	53     4    delay after it was sent, in ms
 //
-// The last four bytes of the file are a CRC32 of what is before them, with a polynomial of Rockchip's own: see [rockchipCRC32].
-// What the 471 and 472 entries hold is sent as it is: the packer has encrypted it for the ROMs that decrypt.
+// The last four bytes of the file are a CRC32 of what is before them, with a polynomial of Rockchip's own: see
+// [rockchipCRC32]. What the 471 and 472 entries hold is sent as it is: the packer has encrypted it for the ROMs that
+// decrypt.
 const (
 	rockchipHeaderSize = 102
 	rockchipEntrySize  = 57
@@ -78,7 +79,8 @@ func isRockchipLoader(b []byte) bool {
 	return len(b) >= 6 && (string(b[:4]) == rockchipBOOT || string(b[:4]) == rockchipLDR) && binary.LittleEndian.Uint16(b[4:]) == rockchipHeaderSize
 }
 
-// ParseRockchipLoader reads a container. If its tables can be read but the checksum is wrong, it is returned with the error.
+// ParseRockchipLoader reads a container. If its tables can be read but the checksum is wrong, it is returned with the
+// error.
 func ParseRockchipLoader(b []byte) (*RockchipLoader, error) {
 	switch {
 	case len(b) < 4 || string(b[:4]) != rockchipBOOT && string(b[:4]) != rockchipLDR:
@@ -144,14 +146,15 @@ func rockchipName(b []byte) string {
 	return printable(string(utf16.Decode(units)))
 }
 
-// rockchipChips are the chips that have a number (rkdeveloptool, DefineHeader.h, ENUM_RKDEVICE_TYPE; the names are those of
-// boot_merger.h's CHIP_ constants).
+// rockchipChips are the chips that have a number (rkdeveloptool, DefineHeader.h, ENUM_RKDEVICE_TYPE; the names are
+// those of boot_merger.h's CHIP_ constants).
 var rockchipChips = map[uint32]string{
 	0x10: "RK27", 0x11: "RKCAYMAN", 0x20: "RK28", 0x21: "RK281X", 0x22: "RKPANDA", 0x30: "RKNANO", 0x31: "RKSMART", 0x40: "RKCROWN",
 	0x50: "RK29", 0x51: "RK292X", 0x60: "RK30", 0x61: "RK30B", 0x70: "RK31", 0x80: "RK32",
 }
 
-// rockchipChip names a chip as the recipes do, which put RK in front of the four characters, whether it is an RK, an RV or a PX.
+// rockchipChip names a chip as the recipes do, which put RK in front of the four characters, whether it is an RK, an RV
+// or a PX.
 func rockchipChip(code uint32) string {
 	if name := rockchipChips[code]; name != "" {
 		return name
@@ -179,8 +182,8 @@ var rockchipTable = func() (t [256]uint32) {
 	return t
 }()
 
-// rockchipCRC32 begins with 0, takes the highest bit first and inverts nothing; the polynomial is 0x04c10db7, not the common 0x04c11db7
-// (rkdeveloptool, crc.cpp).
+// rockchipCRC32 begins with 0, takes the highest bit first and inverts nothing; the polynomial is 0x04c10db7, not the
+// common 0x04c11db7 (rkdeveloptool, crc.cpp).
 func rockchipCRC32(b []byte) uint32 {
 	var c uint32
 	for _, x := range b {
@@ -212,8 +215,8 @@ func rockchipSectors(b []byte) []byte {
 	return out
 }
 
-// RockchipCode tells whether a file begins as code for a Rockchip ROM does that is not encrypted: with the ROM's tag, which is then
-// returned, or a branch, in front of which U-Boot's and Rockchip's programs have their headers.
+// RockchipCode tells whether a file begins as code for a Rockchip ROM does that is not encrypted: with the ROM's tag,
+// which is then returned, or a branch, in front of which U-Boot's and Rockchip's programs have their headers.
 func RockchipCode(b []byte) (tag string, ok bool) {
 	if len(b) < 8 {
 		return "", false

@@ -27,9 +27,9 @@ const (
 // errNoWay says that this U-Boot can show no fuses.
 var errNoWay = errors.New("this U-Boot does not show fuses over fastboot")
 
-// reader reads fuses: U-Boot's commands print what they read on the console, which does not come over fastboot. Where U-Boot records its
-// console (CONFIG_CONSOLE_RECORD and CONFIG_FASTBOOT_CMD_OEM_CONSOLE) that text is fetched; otherwise the controller's register
-// in which the last sensing has left its result, by "setexpr".
+// reader reads fuses: U-Boot's commands print what they read on the console, which does not come over fastboot. Where
+// U-Boot records its console (CONFIG_CONSOLE_RECORD and CONFIG_FASTBOOT_CMD_OEM_CONSOLE) that text is fetched;
+// otherwise the controller's register in which the last sensing has left its result, by "setexpr".
 type reader struct {
 	UBoot
 	layout  *layout
@@ -57,7 +57,8 @@ func newReader(ctx context.Context, u UBoot, l *layout) (*reader, error) {
 	return r, nil
 }
 
-// variable is U-Boot's, by which values come over fastboot: getvar looks into the environment for "fastboot." and its name first.
+// variable is U-Boot's, by which values come over fastboot: getvar looks into the environment for "fastboot." and its
+// name first.
 const variable = "snag"
 
 // sense reads n words of the fuses themselves.
@@ -80,7 +81,8 @@ func (r *reader) sense(ctx context.Context, p Place, n int) ([]uint32, error) {
 	return values, nil
 }
 
-// shadow reads n words of the shadow registers, which have what the fuses were at the last reset, or what was written there since.
+// shadow reads n words of the shadow registers, which have what the fuses were at the last reset, or what was written
+// there since.
 func (r *reader) shadow(ctx context.Context, p Place, n int) ([]uint32, error) {
 	if r.console {
 		return r.printed(ctx, "read", p, n)
@@ -141,7 +143,8 @@ const maxLines = 1000
 //
 //	Word 0x00000000: ccddeeff 556600bb 00223344
 //
-// four words a line. Other texts may stand around that, but not among the words; and there must be all of it, once, and of that bank.
+// four words a line. Other texts may stand around that, but not among the words; and there must be all of it, once, and
+// of that bank.
 func parse(lines []string, op string, p Place, n int) ([]uint32, error) {
 	heading := map[string]string{"sense": "Sensing", "read": "Reading"}[op]
 	if len(lines) > maxLines {

@@ -16,8 +16,8 @@ import (
 	"snag/usb"
 )
 
-// Check looks for what the steps need on this machine: files, formats, block maps and their signatures, firmware. The errors of all
-// steps are joined.
+// Check looks for what the steps need on this machine: files, formats, block maps and their signatures, firmware. The
+// errors of all steps are joined.
 func (p *Plan) Check(ctx context.Context) error {
 	var errs []error
 	for i, s := range p.Steps {

@@ -25,8 +25,8 @@ type Options struct {
 	Listen  string     // USBIP's address, with its port
 	Ports   []usb.Port // one board each; none: one board, at any free port
 
-	// Command is run while the boards are powered. Without a command they stay until the context ends, or with Once until
-	// each has settled.
+	// Command is run while the boards are powered. Without a command they stay until the context ends, or with Once
+	// until each has settled.
 	Command []string
 	Once    bool
 
@@ -171,8 +171,8 @@ type usbBoard[S virtual.Staged] interface {
 	Report() virtual.Report[S]
 }
 
-// powerUSB is [Options.power] for boards that are USB devices. add makes one, and says what there is to say of it; what it
-// starts is in running, and ends with the context. goal is what the board was to start.
+// powerUSB is [Options.power] for boards that are USB devices. add makes one, and says what there is to say of it; what
+// it starts is in running, and ends with the context. goal is what the board was to start.
 func powerUSB[S virtual.Staged](ctx context.Context, o *Options, soc, goal string, stdout, stderr io.Writer,
 	add func(ctx context.Context, running *sync.WaitGroup) (b usbBoard[S], about string, err error)) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))

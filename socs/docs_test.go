@@ -19,8 +19,9 @@ import (
 	"snag/usb"
 )
 
-// The pages of the families that boot over DFU, fastboot and Saharaprotocols of their ownthe SAM-BA monitorfastboot, and of Rockchip, have a table of all models, with their ROM's USB IDs where these differ, and
-// with the program that has proved the virtual board; that is what internal/e2e finds, and what snag list socs says.
+// The pages of the families that boot over DFU, fastboot and Saharaprotocols of their ownthe SAM-BA monitorfastboot,
+// and of Rockchip, have a table of all models, with their ROM's USB IDs where these differ, and with the program that
+// has proved the virtual board; that is what internal/e2e finds, and what snag list socs says.
 func TestDocs(t *testing.T) {
 	for _, family := range []string{"stm32mp", "k3", "rzn1", "zynqmp", "keembay", "qcom", "sunxi", "amlogic", "sama5", "bcm", "rockchip"} {
 		rows := models(t, "../docs/"+family+".md")

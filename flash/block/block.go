@@ -2,19 +2,20 @@
 
 // Package block writes disk images to block devices and files.
 //
-// A block device is found by its node or by the USB port that it is on, as sysfs tells (Linux, Documentation/ABI/stable/sysfs-block), and
-// awaited while a gadget enumerates:
+// A block device is found by its node or by the USB port that it is on, as sysfs tells (Linux,
+// Documentation/ABI/stable/sysfs-block), and awaited while a gadget enumerates:
 //
 //	.../usb1/1-2/1-2:1.0/host3/target3:0:0/3:0:0:LUN/block/sdb/sdb1
 //
-// [Open] refuses what is in use: mounted, swap, part of a volume, the disk of the running system, also by a partition of it. The kernel
-// refuses most of that too, as it is opened exclusively (O_EXCL of open(2)); udevd is kept away by a lock, as systemd's "Locking Block
-// Device Access" has it.
+// [Open] refuses what is in use: mounted, swap, part of a volume, the disk of the running system, also by a partition
+// of it. The kernel refuses most of that too, as it is opened exclusively (O_EXCL of open(2)); udevd is kept away by a
+// lock, as systemd's "Locking Block Device Access" has it.
 //
-// [Device.Write] writes past the page cache (O_DIRECT), several writes in flight, so that an error is that of a write whose place is
-// known and no memory is filled with what a slow device still has to take. The first MiB of the image, with what makes a
-// medium boot, is zeros until all the rest was written and found right. With [flash.Options].Verify all is read back from the medium,
-// after the last write: a device that has less memory than it says may lose what it had taken before.
+// [Device.Write] writes past the page cache (O_DIRECT), several writes in flight, so that an error is that of a write
+// whose place is known and no memory is filled with what a slow device still has to take. The first MiB of the image,
+// with what makes a medium boot, is zeros until all the rest was written and found right. With [flash.Options].Verify
+// all is read back from the medium, after the last write: a device that has less memory than it says may lose what it
+// had taken before.
 //
 // [File] is a file as a target, [Mount] one in a file system on a device.
 package block
@@ -50,7 +51,8 @@ func (d *Device) String() string { return d.system.describe(&d.part) }
 // Close gives the device back.
 func (d *Device) Close() error { return d.medium.Close() }
 
-// Eject tells the device that it is not needed any more, upon which U-Boot's "ums" ends. It is to be closed nevertheless.
+// Eject tells the device that it is not needed any more, upon which U-Boot's "ums" ends. It is to be closed
+// nevertheless.
 func (d *Device) Eject() error {
 	if err := d.medium.Eject(); err != nil {
 		return fmt.Errorf("%s: eject: %w", d.Node, err)
@@ -61,7 +63,8 @@ func (d *Device) Eject() error {
 // writers is how many writes are in flight: enough that the bus is never idle.
 const writers = 4
 
-// Write implements [flash.Target]. The error of what could not be written, or is not on the medium, is an *image.RangeError.
+// Write implements [flash.Target]. The error of what could not be written, or is not on the medium, is an
+// *image.RangeError.
 func (d *Device) Write(ctx context.Context, im *image.Image, o flash.Options) error {
 	if err := room(d.String(), d.Size, im); err != nil {
 		im.Close()

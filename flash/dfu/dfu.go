@@ -1,10 +1,11 @@
-// Package dfu writes images to devices in DFU mode: U-Boot's dfu command with whatever medium is behind it, Linux and Android gadgets,
-// microcontrollers with ST's DfuSe.
+// Package dfu writes images to devices in DFU mode: U-Boot's dfu command with whatever medium is behind it, Linux and
+// Android gadgets, microcontrollers with ST's DfuSe.
 //
-// A [Target] is an alternate setting of the device on a port. DFU has numbered blocks and no offsets: all of an image is sent, with
-// zeros for what it leaves out, and what the block map of an image saves elsewhere is not saved here. The image is read on the way
-// (stream.go), its DFU suffix checked and left out (suffix.go); what the device did with it is compared by an upload if that is asked
-// for. A device in run-time mode is brought to DFU mode first (session.go). DfuSe has addresses (memory.go).
+// A [Target] is an alternate setting of the device on a port. DFU has numbered blocks and no offsets: all of an image
+// is sent, with zeros for what it leaves out, and what the block map of an image saves elsewhere is not saved here. The
+// image is read on the way (stream.go), its DFU suffix checked and left out (suffix.go); what the device did with it is
+// compared by an upload if that is asked for. A device in run-time mode is brought to DFU mode first (session.go).
+// DfuSe has addresses (memory.go).
 //
 // Sources: "Universal Serial Bus Device Class Specification for Device Firmware Upgrade", version 1.1; UM0424; U-Boot
 // (doc/usage/dfu.rst, drivers/dfu, drivers/usb/gadget/f_dfu.c, common/dfu.c).
@@ -25,8 +26,8 @@ import (
 	"snag/usb/dfu"
 )
 
-// The limits that hold where a [Target] has none of its own. U-Boot erases and writes a buffer of 8 MiB, which takes NOR flash a
-// minute, within one request.
+// The limits that hold where a [Target] has none of its own. U-Boot erases and writes a buffer of 8 MiB, which takes
+// NOR flash a minute, within one request.
 const (
 	DefaultWait            = 30 * time.Second
 	DefaultBlockTimeout    = 2 * time.Minute
@@ -43,8 +44,8 @@ type Target struct {
 	// Address is where the image goes on a device with DfuSe. Zero: to the beginning of the setting.
 	Address uint32
 
-	// Wait bounds the time until the device is there in DFU mode. BlockTimeout bounds each block, ManifestTimeout what the device does
-	// behind the last one. Zero: the defaults.
+	// Wait bounds the time until the device is there in DFU mode. BlockTimeout bounds each block, ManifestTimeout what
+	// the device does behind the last one. Zero: the defaults.
 	Wait, BlockTimeout, ManifestTimeout time.Duration
 }
 
@@ -63,8 +64,8 @@ func (t *Target) Alts(ctx context.Context) ([]dfu.Alt, error) {
 	return s.Alts, nil
 }
 
-// Detach has the device leave DFU mode: U-Boot ends its dfu command, or resets the board; a device with DfuSe starts what is at Address,
-// or at the beginning of the setting. reset is for those that wait for the port to be reset then.
+// Detach has the device leave DFU mode: U-Boot ends its dfu command, or resets the board; a device with DfuSe starts
+// what is at Address, or at the beginning of the setting. reset is for those that wait for the port to be reset then.
 func (t *Target) Detach(ctx context.Context, reset bool) error {
 	s, err := t.open(ctx)
 	if err != nil {
@@ -211,9 +212,9 @@ func (w *writing) step(step flash.Step) func(int64) {
 	}
 }
 
-// explain adds to a device's own words what they are likely to mean. A device that has answered to the end and could have gone on has
-// failed if it does not: U-Boot's dfu ends if it cannot write the last part, and there is no status for that (common/dfu.c). Others
-// leave when they have what they need.
+// explain adds to a device's own words what they are likely to mean. A device that has answered to the end and could
+// have gone on has failed if it does not: U-Boot's dfu ends if it cannot write the last part, and there is no status
+// for that (common/dfu.c). Others leave when they have what they need.
 func (w *writing) explain(err error) error {
 	if status, ok := errors.AsType[*dfu.StatusError](err); ok && status.State == dfu.Error {
 		switch status.Status {

@@ -1,19 +1,20 @@
-// Package image reads disk images of every kind that snag flashes as one stream of pieces: what the image holds, from where to where.
+// Package image reads disk images of every kind that snag flashes as one stream of pieces: what the image holds, from
+// where to where.
 //
-// An image is raw, a sparse file or an Android sparse image (package sparse), with or without a block map (package bmap), and
-// perhaps compressed; it comes from a file, a pipe or an HTTP server. [Open] finds out by the first bytes, never by the name. What it does
-// not know as an image, a compressed file of an unknown kind above all, it refuses.
+// An image is raw, a sparse file or an Android sparse image (package sparse), with or without a block map (package
+// bmap), and perhaps compressed; it comes from a file, a pipe or an HTTP server. [Open] finds out by the first bytes,
+// never by the name. What it does not know as an image, a compressed file of an unknown kind above all, it refuses.
 //
 //	file, pipe, URL -> decompressor -> raw or sparse -> ranges of the block map -> Image.Next
 //	                                                    '-> hashes
 //
-// Pieces come in order and do not overlap; what no piece covers is not to be written. All stages run at the same time on a fixed
-// number of buffers, so memory is bounded however large the image is. A range of a block map is hashed while its pieces are on their
-// way: a wrong checksum is an error of a later [Image.Next], and io.EOF comes only when all was found right. Until then nothing that was
-// written may be called good.
+// Pieces come in order and do not overlap; what no piece covers is not to be written. All stages run at the same time
+// on a fixed number of buffers, so memory is bounded however large the image is. A range of a block map is hashed while
+// its pieces are on their way: a wrong checksum is an error of a later [Image.Next], and io.EOF comes only when all was
+// found right. Until then nothing that was written may be called good.
 //
-// [Copy] writes an image to a file or device, [WriteSparse] makes Android sparse images of it, [CreateMap] a block map, [Verify] reads
-// it for the sake of its checksums.
+// [Copy] writes an image to a file or device, [WriteSparse] makes Android sparse images of it, [CreateMap] a block map,
+// [Verify] reads it for the sake of its checksums.
 package image
 
 import (
@@ -32,12 +33,13 @@ import (
 
 // Options is how an image is read. The zero value will do.
 type Options struct {
-	// Bmap is the file or URL of the image's block map. If it is empty, one beside the image is taken (see [MapNames]) if there is any.
+	// Bmap is the file or URL of the image's block map. If it is empty, one beside the image is taken (see [MapNames])
+	// if there is any.
 	Bmap   string
 	NoBmap bool // no block map: everything is read
 
-	// Keyring is a file of OpenPGP public keys. If it is given, the block map must be there and be signed by one of them, and have
-	// checksums.
+	// Keyring is a file of OpenPGP public keys. If it is given, the block map must be there and be signed by one of
+	// them, and have checksums.
 	Keyring   string
 	Signature string // file or URL of the block map's signature; empty: in the map itself, or beside it as .asc or .sig
 
@@ -66,7 +68,8 @@ type Piece struct {
 	buf *buffer
 }
 
-// Release gives the piece's bytes back. A reader that keeps pieces keeps the image waiting once it has [Pieces] of them.
+// Release gives the piece's bytes back. A reader that keeps pieces keeps the image waiting once it has [Pieces] of
+// them.
 func (p *Piece) Release() {
 	if p.buf != nil {
 		p.buf.release()
@@ -160,8 +163,8 @@ func (b *buffer) release() {
 	}
 }
 
-// Next returns the next piece, or io.EOF after the last and when all checksums were found right. An error is final. The piece's
-// Release must be called.
+// Next returns the next piece, or io.EOF after the last and when all checksums were found right. An error is final. The
+// piece's Release must be called.
 func (im *Image) Next() (Piece, error) {
 	im.once.Do(func() {
 		if im.ctx.Err() != nil {
@@ -265,8 +268,8 @@ func (im *Image) ranges(hashes *sync.WaitGroup) error {
 	if im.vouched() && !im.pipe {
 		return nil // whatever is behind
 	}
-	// What the map cannot vouch for, the compressed file's own checksums must, and they stand at its end. Who writes into a pipe is
-	// not left with a broken one.
+	// What the map cannot vouch for, the compressed file's own checksums must, and they stand at its end. Who writes
+	// into a pipe is not left with a broken one.
 	return im.drain()
 }
 

@@ -11,16 +11,18 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// A disk image is mostly zeros, which zstd writes as blocks of one repeated byte, 4 bytes of file for 128 KiB of image. To decompress
-// them is most of the work on an image with large holes; so they do not get to the decompressor. zstdReader stands before and behind it:
+// A disk image is mostly zeros, which zstd writes as blocks of one repeated byte, 4 bytes of file for 128 KiB of image.
+// To decompress them is most of the work on an image with large holes; so they do not get to the decompressor.
+// zstdReader stands before and behind it:
 //
 //	file -> zstdFilter (frames and blocks) -> zstd.Decoder -> Write -> Read, run
 //	                    '-> runs of one byte ----------------------^
 //
-// A later block may refer back to what a run was, by the frame's window at most. So of each run the last blocks, as many as fill the
-// window, are left in. As the decompressor now sees less than the whole image, the frame's size and checksum are taken out of its
-// header, and are checked here. That a run gets in at the right place follows from the decompressor working in one goroutine, which asks for
-// a block only after it has written the one before; were it otherwise, the checksum would not be right.
+// A later block may refer back to what a run was, by the frame's window at most. So of each run the last blocks, as
+// many as fill the window, are left in. As the decompressor now sees less than the whole image, the frame's size and
+// checksum are taken out of its header, and are checked here. That a run gets in at the right place follows from the
+// decompressor working in one goroutine, which asks for a block only after it has written the one before; were it
+// otherwise, the checksum would not be right.
 //
 // The format is that of RFC 8878, section 3.1.1:
 //

@@ -1,5 +1,5 @@
-// Package sparse reads and writes Android sparse images: a disk image as chunks, of which some only say what to repeat, or what to
-// leave as it is. All numbers are little-endian.
+// Package sparse reads and writes Android sparse images: a disk image as chunks, of which some only say what to repeat,
+// or what to leave as it is. All numbers are little-endian.
 //
 // A file begins with a header:
 //
@@ -24,10 +24,10 @@
 //
 // Behind it stand a raw chunk's blocks, a fill chunk's 4 bytes, a CRC-32.
 //
-// [Reader] takes what is in use, and is strict about sizes. CRC-32s are not checked: those that libsparse writes do not cover what
-// they should. [Writer] writes what every reader takes: the headers above, no CRC-32, and chunks that cover exactly the header's
-// blocks. It cuts an image into several files where a device takes no more at a time: each begins with a don't-care chunk over what
-// came before it.
+// [Reader] takes what is in use, and is strict about sizes. CRC-32s are not checked: those that libsparse writes do not
+// cover what they should. [Writer] writes what every reader takes: the headers above, no CRC-32, and chunks that cover
+// exactly the header's blocks. It cuts an image into several files where a device takes no more at a time: each begins
+// with a don't-care chunk over what came before it.
 //
 // Sources: AOSP system/core/libsparse (sparse_format.h, sparse_read.cpp, output_file.cpp); U-Boot lib/image-sparse.c.
 package sparse
@@ -77,8 +77,8 @@ type Chunk struct {
 	Pattern [4]byte // of a fill chunk; Off is a multiple of 4
 }
 
-// Reader reads a sparse image from a stream. It works as archive/tar's does: [Reader.Next] goes to the next chunk, [Reader.Read] reads
-// what is in it.
+// Reader reads a sparse image from a stream. It works as archive/tar's does: [Reader.Next] goes to the next chunk,
+// [Reader.Read] reads what is in it.
 type Reader struct {
 	Header
 	r         io.Reader
@@ -182,7 +182,8 @@ func (s *Reader) next() (Chunk, error) {
 	return c, nil
 }
 
-// Read reads from the raw chunk that [Reader.Next] returned last; at its end, and in any other chunk, it returns io.EOF.
+// Read reads from the raw chunk that [Reader.Next] returned last; at its end, and in any other chunk, it returns
+// io.EOF.
 func (s *Reader) Read(p []byte) (int, error) {
 	if s.err != nil {
 		return 0, s.err

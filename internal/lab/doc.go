@@ -41,13 +41,12 @@
 //
 // # The inside
 //
-// /lab/bin is first on the PATH and holds what [Job.Files] puts there; /lab/out is
-// writable and is [Result.Out] afterwards; [Job.Dirs] are mounted, read-only, where
-// they are on the host. /tmp, /run, /var/tmp and /dev/shm are empty and writable;
-// everything else shows the host's files, as far as the user who runs the test may
-// read them, and may be written too (nothing of it lasts). All modules of the kernel are at hand for modprobe. There are two
-// accounts: root (home /run/root), and "labuser" (uid and gid 1001, in group plugdev, home
-// /home/labuser). There is no init system, and udevd only if asked for.
+// /lab/bin is first on the PATH and holds what [Job.Files] puts there; /lab/out is writable and is [Result.Out]
+// afterwards; [Job.Dirs] are mounted, read-only, where they are on the host. /tmp, /run, /var/tmp and /dev/shm are
+// empty and writable; everything else shows the host's files, as far as the user who runs the test may read them, and
+// may be written too (nothing of it lasts). All modules of the kernel are at hand for modprobe. There are two accounts:
+// root (home /run/root), and "labuser" (uid and gid 1001, in group plugdev, home /home/labuser). There is no init
+// system, and udevd only if asked for.
 //
 // # More machines
 //

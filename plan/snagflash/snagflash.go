@@ -1,7 +1,8 @@
-// Package snagflash makes plans of what Snagboot's snagflash takes: the commands of its -f, and the command files of its -I.
+// Package snagflash makes plans of what Snagboot's snagflash takes: the commands of its -f, and the command files of
+// its -I.
 //
-// A command of -f is one of fastboot's, with its arguments behind a colon: "download:boot.img", "flash:0:1", "oem-run:saveenv". A
-// command file has one command a line, of another language, with variables:
+// A command of -f is one of fastboot's, with its arguments behind a colon: "download:boot.img", "flash:0:1",
+// "oem-run:saveenv". A command file has one command a line, of another language, with variables:
 //
 //	set target mmc0
 //	set fb-addr 0x82000000
@@ -9,8 +10,8 @@
 //	flash rootfs.img 0 root
 //	run reset
 //
-// Everything is parsed before a board is touched. Where snagflash does something else than its documentation says, the documentation
-// counts. docs/flash.md has every command and flag.
+// Everything is parsed before a board is touched. Where snagflash does something else than its documentation says, the
+// documentation counts. docs/flash.md has every command and flag.
 //
 // Source: Snagboot 3.0, docs/snagflash.md.
 package snagflash

@@ -11,7 +11,8 @@ import (
 
 // fetch is the BL2 of G12, which asks for u-boot.bin piece by piece (pyamlboot, PROTOCOL.md, "BL2 BOOT").
 //
-// Request 0x50 (wValue 0x200) has it ask, by 512 bytes on bulk IN, which the host acknowledges by 16 on bulk OUT ("OKAY", 0):
+// Request 0x50 (wValue 0x200) has it ask, by 512 bytes on bulk IN, which the host acknowledges by 16 on bulk OUT
+// ("OKAY", 0):
 //
 //	offset size field
 //	0      4    "AMLC"
@@ -19,9 +20,9 @@ import (
 //	8      4    length
 //	12     4    offset in the file
 //
-// The piece comes by one request 0x60 for each 64 KiB at most (wValue: offset in the piece, in units of 512; wIndex: length less 1),
-// bulk OUT, and 16 bytes on bulk IN ("OKAY"). One more request 0x60, with the piece's offset in the file, carries its first 512 bytes
-// once more, with this in front:
+// The piece comes by one request 0x60 for each 64 KiB at most (wValue: offset in the piece, in units of 512; wIndex:
+// length less 1), bulk OUT, and 16 bytes on bulk IN ("OKAY"). One more request 0x60, with the piece's offset in the
+// file, carries its first 512 bytes once more, with this in front:
 //
 //	offset size field
 //	0      4    "AMLS"
@@ -225,8 +226,8 @@ func (f *fetch) end(b []byte) error {
 	return nil
 }
 
-// asksOf are what a BL2 wants after the begin of the FIP: its first image, as it begins; the begin again; and all to the end of the
-// last image. Without a FIP it wants nothing more.
+// asksOf are what a BL2 wants after the begin of the FIP: its first image, as it begins; the begin again; and all to
+// the end of the last image. Without a FIP it wants nothing more.
 func asksOf(begin []byte) []Ask {
 	images, err := tableOf(begin[16:])
 	if err != nil || len(images) == 0 {

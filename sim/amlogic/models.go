@@ -25,11 +25,12 @@ const (
 type Model struct {
 	Name   string
 	Family Family
-	// Returns says that the BL2 which has set up the DRAM returns to the ROM, which shows stage 0 still, as GXBB's does.
+	// Returns says that the BL2 which has set up the DRAM returns to the ROM, which shows stage 0 still, as GXBB's
+	// does.
 	Returns bool
 
-	// ProvenBy are the programs, which nobody here wrote, that have recovered the virtual board, or in brackets one that is alike but for
-	// its name: by hand, see docs/amlogic.md.
+	// ProvenBy are the programs, which nobody here wrote, that have recovered the virtual board, or in brackets one
+	// that is alike but for its name: by hand, see docs/amlogic.md.
 	ProvenBy string
 }
 

@@ -39,7 +39,8 @@ func newStage() *Stage {
 	return &Stage{Requests: map[string]int{}, Runs: []Run{}, Pieces: []Piece{}}
 }
 
-// Effects implements [virtual.Staged]: what was started, and the pieces. Requests, padding and the sizes of blocks are left out.
+// Effects implements [virtual.Staged]: what was started, and the pieces. Requests, padding and the sizes of blocks are
+// left out.
 func (s *Stage) Effects() string {
 	var b strings.Builder
 	for _, p := range s.Pieces {

@@ -11,8 +11,8 @@ import (
 	"snag/sim/virtual"
 )
 
-// The requests of ROM and BL2 (pyamlboot, PROTOCOL.md): bRequest, and whether it is to the host. An address is in wValue (its upper
-// half) and wIndex.
+// The requests of ROM and BL2 (pyamlboot, PROTOCOL.md): bRequest, and whether it is to the host. An address is in
+// wValue (its upper half) and wIndex.
 const (
 	reqWrite    = 0x01 // up to 64 bytes, which come with it
 	reqRead     = 0x02 // up to 64 bytes

@@ -8,8 +8,8 @@ import (
 	"snag/sim/virtual"
 )
 
-// fsbl is the state machine of Xilinx's FSBL (xfsbl_dfu_util.c), which knows three requests and no number but 0. What it
-// does not know it stalls, and is in dfuERROR until the next block.
+// fsbl is the state machine of Xilinx's FSBL (xfsbl_dfu_util.c), which knows three requests and no number but 0. What
+// it does not know it stalls, and is in dfuERROR until the next block.
 func (d *device) fsbl(ctx context.Context, s usbdev.Setup, data []byte) (int, error) {
 	switch s.Request {
 	case reqDetach:

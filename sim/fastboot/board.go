@@ -36,8 +36,8 @@ func New(cfg Config) (*Board, error) {
 	return b, nil
 }
 
-// Settled is closed when nothing more happens by itself: U-Boot's gadget is there, or has been left, or the board is stuck or
-// was unplugged.
+// Settled is closed when nothing more happens by itself: U-Boot's gadget is there, or has been left, or the board is
+// stuck or was unplugged.
 func (b *Board) Settled() <-chan struct{} { return b.board.Settled() }
 
 // Report returns what the board has seen so far.
@@ -55,8 +55,8 @@ var errStarted = errors.New("started what it was sent")
 // leaveTime is how long a stage is on the bus after its last answer.
 const leaveTime = 50 * time.Millisecond
 
-// Run plugs the board into the port and powers it until the context ends, which unplugs it. The error is the carrier's; what
-// became of the board is in [Board.Report].
+// Run plugs the board into the port and powers it until the context ends, which unplugs it. The error is the carrier's;
+// what became of the board is in [Board.Report].
 func (b *Board) Run(ctx context.Context, port usbdev.Port) error {
 	return b.board.Run(ctx, port, func(ctx context.Context) error {
 		if b.cfg.UBoot != nil {

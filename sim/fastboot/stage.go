@@ -239,8 +239,8 @@ func (s *stage) download(ctx context.Context, arg string) error {
 	return nil
 }
 
-// checkFIP looks at a FIP as a ROM may (TF-A, firmware_image_package.h), little-endian: name aa640001 (4), serial number (4), flags (8);
-// then entries of UUID (16), offset (8), size (8), flags (8), until one whose UUID is zero.
+// checkFIP looks at a FIP as a ROM may (TF-A, firmware_image_package.h), little-endian: name aa640001 (4), serial
+// number (4), flags (8); then entries of UUID (16), offset (8), size (8), flags (8), until one whose UUID is zero.
 func checkFIP(b []byte) error {
 	le := binary.LittleEndian
 	if len(b) < 16 || le.Uint32(b) != 0xaa640001 || le.Uint32(b[4:]) == 0 {

@@ -12,8 +12,8 @@ import (
 	"snag/sim/virtual"
 )
 
-// ServeTCP serves one connection after the other until the context ends, which closes the listener, or until the host ends the
-// session. It takes downloads, as Android's server does; U-Boot's does not.
+// ServeTCP serves one connection after the other until the context ends, which closes the listener, or until the host
+// ends the session. It takes downloads, as Android's server does; U-Boot's does not.
 func (b *Board) ServeTCP(ctx context.Context, l net.Listener) error {
 	defer context.AfterFunc(ctx, func() { l.Close() })()
 	for {

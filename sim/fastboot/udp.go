@@ -35,8 +35,8 @@ func (b *Board) ServeUDP(ctx context.Context, conn net.PacketConn) error {
 	return err
 }
 
-// datagrams is the carrier of a UDP socket: kind (1: 0 error, 1 query, 2 initialisation, 3 fastboot), flags (1: bit 0, the message
-// goes on), sequence number (2), data. It answers one packet at a time.
+// datagrams is the carrier of a UDP socket: kind (1: 0 error, 1 query, 2 initialisation, 3 fastboot), flags (1: bit 0,
+// the message goes on), sequence number (2), data. It answers one packet at a time.
 type datagrams struct {
 	violation func(format string, args ...any)
 	conn      net.PacketConn

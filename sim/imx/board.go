@@ -81,9 +81,9 @@ func (b *Board) powered(ctx context.Context, boot func(Machine) error) error {
 	return err
 }
 
-// Start takes the board from power-on to the start of U-Boot and returns: for boards whose U-Boot is another model, which runs on the same
-// port then. The error is how a stage ended otherwise, as that model's own stages have it: virtual.ErrReset for one that wants
-// another Start.
+// Start takes the board from power-on to the start of U-Boot and returns: for boards whose U-Boot is another model,
+// which runs on the same port then. The error is how a stage ended otherwise, as that model's own stages have it:
+// virtual.ErrReset for one that wants another Start.
 func (b *Board) Start(ctx context.Context, port usbdev.Port) error {
 	b.board.Edit(func(r *Report) { r.Outcome = virtual.Running })
 	err := b.powered(ctx, func(machine Machine) error { return b.stages(ctx, port, machine) })

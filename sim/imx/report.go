@@ -71,8 +71,8 @@ type Jump struct {
 	Status string `json:"status,omitempty"` // of a refusal
 }
 
-// Effects implements [virtual.Staged]: every register written, every DCD run, what memory holds of files, the stream, and
-// the jump. Status questions, registers that were read, pieces, padding and a header sent twice are left out.
+// Effects implements [virtual.Staged]: every register written, every DCD run, what memory holds of files, the stream,
+// and the jump. Status questions, registers that were read, pieces, padding and a header sent twice are left out.
 func (s *Stage) Effects() string {
 	var b strings.Builder
 	for _, c := range s.Commands {

@@ -8,8 +8,8 @@ import (
 	"snag/sim/virtual"
 )
 
-// programmer is the program that writes storage, and that speaks Firehose (qdl, src/firehose.c): XML both ways. Here it accepts all
-// that is short, and does nothing but end at "power".
+// programmer is the program that writes storage, and that speaks Firehose (qdl, src/firehose.c): XML both ways. Here it
+// accepts all that is short, and does nothing but end at "power".
 func (s *session) programmer(ctx context.Context) error {
 	s.report = &Stage{Images: []Transfer{}}
 	s.b.board.Begin(StageProgrammer, s.Descriptors(), s.report)

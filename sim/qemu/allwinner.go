@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// Allwinner is a board with a SoC of Allwinner's, held in its boot ROM: a [Machine] whose ROM calls functions, which come back to it.
+// Allwinner is a board with a SoC of Allwinner's, held in its boot ROM: a [Machine] whose ROM calls functions, which
+// come back to it.
 type Allwinner struct {
 	*Machine
 	board allwinner
@@ -17,8 +18,8 @@ type Allwinner struct {
 type allwinner struct {
 	machine string
 	sp      uint32 // the ROM's stack pointer
-	// nop is where the OpenRISC core's reset vector has an instruction, 0: nowhere. QEMU has no memory there, and that it reads 0 would
-	// say that the board is fused for secure boot (sunxi-tools, soc_info.h).
+	// nop is where the OpenRISC core's reset vector has an instruction, 0: nowhere. QEMU has no memory there, and that
+	// it reads 0 would say that the board is fused for secure boot (sunxi-tools, soc_info.h).
 	nop uint32
 }
 
@@ -35,8 +36,8 @@ const (
 	openRISCNOP = 0x15000000
 )
 
-// StartAllwinner starts QEMU with the machine that has a SoC ("h3", "a10", "r40"). It ends with ctx or Close. A10 and R40 need
-// QEMU 10 or newer: before, A10 has no memory controller, and R40 no machine.
+// StartAllwinner starts QEMU with the machine that has a SoC ("h3", "a10", "r40"). It ends with ctx or Close. A10 and
+// R40 need QEMU 10 or newer: before, A10 has no memory controller, and R40 no machine.
 func StartAllwinner(ctx context.Context, soc string, cfg Config) (*Allwinner, error) {
 	board, ok := allwinners[soc]
 	if !ok {
@@ -64,8 +65,9 @@ func (a *Allwinner) ReadMemory(ctx context.Context, addr uint32, b []byte) error
 	return nil
 }
 
-// Call has the processor execute A32 code as the ROM calls it, with interrupts off. It returns when that is back in the ROM, with the processor
-// held; at once, with the processor running, if the entry is in DRAM: that is U-Boot. After an error the processor may still run.
+// Call has the processor execute A32 code as the ROM calls it, with interrupts off. It returns when that is back in the
+// ROM, with the processor held; at once, with the processor running, if the entry is in DRAM: that is U-Boot. After an
+// error the processor may still run.
 func (a *Allwinner) Call(ctx context.Context, entry uint32) (back bool, err error) {
 	r, err := a.execute(ctx, register{regSP, a.board.sp}, register{regLR, felReturn}, register{regPC, entry}, register{regCPSR, supervisor})
 	if err != nil {

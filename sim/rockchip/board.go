@@ -30,12 +30,12 @@ func New(cfg Config) (*Board, error) {
 // Report returns what the board has seen so far.
 func (b *Board) Report() Report { return b.board.Report() }
 
-// Settled is closed when nothing more happens by itself: what the ROM was sent runs (and its USB plug or gadget is on the bus, if there is
-// one), the board is stuck for good, or it was unplugged.
+// Settled is closed when nothing more happens by itself: what the ROM was sent runs (and its USB plug or gadget is on
+// the bus, if there is one), the board is stuck for good, or it was unplugged.
 func (b *Board) Settled() <-chan struct{} { return b.board.Settled() }
 
-// Run plugs the board into the port and powers it until the context ends, which unplugs it. The error is the carrier's; what
-// became of the board is in [Board.Report].
+// Run plugs the board into the port and powers it until the context ends, which unplugs it. The error is the carrier's;
+// what became of the board is in [Board.Report].
 func (b *Board) Run(ctx context.Context, port usbdev.Port) error {
 	loader := b.cfg.Loader // at the first power-on only: it is reset into the ROM
 	return b.board.Run(ctx, port, func(ctx context.Context) error {
@@ -85,7 +85,8 @@ const (
 	epOut = 0x02
 )
 
-// descriptors are those of ROM, plug and loader. Rockchip's interface is vendor specific, 6, 5 in all; bit 0 of bcdUSB tells them apart.
+// descriptors are those of ROM, plug and loader. Rockchip's interface is vendor specific, 6, 5 in all; bit 0 of bcdUSB
+// tells them apart.
 func (b *Board) descriptors(bcdUSB uint16) *usbdev.Descriptors {
 	return &usbdev.Descriptors{
 		Speed: usbdev.HighSpeed, USB: bcdUSB, ID: b.cfg.Model.ID, Release: 0x0100,

@@ -253,7 +253,8 @@ func (m *maskrom) started() {
 	}
 }
 
-// starts tells whether code begins with a tag of the SoC's, the header of a signed image, or a branch of its instruction set.
+// starts tells whether code begins with a tag of the SoC's, the header of a signed image, or a branch of its
+// instruction set.
 func (m *maskrom) starts(code []byte) bool {
 	if len(code) < 8 {
 		return false
@@ -272,7 +273,8 @@ func (m *Model) final471() bool { return m.Name == "rksmart" || m.Name == "rknan
 // isPlug knows Rockchip's USB plug by the header in front of its code.
 func isPlug(code []byte) bool { return len(code) >= 12 && string(code[8:12]) == "RSAK" }
 
-// crc16 is CRC-16/IBM-3740, which comes out as 0 with itself behind the data, high byte first, and with any zeros behind that.
+// crc16 is CRC-16/IBM-3740, which comes out as 0 with itself behind the data, high byte first, and with any zeros
+// behind that.
 func crc16(b []byte) uint16 {
 	c := uint16(0xffff)
 	for _, x := range b {

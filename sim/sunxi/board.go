@@ -27,12 +27,12 @@ func New(cfg Config) (*Board, error) {
 // Report returns what the board has seen so far.
 func (b *Board) Report() Report { return b.board.Report() }
 
-// Settled is closed when nothing more happens by itself: U-Boot was started (and its gadget is on the bus, if there is one), the board
-// is stuck for good, or it was unplugged.
+// Settled is closed when nothing more happens by itself: U-Boot was started (and its gadget is on the bus, if there is
+// one), the board is stuck for good, or it was unplugged.
 func (b *Board) Settled() <-chan struct{} { return b.board.Settled() }
 
-// Run plugs the board into the port and powers it until the context ends, which unplugs it. The error is the carrier's; what became of
-// the board is in [Board.Report].
+// Run plugs the board into the port and powers it until the context ends, which unplugs it. The error is the carrier's;
+// what became of the board is in [Board.Report].
 func (b *Board) Run(ctx context.Context, port usbdev.Port) error {
 	return b.board.Run(ctx, port, func(ctx context.Context) error { return b.power(ctx, port) })
 }

@@ -49,8 +49,8 @@ type Start struct {
 
 func newStage() *Stage { return &Stage{Commands: []Command{}, Memory: []Region{}} }
 
-// Effects implements [virtual.Staged]: SPL, what memory holds, and the start. What the host executed beyond that, and how it went
-// about, is left out.
+// Effects implements [virtual.Staged]: SPL, what memory holds, and the start. What the host executed beyond that, and
+// how it went about, is left out.
 func (s *Stage) Effects() string {
 	var b strings.Builder
 	if s.SPL != nil {

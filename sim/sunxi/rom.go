@@ -26,8 +26,8 @@ func (s *session) settleIn(ctx context.Context) error {
 	return nil
 }
 
-// changed returns the first of the places where the ROM keeps its own that is not as it was. That of the stack below the stack pointer
-// belongs to whatever the ROM calls.
+// changed returns the first of the places where the ROM keeps its own that is not as it was. That of the stack below
+// the stack pointer belongs to whatever the ROM calls.
 func (s *session) changed(ctx context.Context, strict bool) (*Area, error) {
 	m := &s.b.cfg.Model
 	for i, a := range m.kept {

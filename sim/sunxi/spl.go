@@ -52,8 +52,9 @@ func egonSum(b []byte) uint32 {
 	return sum
 }
 
-// runSPL is what SPL does: it sets up DRAM, uses the memory that the ROM keeps its own in, and returns to who called it, with
-// stack pointer, link register and status restored and nothing else (arch/arm/mach-sunxi/board.c, return_to_fel).
+// runSPL is what SPL does: it sets up DRAM, uses the memory that the ROM keeps its own in, and returns to who called
+// it, with stack pointer, link register and status restored and nothing else (arch/arm/mach-sunxi/board.c,
+// return_to_fel).
 func (s *SoC) runSPL(ctx context.Context) error {
 	c, at := &s.cpu, s.m.SPL
 	var h [egonHeader]byte

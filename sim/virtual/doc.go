@@ -1,5 +1,6 @@
-// Package virtual is what every virtual board does, whatever its chip: it is plugged into a port and powered, runs one stage
-// after the other, leaves the bus and comes back between them, carries out faults, is power-cycled, and keeps a [Report].
+// Package virtual is what every virtual board does, whatever its chip: it is plugged into a port and powered, runs one
+// stage after the other, leaves the bus and comes back between them, carries out faults, is power-cycled, and keeps a
+// [Report].
 //
 // A new family is a package with a Config, a New that checks it, and a Board that has a [Board] in it:
 //
@@ -29,6 +30,6 @@
 //		return b.board.Gadget(ctx, port, b.cfg.Gadget, "Manufacturer", b.cfg.GadgetDelay, &Stage{Commands: []string{}})
 //	}
 //
-// What a stage serves it asks [Board.Due] about, which carries out the faults that are due; the others are the family's.
-// The family's [Faults] say which there are. Package snag/socs/socstest recovers a board in a test.
+// What a stage serves it asks [Board.Due] about, which carries out the faults that are due; the others are the
+// family's. The family's [Faults] say which there are. Package snag/socs/socstest recovers a board in a test.
 package virtual

@@ -77,8 +77,8 @@ func (s *Stage) Received() {
 	}
 }
 
-// Log appends what a host did to a list of it, or counts the last entry once more if that is the same; n is where an entry
-// has its count. It returns false for one that is left out, to bound what is kept of a stage.
+// Log appends what a host did to a list of it, or counts the last entry once more if that is the same; n is where an
+// entry has its count. It returns false for one that is left out, to bound what is kept of a stage.
 func Log[E comparable](list *[]E, e E, n func(*E) *int) bool {
 	*n(&e) = 1
 	if l := *list; len(l) > 0 {
@@ -141,8 +141,8 @@ func (r Report[S]) Last(name string) (last S) {
 	return last
 }
 
-// Effects is what the host's work amounts to, a line each, so that two tools can be compared on the same board: the stages
-// of the last power cycle with what came of them. How the host went about it is left out.
+// Effects is what the host's work amounts to, a line each, so that two tools can be compared on the same board: the
+// stages of the last power cycle with what came of them. How the host went about it is left out.
 func (r Report[S]) Effects() string {
 	var b strings.Builder
 	for _, s := range r.Stages {

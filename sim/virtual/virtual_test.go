@@ -109,7 +109,8 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// Stages keep their address if they are to, one may go on with the device of another, and mistakes are the stage's that runs.
+// Stages keep their address if they are to, one may go on with the device of another, and mistakes are the stage's that
+// runs.
 func TestStages(t *testing.T) {
 	b, p := New[*stage]("a", nil), &port{}
 	b.SameAddress = true

@@ -1,13 +1,13 @@
 // Package amlogic recovers boards with Amlogic's S905, S912, A113, A311D and their kin.
 //
-// The ROM takes vendor requests and bulk transfers: memory is written, and a program in it started. What it starts is BL2, which stays on
-// the ROM's enumeration and goes on in one of two ways. On GX and AXG it sets up the DRAM and starts U-Boot from there, each when a
-// block of parameters that the host has written says so (gx.go). On G12 and SM1 it asks the host for one piece after the
-// other of the file that it is itself the begin of (g12.go).
+// The ROM takes vendor requests and bulk transfers: memory is written, and a program in it started. What it starts is
+// BL2, which stays on the ROM's enumeration and goes on in one of two ways. On GX and AXG it sets up the DRAM and
+// starts U-Boot from there, each when a block of parameters that the host has written says so (gx.go). On G12 and SM1
+// it asks the host for one piece after the other of the file that it is itself the begin of (g12.go).
 //
-// protocol.go has the bytes, client.go the transfers, check.go what the files must be. Sources: pyamlboot (PROTOCOL.md, OPTIMUS.md,
-// boot.py, boot-g12.py, pyamlboot/pyamlboot.py); Snagboot 3.0 (protocols/amlogic.py, firmware/amlogic_fw.py, recoveries/amlogic.py) for the
-// models. Of the ROMs themselves nothing is published.
+// protocol.go has the bytes, client.go the transfers, check.go what the files must be. Sources: pyamlboot (PROTOCOL.md,
+// OPTIMUS.md, boot.py, boot-g12.py, pyamlboot/pyamlboot.py); Snagboot 3.0 (protocols/amlogic.py,
+// firmware/amlogic_fw.py, recoveries/amlogic.py) for the models. Of the ROMs themselves nothing is published.
 package amlogic
 
 import (
@@ -48,8 +48,8 @@ const (
 	progressTime = 100 * time.Millisecond
 )
 
-// How long a BL2 is left alone after it was started, as pyamlboot and Snagboot do: it takes the USB controller over while it sets up the
-// DRAM, and nothing tells when it is done.
+// How long a BL2 is left alone after it was started, as pyamlboot and Snagboot do: it takes the USB controller over
+// while it sets up the DRAM, and nothing tells when it is done.
 const (
 	startTime = time.Second     // GX, AXG
 	trainTime = 2 * time.Second // G12, SM1

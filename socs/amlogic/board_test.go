@@ -116,8 +116,8 @@ func g12At(t *testing.T, key string, value any) socs.Firmware {
 	return socs.Firmware{"u-boot-fip": img}
 }
 
-// A board that is wrong ends the recovery in time, and the error says what was expected, what came, and what to do; or the
-// recovery gets over it.
+// A board that is wrong ends the recovery in time, and the error says what was expected, what came, and what to do; or
+// the recovery gets over it.
 func TestFaults(t *testing.T) {
 	const x, d3 = "s905x", "s905d3"
 	socstest.Play(t, amlogic.ParseFault, []socstest.Case[amlogic.Config]{

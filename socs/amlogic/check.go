@@ -20,8 +20,8 @@ const (
 	again    = "copy or build the file again"
 )
 
-// Check implements socs.Backend. The images are sent as they are. A file in which nothing is recognised may be encrypted for a part
-// with secure boot: that is let pass with a warning.
+// Check implements socs.Backend. The images are sent as they are. A file in which nothing is recognised may be
+// encrypted for a part with secure boot: that is let pass with a warning.
 func (Backend) Check(model socs.Model, fw socs.Firmware) (socs.Firmware, []socs.Finding, error) {
 	chip, err := chipOf(model)
 	if err != nil {

@@ -1,13 +1,15 @@
-// Package bcm recovers boards with Broadcom's BCM2835, BCM2836, BCM2837, BCM2711 and BCM2712: Raspberry Pi and its compute modules.
+// Package bcm recovers boards with Broadcom's BCM2835, BCM2836, BCM2837, BCM2711 and BCM2712: Raspberry Pi and its
+// compute modules.
 //
-// In USB device boot mode the boot ROM takes a second stage (bootcode.bin, bootcode4.bin, bootcode5.bin). That enumerates anew, with the
-// same IDs, and asks the host for files: settings of the memory, a loader, config.txt, then boot.img, a disk with a FAT file
-// system that has kernel and device trees, or these files one by one. A file that the host does not have is nothing
-// unusual. At the end the board says that it is done.
+// In USB device boot mode the boot ROM takes a second stage (bootcode.bin, bootcode4.bin, bootcode5.bin). That
+// enumerates anew, with the same IDs, and asks the host for files: settings of the memory, a loader, config.txt, then
+// boot.img, a disk with a FAT file system that has kernel and device trees, or these files one by one. A file that the
+// host does not have is nothing unusual. At the end the board says that it is done.
 //
-// There is no description of the protocol. The sources are raspberrypi/usbboot (main.c is the host's program, rpiboot; bootfiles.c and
-// Readme.md), for names and slots Snagboot (firmware/bcm.py). protocol.go has the requests, server.go the second stage's files, check.go
-// what is looked at before, and how U-Boot gets into boot.img (package [snag/firmware/fat]).
+// There is no description of the protocol. The sources are raspberrypi/usbboot (main.c is the host's program, rpiboot;
+// bootfiles.c and Readme.md), for names and slots Snagboot (firmware/bcm.py). protocol.go has the requests, server.go
+// the second stage's files, check.go what is looked at before, and how U-Boot gets into boot.img (package
+// [snag/firmware/fat]).
 package bcm
 
 import (

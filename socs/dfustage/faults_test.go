@@ -139,8 +139,8 @@ const (
 // faultKinds are all that sim/dfu has for boards.
 var faultKinds = []string{"error", "busy", "lie", "stall", "nak", "hang", "refuse", "unplug", "reset"}
 
-// Every fault that a virtual board can play, at the beginning, in the middle and at the end of every stage's file: the recovery gets over it, or
-// its error names the stage, the setting, and what state and status the board tells.
+// Every fault that a virtual board can play, at the beginning, in the middle and at the end of every stage's file: the
+// recovery gets over it, or its error names the stage, the setting, and what state and status the board tells.
 func TestEveryFault(t *testing.T) {
 	for i := range boards {
 		b := &boards[i]
@@ -185,7 +185,8 @@ func TestEveryFault(t *testing.T) {
 	}
 }
 
-// A board without one of the settings that it should have, and one whose next stage never shows, are told of with the stage.
+// A board without one of the settings that it should have, and one whose next stage never shows, are told of with the
+// stage.
 func TestEveryMissing(t *testing.T) {
 	for i := range boards {
 		b := &boards[i]

@@ -11,8 +11,9 @@ import (
 	"snag/usb"
 )
 
-// Target is one enumeration of a boot ROM, or of the SPL behind it, that is told command by command what to do, as uuu's
-// scripts do. [Backend.Recover] does it all by itself. Files are checked here too, as far as one command's file can be.
+// Target is one enumeration of a boot ROM, or of the SPL behind it, that is told command by command what to do, as
+// uuu's scripts do. [Backend.Recover] does it all by itself. Files are checked here too, as far as one command's file
+// can be.
 //
 // An error is a *socs.BoardError, a *socs.FirmwareError, the context's, or about access to the device.
 type Target struct {
@@ -22,7 +23,8 @@ type Target struct {
 	name  string
 }
 
-// OpenTarget takes a stage. model is what the stage is the ROM of, by the names of socs.Models; empty: it is an SPL that speaks SDP.
+// OpenTarget takes a stage. model is what the stage is the ROM of, by the names of socs.Models; empty: it is an SPL
+// that speaks SDP.
 func OpenTarget(ctx context.Context, board socs.Board, stage *socs.Stage, model string) (*Target, error) {
 	t := &Target{r: &recovery{board: board, endLog: noLog}, stage: stage, name: stageSPL}
 	report := fullReport
@@ -76,8 +78,8 @@ func (t *Target) tell(findings []socs.Finding) {
 	}
 }
 
-// Stream pushes a file to a ROM that takes streams: all of it, or the part that the ROM wants. more tells whether an SPL in
-// it will come back for U-Boot.
+// Stream pushes a file to a ROM that takes streams: all of it, or the part that the ROM wants. more tells whether an
+// SPL in it will come back for U-Boot.
 func (t *Target) Stream(ctx context.Context, img socs.Image) (more bool, err error) {
 	if t.sdp != nil {
 		return false, t.explain(ctx, errors.New("the device takes no stream"))
@@ -97,8 +99,8 @@ type BootOptions struct {
 	NoJump   bool
 }
 
-// Boot has an SDP ROM execute the DCD of a file's first image, writes that and starts it; a plugin, and the image behind it.
-// more tells whether there is a second stage in the file, for an SPL that comes back for it.
+// Boot has an SDP ROM execute the DCD of a file's first image, writes that and starts it; a plugin, and the image
+// behind it. more tells whether there is a second stage in the file, for an SPL that comes back for it.
 func (t *Target) Boot(ctx context.Context, img socs.Image, opt BootOptions) (more bool, err error) {
 	if err := t.rom(); err != nil {
 		return false, t.explain(ctx, err)
@@ -165,8 +167,8 @@ func (t *Target) DCD(ctx context.Context, addr uint32, dcd []byte) error {
 	return t.explain(ctx, t.sdp.writeDCD(ctx, addr, dcd))
 }
 
-// Write writes data, which are path's, to memory. An SPL is given them in one piece, since it searches no more than the last; address 0 is where
-// it likes them.
+// Write writes data, which are path's, to memory. An SPL is given them in one piece, since it searches no more than the
+// last; address 0 is where it likes them.
 func (t *Target) Write(ctx context.Context, addr uint32, path string, data []byte) error {
 	if t.sdp == nil {
 		return t.explain(ctx, errors.New("the device takes nothing but a stream"))
@@ -193,8 +195,9 @@ func (t *Target) Jump(ctx context.Context, addr uint32) error {
 	return t.explain(ctx, t.sdp.jump(ctx, addr))
 }
 
-// JumpImage starts the image with an IVT that was written before, from whose file data is. The ROM is kept from executing its DCD:
-// where there is no command for that, or if clear is set, the image's beginning is written again without the DCD's address.
+// JumpImage starts the image with an IVT that was written before, from whose file data is. The ROM is kept from
+// executing its DCD: where there is no command for that, or if clear is set, the image's beginning is written again
+// without the DCD's address.
 func (t *Target) JumpImage(ctx context.Context, v *firmware.IVT, data []byte, clear bool) error {
 	if err := t.rom(); err != nil {
 		return t.explain(ctx, err)
@@ -242,8 +245,8 @@ func (t *Target) Status(ctx context.Context) (string, error) {
 	return w.hab(), t.explain(ctx, err)
 }
 
-// FindSecond finds where in a file with a first stage what follows it begins, which an SPL has to be given. If nothing is recognised ok is
-// false and off is the first stage's end.
+// FindSecond finds where in a file with a first stage what follows it begins, which an SPL has to be given. If nothing
+// is recognised ok is false and off is the first stage's end.
 func FindSecond(data []byte) (off int, ok bool, err error) {
 	if area, cut := bootArea(data); cut {
 		data = area

@@ -16,8 +16,8 @@ import (
 	class "snag/usb/dfu"
 )
 
-// A board that is wrong ends the recovery in time, and the error says where it stood, what was expected and what came; or
-// the recovery gets over it.
+// A board that is wrong ends the recovery in time, and the error says where it stood, what was expected and what came;
+// or the recovery gets over it.
 func TestFaults(t *testing.T) {
 	const old, split, l = "am625", "j721e", "am62l3"
 	socstest.Play(t, dfu.ParseFault, []socstest.Case[dfu.Config]{

@@ -171,7 +171,8 @@ func TestImageIDs(t *testing.T) {
 	})
 }
 
-// Files that the board finds out to be wrong. They are refused before it is touched, if that can be seen, else the board's words are told.
+// Files that the board finds out to be wrong. They are refused before it is touched, if that can be seen, else the
+// board's words are told.
 func TestBadFiles(t *testing.T) {
 	images := qcom.Generate(300_000, 1)
 	bare := noHashes(images.XBL)

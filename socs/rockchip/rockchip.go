@@ -1,13 +1,16 @@
 // Package rockchip recovers boards with Rockchip SoCs.
 //
-// The maskrom takes sections by vendor requests on endpoint 0: for 0x471 into internal memory, where they are called and must return when they have
-// set up the DRAM, and for 0x472 into DRAM, where they are started and do not return. What for 472 comes is U-Boot with its SPL in front, or
-// Rockchip's USB plug, a server for the board's storage that shows the ROM's ID again. Both come from one loader container, or as a file each.
+// The maskrom takes sections by vendor requests on endpoint 0: for 0x471 into internal memory, where they are called
+// and must return when they have set up the DRAM, and for 0x472 into DRAM, where they are started and do not return.
+// What for 472 comes is U-Boot with its SPL in front, or Rockchip's USB plug, a server for the board's storage that
+// shows the ROM's ID again. Both come from one loader container, or as a file each.
 //
-// chips.go knows the models, check.go makes sections of files, maskrom.go sends them, and plug.go asks a USB plug whether it runs.
+// chips.go knows the models, check.go makes sections of files, maskrom.go sends them, and plug.go asks a USB plug
+// whether it runs.
 //
-// Sources: rkdeveloptool (RKComm.cpp, RKDevice.cpp, RKScan.cpp, boot_merger.h), xrock (rock.c, loader.c), collabora's rockusb, the recipes of Rockchip's
-// rkbin (RKBOOT), and U-Boot (doc/README.rockchip, tools/rkcommon.c, arch/arm/dts/rockchip-u-boot.dtsi with ROCKCHIP_MASKROM_IMAGE).
+// Sources: rkdeveloptool (RKComm.cpp, RKDevice.cpp, RKScan.cpp, boot_merger.h), xrock (rock.c, loader.c), collabora's
+// rockusb, the recipes of Rockchip's rkbin (RKBOOT), and U-Boot (doc/README.rockchip, tools/rkcommon.c,
+// arch/arm/dts/rockchip-u-boot.dtsi with ROCKCHIP_MASKROM_IMAGE).
 package rockchip
 
 import (

@@ -33,8 +33,9 @@ var (
 	errMemory = errors.New("memory lost what was written")
 )
 
-// monitor is the SAM-BA monitor on the data interface of a CDC ACM device: a stream of bytes each way, whose line settings do not matter.
-// A command is a letter, arguments in hexadecimal, and '#'. In binary mode only reads are answered:
+// monitor is the SAM-BA monitor on the data interface of a CDC ACM device: a stream of bytes each way, whose line
+// settings do not matter. A command is a letter, arguments in hexadecimal, and '#'. In binary mode only reads are
+// answered:
 //
 //	N#            binary mode         LF CR
 //	V#            version             text, LF CR
@@ -43,8 +44,8 @@ var (
 //	SADDR,SIZE#   load; data follow   -
 //	GADDR#        call                -
 //
-// There are no acknowledgements and no errors: a wrong address ends the monitor. It takes the next command when it is done with the one before, so
-// that a read proves all before it.
+// There are no acknowledgements and no errors: a wrong address ends the monitor. It takes the next command when it is
+// done with the one before, so that a read proves all before it.
 type monitor struct {
 	h       usb.Handle
 	in, out usb.Endpoint
@@ -114,8 +115,8 @@ func (m *monitor) command(ctx context.Context, format string, args ...any) error
 	return nil
 }
 
-// line sends a command whose answer ends with LF CR, and has something before that unless it may be empty. What comes in front may be the end
-// of an older answer.
+// line sends a command whose answer ends with LF CR, and has something before that unless it may be empty. What comes
+// in front may be the end of an older answer.
 func (m *monitor) line(ctx context.Context, command string, most time.Duration, empty bool) (string, error) {
 	var got []byte
 	err := within(ctx, most, func(ctx context.Context) error {
@@ -145,8 +146,8 @@ func (m *monitor) line(ctx context.Context, command string, most time.Duration, 
 	return strings.TrimSpace(string(got)), nil
 }
 
-// binary gets the monitor into binary mode, out of whatever state another program has left it in. reset says that it took a reset of
-// the port.
+// binary gets the monitor into binary mode, out of whatever state another program has left it in. reset says that it
+// took a reset of the port.
 func (m *monitor) binary(ctx context.Context) (reset bool, err error) {
 	_, err = m.line(ctx, "N#", syncTime, true)
 	if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
@@ -208,7 +209,8 @@ func (m *monitor) setWord(ctx context.Context, address, value uint32) error {
 	return m.command(ctx, "W%x,%x#", address, value)
 }
 
-// load writes to memory. The last word of each piece is read back: that is all there is to prove that the piece arrived, and that there is memory.
+// load writes to memory. The last word of each piece is read back: that is all there is to prove that the piece
+// arrived, and that there is memory.
 func (m *monitor) load(ctx context.Context, address uint32, data []byte, progress func(n int)) error {
 	for at := 0; at < len(data); {
 		b := data[at:min(len(data), at+piece)]

@@ -1,5 +1,5 @@
-// Package socstest recovers virtual boards in the tests of the families: a board of package [snag/sim/virtual] on a port of
-// a host without a kernel ([inproc]), by [recovery.Run] with the family's backend.
+// Package socstest recovers virtual boards in the tests of the families: a board of package [snag/sim/virtual] on a
+// port of a host without a kernel ([inproc]), by [recovery.Run] with the family's backend.
 //
 // A test makes the board and the options, in a bubble of its own time, and looks at the [Outcome]:
 //
@@ -10,7 +10,8 @@
 //		o.Ends(t, 6, "refused with a stall", 5*time.Second)
 //	})
 //
-// [Run] is [Plug] and [Recover], for tests that do something in between. [Play] does that for a table of boards that are wrong.
+// [Run] is [Plug] and [Recover], for tests that do something in between. [Play] does that for a table of boards that
+// are wrong.
 package socstest
 
 import (
@@ -95,7 +96,8 @@ type Case[C any] struct {
 	Most   time.Duration // of the whole recovery
 }
 
-// Play recovers the boards by run, each in a bubble of its own time, and fails the test unless all end as [Outcome.Ends] has it.
+// Play recovers the boards by run, each in a bubble of its own time, and fails the test unless all end as
+// [Outcome.Ends] has it.
 func Play[C any, R Report](t *testing.T, parse func(string) (virtual.Fault, error), cases []Case[C],
 	run func(*testing.T, Case[C], []virtual.Fault) *Outcome[R]) {
 	t.Helper()
@@ -206,8 +208,8 @@ func (o *Outcome[R]) Good(t *testing.T) {
 	}
 }
 
-// Ends fails the test unless the recovery ended within a time: well, with a text among its notes and warnings, if the code
-// is 0, else badly with that code and the text in the error.
+// Ends fails the test unless the recovery ended within a time: well, with a text among its notes and warnings, if the
+// code is 0, else badly with that code and the text in the error.
 func (o *Outcome[R]) Ends(t *testing.T, code int, says string, most time.Duration) {
 	t.Helper()
 	if code != 0 {

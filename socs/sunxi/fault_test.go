@@ -9,8 +9,8 @@ import (
 	"snag/socs/socstest"
 )
 
-// A board that is wrong ends the recovery in time, and the error says what was expected, what came, and what to do; or the recovery
-// gets over it.
+// A board that is wrong ends the recovery in time, and the error says what was expected, what came, and what to do; or
+// the recovery gets over it.
 func TestFaults(t *testing.T) {
 	socstest.Play(t, sim.ParseFault, []socstest.Case[sim.Config]{
 		{Faults: "mute:rom:version", Says: "out of step", Most: 3 * time.Second},

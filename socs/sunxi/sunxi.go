@@ -1,16 +1,16 @@
 // Package sunxi recovers boards with Allwinner's SoCs.
 //
-// The boot ROM speaks FEL (package usb/fel): read and write memory, call a function. SPL goes into internal memory and is called;
-// it sets the DRAM up and returns to FEL. U-Boot, and for 64-bit parts TF-A and what else is in the FIT, go into DRAM, and U-Boot or TF-A
-// is started. Nothing re-enumerates between.
+// The boot ROM speaks FEL (package usb/fel): read and write memory, call a function. SPL goes into internal memory and
+// is called; it sets the DRAM up and returns to FEL. U-Boot, and for 64-bit parts TF-A and what else is in the FIT, go
+// into DRAM, and U-Boot or TF-A is started. Nothing re-enumerates between.
 //
-// SPL overlaps the memory of the ROM, which therefore changes places with parts of SPL while that runs. The program that does so, and
-// smaller ones that reach registers, are in arm/, assembled in programs.go. [chip] has what differs between the SoCs, [check] looks at the
-// files, [recovery.serve] does the rest.
+// SPL overlaps the memory of the ROM, which therefore changes places with parts of SPL while that runs. The program
+// that does so, and smaller ones that reach registers, are in arm/, assembled in programs.go. [chip] has what differs
+// between the SoCs, [check] looks at the files, [recovery.serve] does the rest.
 //
-// Allwinner documents neither the ROM nor FEL. The sources are sunxi-tools (fel.c, fel_lib.c, soc_info.c, fit_image.c) and Snagboot
-// (recoveries/sunxi.py, firmware/sunxi_fw) for what the ROM takes, and U-Boot (arch/arm/include/asm/arch-sunxi/spl.h,
-// arch/arm/mach-sunxi/board.c, arch/arm/dts/sunxi-u-boot.dtsi) for the images.
+// Allwinner documents neither the ROM nor FEL. The sources are sunxi-tools (fel.c, fel_lib.c, soc_info.c, fit_image.c)
+// and Snagboot (recoveries/sunxi.py, firmware/sunxi_fw) for what the ROM takes, and U-Boot
+// (arch/arm/include/asm/arch-sunxi/spl.h, arch/arm/mach-sunxi/board.c, arch/arm/dts/sunxi-u-boot.dtsi) for the images.
 package sunxi
 
 import (

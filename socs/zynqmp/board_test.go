@@ -53,8 +53,8 @@ func boot(size int) []byte {
 	}}.Bytes()
 }
 
-// The board comes up with a whole image, with PMU firmware wherever it is, with one partition more than FSBL, with a first
-// stage of its own, and with an FSBL of 2017.
+// The board comes up with a whole image, with PMU firmware wherever it is, with one partition more than FSBL, with a
+// first stage of its own, and with an FSBL of 2017.
 func TestBoards(t *testing.T) {
 	merged := firmwaretest.SomeBootMerged()
 	whole := boot(50_000)

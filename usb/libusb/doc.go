@@ -1,11 +1,11 @@
-// Package libusb is the USB transport for systems that are not Linux: package usb's Host and Handle on libusb 1.0, through
-// github.com/google/gousb. It is a module of its own, since it needs cgo, libusb and a package that not every Go module
-// proxy has; docs/libusb.md says how it is built. On Linux package usbfs does better; this one runs there too, and is tested
-// there.
+// Package libusb is the USB transport for systems that are not Linux: package usb's Host and Handle on libusb 1.0,
+// through github.com/google/gousb. It is a module of its own, since it needs cgo, libusb and a package that not every
+// Go module proxy has; docs/libusb.md says how it is built. On Linux package usbfs does better; this one runs there
+// too, and is tested there.
 //
 // The pieces: host.go lists, watches and opens; system_linux.go and system_other.go are what the systems differ in;
-// handle.go is an open device; interface.go has configurations, claims, settings and the reset; transfer.go the transfers;
-// errors.go names errors as package usb does.
+// handle.go is an open device; interface.go has configurations, claims, settings and the reset; transfer.go the
+// transfers; errors.go names errors as package usb does.
 //
 // # What gousb 1.1.1 lacks, and what is done about it
 //

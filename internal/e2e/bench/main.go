@@ -1,19 +1,22 @@
 //go:build linux
 
-// Bench measures recoveries of virtual boards with snag and, in turns with it, with others: Debian's uuu, imx_usb, dfu-util,
-// fastboot, sunxi-fel and rkdeveloptool, and Snagboot where SNAGBOOT names its sources. All run in one VM of package lab.
+// Bench measures recoveries of virtual boards with snag and, in turns with it, with others: Debian's uuu, imx_usb,
+// dfu-util, fastboot, sunxi-fel and rkdeveloptool, and Snagboot where SNAGBOOT names its sources. All run in one VM of
+// package lab.
 //
-// For the AM335x it is how long the board takes from being plugged in until it has the last byte of U-Boot, by the kernel's
-// network and by snag's own ("snag user"). snag and
-// Snagboot run as root and with udevd, on the same virtual board: a device of the kernel's virtual USB host controller whose
-// ROM asks by BOOTP every second. They take turns; the table has the medians of the board's own clock. Either is started at the moment of the plug, with all in place that it wants beforehand: nothing for snag, and
-// for Snagboot its am335x_usb_setup.sh, which runs as it is and polls for interfaces. Only the shell that the script ends
-// with is replaced, by one that waits for the plug. A first run of each is not counted. A failed one is repeated, up to twice as
-// often as there are runs in all, and counted in the table.
+// For the AM335x it is how long the board takes from being plugged in until it has the last byte of U-Boot, by the
+// kernel's network and by snag's own ("snag user"). snag and Snagboot run as root and with udevd, on the same virtual
+// board: a device of the kernel's virtual USB host controller whose ROM asks by BOOTP every second. They take turns;
+// the table has the medians of the board's own clock. Either is started at the moment of the plug, with all in place
+// that it wants beforehand: nothing for snag, and for Snagboot its am335x_usb_setup.sh, which runs as it is and polls
+// for interfaces. Only the shell that the script ends with is replaced, by one that waits for the plug. A first run of
+// each is not counted. A failed one is repeated, up to twice as often as there are runs in all, and counted in the
+// table.
 //
 // For the i.MX it is how long the program runs, from its start to its end, when the board is there and udevd is done
-// with it; and how much memory it had at most. For DFU it is the same, for a stage that takes a large file, and for fastboot, for
-// an image that is written to an eMMC. For FEL it is that of SPL and U-Boot. For Rockchip it is the same, for a loader container.
+// with it; and how much memory it had at most. For DFU it is the same, for a stage that takes a large file, and for
+// fastboot, for an image that is written to an eMMC. For FEL it is that of SPL and U-Boot. For Rockchip it is the same,
+// for a loader container.
 //
 //	SNAGBOOT        Snagboot's sources (the directory with src/)
 //	SNAGBOOT_TFTPY  the sources of tftpy, which Debian lacks; else the directory tftpy beside $SNAGBOOT

@@ -1,5 +1,5 @@
-// Command snag-libusb is snag on libusb: it lists what is attached and recovers boards as the command snag does, for trying
-// that transport. It has snag's exit codes, and few of its flags.
+// Command snag-libusb is snag on libusb: it lists what is attached and recovers boards as the command snag does, for
+// trying that transport. It has snag's exit codes, and few of its flags.
 package main
 
 import (
