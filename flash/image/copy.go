@@ -65,7 +65,7 @@ func Copy(ctx context.Context, dst io.WriterAt, im *Image, o CopyOptions) error 
 		if p, err = im.Next(); err != nil {
 			break
 		}
-		for p.Kind != Data && p.N > fillStep {
+		for p.Kind != Data && p.N > fillStep && ctx.Err() == nil {
 			part := p
 			part.N = fillStep
 			pieces <- part

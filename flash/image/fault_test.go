@@ -2,6 +2,7 @@ package image
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"snag/flash/bmap"
 	"snag/flash/sparse"
@@ -310,6 +312,23 @@ func TestServers(t *testing.T) {
 	}
 	if _, err := Open(t.Context(), server.URL+"/good.img", Options{Bmap: server.URL + "/guarded.img.bmap"}); err == nil || !strings.Contains(err.Error(), "403 Forbidden") {
 		t.Errorf("a block map that was named, and is not given: %v", err)
+	}
+}
+
+// TestCancelFill ends the copy of a fill that is longer than anybody waits.
+func TestCancelFill(t *testing.T) {
+	le := binary.LittleEndian
+	b := le.AppendUint32([]byte(sparse.Magic+"\x01\x00\x00\x00\x1c\x00\x0c\x00"), 64<<20)
+	b = append(le.AppendUint32(b, 1<<32-1), 1, 0, 0, 0, 0, 0, 0, 0)
+	b = append(le.AppendUint32(append(b, "\xc2\xca\x00\x00"...), 1<<32-1), 16, 0, 0, 0, 0, 0, 0, 0)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	im, err := New(ctx, "x", bytes.NewReader(b), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Copy(ctx, full{1 << 20}, im, CopyOptions{Zeroed: true}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
 	}
 }
 
