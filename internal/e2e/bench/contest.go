@@ -34,7 +34,7 @@ type board struct {
 	run     func(context.Context, usbdev.Port) error
 	ready   string                                // what of its interface 0 in sysfs says that the kernel is done with it
 	prepare func(context.Context, usb.Port) error // brings it to where it is recovered from; nil: it is there
-	verdict func() error                          // what it says of its recovery
+	verdict func() error                          // what it says of its recovery; nil: nothing
 }
 
 // rival is a program in a contest.
@@ -132,6 +132,9 @@ func (c *contest) once(ctx context.Context, r *rival) (u usage, err error) {
 	}
 	if u.Error != "" {
 		return u, fmt.Errorf("%s\n%s", u.Error, tail(bytes.NewBufferString(u.Output)))
+	}
+	if b.verdict == nil {
+		return u, nil
 	}
 	if err := b.verdict(); err != nil {
 		return u, fmt.Errorf("board: %w\n%s", err, tail(bytes.NewBufferString(u.Output)))

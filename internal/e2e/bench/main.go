@@ -51,6 +51,7 @@ func main() {
 	stream := flag.Int("stream", 24, "size of the i.MX8MP's stream, in `MiB`")
 	guest := flag.Bool("guest", false, "this is the VM: -guest FIRMWARE IMAGE")
 	one := flag.Bool("run", false, "run a program and write what it took: -run PROGRAM ARGUMENT...")
+	write := flag.Bool("fel", false, "write to a board's memory over FEL: -fel ADDRESS FILE PORT")
 	flag.Parse()
 	with := func(board string) bool { return slices.Contains(strings.Split(*boards, ","), board) }
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -59,6 +60,8 @@ func main() {
 	switch {
 	case *one:
 		err = runOne(os.Stdout, flag.Args())
+	case *write && flag.NArg() == 3:
+		err = felWrite(ctx, flag.Args())
 	case *guest:
 		if with("am335x") {
 			err = measure(ctx, os.Stdout, flag.Arg(0), *runs, *window, *delay)

@@ -6,14 +6,24 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"snag/sim/sunxi"
+	"snag/usb"
+	"snag/usb/fel"
+	"snag/usb/usbfs"
 )
 
-// measureSunxi runs in the VM: SPL and U-Boot go to H3 and A64, the first with a U-Boot of 1 MiB.
+// dram is where nothing but what is written is, once SPL has set the DRAM up.
+const dram = "0x4a000000"
+
+// measureSunxi runs in the VM: SPL and U-Boot go to H3 and A64, the first with a U-Boot of 1 MiB; and 1 MiB is written to an H3 that SPL
+// has come back from.
 func measureSunxi(ctx context.Context, w io.Writer, runs int) error {
 	dir, err := os.MkdirTemp("", "sunxi")
 	if err != nil {
@@ -58,6 +68,59 @@ func measureSunxi(ctx context.Context, w io.Writer, runs int) error {
 			},
 		})
 	}
-	compete(ctx, w, "Seconds of the whole process that recovers over FEL", contests, runs)
+	written := *contests[0]
+	written.name = "h3, write of 1 MiB alone"
+	power := written.power
+	spl, file := filepath.Join(dir, "spl.bin"), filepath.Join(dir, "data.bin")
+	if h3, err := sunxi.FindModel("h3"); err != nil {
+		return err
+	} else if err := os.WriteFile(spl, sunxi.Generate(h3, 1<<20, 1).SPL, 0o644); err != nil {
+		return err
+	}
+	data := make([]byte, 1<<20)
+	rand.NewChaCha8([32]byte{}).Read(data)
+	if err := os.WriteFile(file, data, 0o644); err != nil {
+		return err
+	}
+	written.power = func() (board, error) {
+		b, err := power()
+		b.prepare = func(ctx context.Context, _ usb.Port) error {
+			return exec.CommandContext(ctx, "sunxi-fel", "spl", spl).Run()
+		}
+		b.verdict = nil // it settles when it is unplugged
+		return b, err
+	}
+	written.rivals = []*rival{
+		{name: "snag", args: []string{"bench", "-fel", dram, file, "PORT"}},
+		{name: "sunxi-fel", args: []string{"sunxi-fel", "write", dram, file}},
+	}
+	compete(ctx, w, "Seconds of the whole process that recovers over FEL", append(contests, &written), runs)
 	return nil
+}
+
+// felWrite writes a file to memory with package fel alone, which no command of snag does: ADDRESS FILE PORT.
+func felWrite(ctx context.Context, args []string) error {
+	addr, err := strconv.ParseUint(args[0], 0, 32)
+	if err != nil {
+		return err
+	}
+	data, err := os.ReadFile(args[1])
+	if err != nil {
+		return err
+	}
+	host := usbfs.Host{}
+	device, err := host.Device(usb.Port(args[2]))
+	if err != nil {
+		return err
+	}
+	h, err := host.Open(ctx, device)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	d, err := fel.Open(ctx, h)
+	if err != nil {
+		return err
+	}
+	return d.Write(ctx, uint32(addr), data, nil)
 }
