@@ -43,12 +43,18 @@ func FlashSparse(ctx context.Context, c *fastboot.Client, im *image.Image, parti
 	if c.Limit > 0 {
 		piece = min(piece, c.Limit)
 	}
+	room := piece
+	if im.Size >= 0 {
+		room = min(room, im.Size+64<<10) // and its headers
+	}
 	return ahead(ctx, func(ctx context.Context, next func() (*buffer, error), hand func(*buffer) error) error {
 		var b *buffer
 		return image.WriteSparse(ctx, im, image.SparseOptions{Config: sparse.Config{
 			BlockSize: o.Block, Max: piece, MaxWritten: max(mostFilled, piece), SkipZeros: o.SkipZeros,
 			Open: func(int) (w io.WriterAt, err error) {
-				b, err = next()
+				if b, err = next(); err == nil && b.data == nil {
+					b.data = make([]byte, 0, room) // all at once: to grow bit by bit is to copy it several times
+				}
 				return b, err
 			},
 			Done: func(f sparse.File) error {

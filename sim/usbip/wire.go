@@ -26,6 +26,7 @@ const (
 	headerLen   = 48
 	maxTransfer = 16 << 20 // bytes; the kernel's usbfs allows no more either
 	maxPending  = 1024     // transfers at once
+	maxFirst    = 1 << 20  // bytes of a transfer that memory is made for before they have come
 
 	flagZeroPacket = 0x40 // URB_ZERO_PACKET
 )
@@ -105,11 +106,11 @@ func readRequest(r io.Reader) (*request, error) {
 	return q, nil
 }
 
-// readData reads n bytes. A length alone costs no memory: room is made as bytes come.
+// readData reads n bytes. A length alone costs no more memory than maxFirst: room is made as bytes come.
 func readData(r io.Reader, n int) ([]byte, error) {
 	var data []byte
 	for have := 0; have < n; have = len(data) {
-		data = append(data, make([]byte, min(n-have, max(have, 64<<10)))...)
+		data = append(data, make([]byte, min(n-have, max(have, maxFirst)))...)
 		if _, err := io.ReadFull(r, data[have:]); err != nil {
 			return nil, err
 		}

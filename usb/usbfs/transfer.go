@@ -17,12 +17,12 @@ import (
 // What is in flight on an OUT endpoint (the package comment has what was measured): URBs, and bytes if they are several.
 const (
 	depth       = 64
-	flightBytes = 512 << 10
+	flightBytes = 1 << 20
 )
 
 const (
 	// The longest URB, where the kernel's copy may be in pieces and where it must be contiguous.
-	chunkScattered  = 128 << 10
+	chunkScattered  = 256 << 10
 	chunkContiguous = 16 << 10
 
 	// setupSize is the length of the setup packet, with which the buffer of a control transfer begins.

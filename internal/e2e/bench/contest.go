@@ -49,7 +49,9 @@ type rival struct {
 // usage is what a process took, as "bench -run" writes it.
 type usage struct {
 	Seconds float64
-	CPU     float64 // seconds of processors, without the board's and what the kernel does for it
+	User    float64 // seconds of processors
+	System  float64 // and in the kernel, without what that does for the board
+	Board   float64 // those of this process, which has the board; not from "bench -run"
 	Memory  int     // bytes
 	Output  string
 	Error   string
@@ -72,7 +74,7 @@ func compete(ctx context.Context, w io.Writer, what string, contests []*contest,
 					log.Printf("%s, run %d of %s: %v", c.name, n, r.name, err)
 					r.failed++
 				default:
-					log.Printf("%s, run %d of %s: %.3f s, %.2f s of the processor, %.1f MB", c.name, n, r.name, u.Seconds, u.CPU, float64(u.Memory)/1e6)
+					log.Printf("%s, run %d of %s: %.3f s, of the processor %.2f s + %.2f s in the kernel, the board %.2f s; %.1f MB", c.name, n, r.name, u.Seconds, u.User, u.System, u.Board, float64(u.Memory)/1e6)
 					r.seconds = append(r.seconds, u.Seconds)
 					r.memory = max(r.memory, u.Memory)
 				}
@@ -119,10 +121,12 @@ func (c *contest) once(ctx context.Context, r *rival) (u usage, err error) {
 	cmd := exec.CommandContext(ctx, "bench", append([]string{"-run"}, args...)...)
 	cmd.Env = append(os.Environ(), "PYTHONPATH="+os.Getenv("SNAGBOOT")+"/src:"+os.Getenv("SNAGBOOT_TFTPY"), "PYTHONPYCACHEPREFIX=/tmp/pycache")
 	cmd.Stderr = os.Stderr
+	before := processor()
 	out, err := cmd.Output()
 	if err == nil {
 		err = json.Unmarshal(out, &u)
 	}
+	u.Board = processor() - before
 	if err != nil {
 		return u, fmt.Errorf("bench -run: %w", err)
 	}
@@ -136,6 +140,13 @@ func (c *contest) once(ctx context.Context, r *rival) (u usage, err error) {
 		return u, fmt.Errorf("board: %w\n%s", err, tail(bytes.NewBufferString(u.Output)))
 	}
 	return u, nil
+}
+
+// processor is how many seconds of processors this process has had.
+func processor() float64 {
+	var r syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &r)
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano()).Seconds()
 }
 
 // settle waits until the kernel and udevd are done with the device on a port: there is this file of its interface 0.
@@ -175,7 +186,7 @@ func runOne(w io.Writer, args []string) error {
 	}
 	if r, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
 		u.Memory = int(r.Maxrss) << 10
-		u.CPU = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
+		u.User, u.System = cmd.ProcessState.UserTime().Seconds(), cmd.ProcessState.SystemTime().Seconds()
 	}
 	return json.NewEncoder(w).Encode(u)
 }
