@@ -116,7 +116,7 @@ func (f *recoverFlags) options() (recovery.Options, error) {
 		return opt, &recovery.UsageError{Err: errors.New("which SoC? --soc is missing"), Hint: "snag list socs shows the models; a family's name will do, for instance --soc am335x"}
 	}
 	var err error
-	if opt.Model, opt.Backend, err = recovery.Lookup(f.soc); err != nil {
+	if opt.Model, opt.Backend, err = lookup(f.soc); err != nil {
 		return opt, err
 	}
 	if f.timeout <= 0 {
