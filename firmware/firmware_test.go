@@ -264,6 +264,7 @@ func TestIdentify(t *testing.T) {
 		{nil, KindEmpty, "an empty file"},
 		{bytes.Repeat([]byte{0xff}, 512), KindBlank, "512 bytes of 0xff and nothing else"},
 		{at(4, "eGON.BT0"), KindEGON, "Allwinner eGON"},
+		{at(32768, "\x3b\x8c\xdc\xfc"), KindOtherSoC, "Rockchip image of a card or of flash"},
 		{at(8196, "eGON.BT0"), KindOtherSoC, "Allwinner SD card image"},
 		{at(0, "\xd1\x00\x20\x40"), KindIVT, "i.MX image (damaged IVT)"},
 		{at(0x400, "\xd1\x00\x20\x41"), KindIVT, "i.MX image (damaged IVT at 0x400)"},

@@ -103,6 +103,7 @@ var magics = []struct {
 }{
 	{4, "eGON.BT1", KindOtherSoC, "an Allwinner eGON boot1 image"},
 	{0, "TOC0.GLH", KindOtherSoC, "an Allwinner TOC0 (secure boot) SPL"},
+	{32768, "\x3b\x8c\xdc\xfc", KindOtherSoC, "a Rockchip image of a card or of flash (ID block at 32 KiB)"},
 	{8192 + 4, "eGON.BT0", KindOtherSoC, "an Allwinner SD card image (eGON SPL at 8 KiB)"},
 	{0, "sunxi-package\x00", KindOtherSoC, "an Allwinner boot package (TOC1) of the vendor's U-Boot"},
 	{0, "\x33\x22\x11\x00\x01\x00\x00\x00", KindOtherSoC, "an i.MX23 or i.MX28 SD card image (u-boot.sd)"}, // U-Boot, tools/mxsboot.c

@@ -88,10 +88,12 @@ func TestDebianSTM32(t *testing.T) {
 func TestDebianSunxi(t *testing.T) {
 	for arch, want := range map[string]struct {
 		files map[string]string // its end, and the kind of its first part
+		uboot string            // the kind of U-Boot behind SPL
 		n     int
 	}{
-		"armhf": {map[string]string{"u-boot-sunxi-with-spl.bin": kindEGON}, 27},
-		"arm64": {map[string]string{"sunxi-spl.bin": kindEGON, "u-boot-sunxi-with-spl.fit.itb": kindFIT, "u-boot.bin": kindProgram, "u-boot-nodtb.bin": kindProgram}, 52},
+		"armhf": {map[string]string{"u-boot-sunxi-with-spl.bin": kindEGON}, kindUImage, 27},
+		// From 2024 on the two files are one.
+		"arm64": {map[string]string{"u-boot-sunxi-with-spl.bin": kindEGON, "sunxi-spl.bin": kindEGON, "u-boot-sunxi-with-spl.fit.itb": kindFIT, "u-boot.bin": kindProgram, "u-boot-nodtb.bin": kindProgram}, kindFIT, 52},
 	} {
 		images, version := debian(t, "u-boot-sunxi:"+arch)
 		maps.DeleteFunc(images, func(name string, _ []byte) bool { return filepath.Ext(name) == ".dtb" })
@@ -102,7 +104,7 @@ func TestDebianSunxi(t *testing.T) {
 			if r.Parts[0].Kind != want.files[filepath.Base(name)] {
 				t.Errorf("%s is %s", name, r.Parts[0].Kind)
 			}
-			if whole := len(r.Parts) > 1; strings.HasSuffix(name, "-with-spl.bin") && (!whole || r.Parts[1].Kind != kindUImage || r.Parts[1].Offset != 0x8000) {
+			if whole := len(r.Parts) > 1; strings.HasSuffix(name, "-with-spl.bin") && (!whole || r.Parts[1].Kind != want.uboot || r.Parts[1].Offset != 0x8000) {
 				t.Errorf("%s: %+v", name, r.Parts)
 			}
 			n++
