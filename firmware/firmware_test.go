@@ -252,7 +252,7 @@ func TestParseARM(t *testing.T) {
 
 func TestIdentify(t *testing.T) {
 	at := func(off int, magic string) []byte { // somewhere in a file of no format
-		b := append([]byte{1, 2, 3, 4, 5, 6, 7, 8}, bytes.Repeat([]byte{0x55, 0x99, 0}, 4000)...)
+		b := append([]byte{1, 2, 3, 4, 5, 6, 7, 8}, bytes.Repeat([]byte{0x55, 0x99, 0}, 12000)...)
 		copy(b[off:], magic)
 		return b
 	}
