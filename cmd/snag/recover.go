@@ -203,16 +203,10 @@ func lookup(soc string) (socs.Model, socs.Backend, error) {
 	return model, backend, err
 }
 
-// templatesFor says how to get a firmware file for a family.
-func templatesFor(family string) string {
-	var names []string
-	for _, name := range config.Templates() {
-		model, _ := config.About(name)
-		if m, err := socs.Lookup(model); err == nil && m.Family == family {
-			names = append(names, name)
-		}
-	}
-	if len(names) == 0 {
+// templatesFor says how to get a firmware file for a model or a family.
+func templatesFor(model string) string {
+	names := config.TemplatesFor(model)
+	if names == nil {
 		return ""
 	}
 	return "a file to start from: snag template NAME > board.yaml, where NAME is " + strings.Join(names, ", ")

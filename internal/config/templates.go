@@ -32,7 +32,7 @@ func Templates() []string {
 func Template(name string) (string, error) {
 	names := Templates()
 	if !slices.Contains(names, name) {
-		if of := templatesOf(name, names); of != nil {
+		if of := TemplatesFor(name); of != nil {
 			return "", fmt.Errorf("no template %q: for this SoC start from %s", name, strings.Join(of, ", or "))
 		}
 		return "", fmt.Errorf("no template %q%s", name, suggest(socs.Nearest(name, names), names))
@@ -41,9 +41,9 @@ func Template(name string) (string, error) {
 	return string(data), err
 }
 
-// templatesOf are the templates for a model, by its name or an alias, or else those of its family. Each names a model in the command
-// that it tells of.
-func templatesOf(model string, names []string) []string {
+// TemplatesFor are the templates for a model, by its name or an alias, or else those of its family, which may be named too. Each names a
+// model in the command that it tells of.
+func TemplatesFor(model string) []string {
 	m, err := socs.Lookup(model)
 	family := m.Family
 	if unknown, ok := errors.AsType[*socs.UnknownModelError](err); ok {
@@ -53,7 +53,7 @@ func templatesOf(model string, names []string) []string {
 		return nil
 	}
 	var same, kin []string
-	for _, name := range names {
+	for _, name := range Templates() {
 		word, _ := About(name)
 		switch of, _ := socs.Lookup(word); {
 		case m.Name != "" && of.Name == m.Name:
