@@ -93,10 +93,15 @@ func (t *Target) Detach(ctx context.Context, reset bool) error {
 
 // Write implements [flash.Target]. Progress counts all bytes of the image, also those that it leaves out.
 func (t *Target) Write(ctx context.Context, im *image.Image, o flash.Options) error {
+	return t.with(ctx, im, func() error { return t.write(ctx, im, o) })
+}
+
+// with closes the image behind do, and as soon as ctx ends, which is the error then.
+func (t *Target) with(ctx context.Context, im *image.Image, do func() error) error {
 	defer im.Close()
 	stop := context.AfterFunc(ctx, func() { im.Close() })
 	defer stop()
-	err := t.write(ctx, im, o)
+	err := do()
 	if err != nil && ctx.Err() != nil {
 		return fmt.Errorf("%s: %w", t, context.Cause(ctx))
 	}

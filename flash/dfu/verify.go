@@ -19,14 +19,7 @@ var _ flash.Verifier = (*Target)(nil)
 // U-Boot gives back a setting that is larger than the image only once: it goes on where an upload was ended, and so refuses the
 // next one (drivers/dfu/dfu.c, dfu_read).
 func (t *Target) Verify(ctx context.Context, im *image.Image, o flash.Options) error {
-	defer im.Close()
-	stop := context.AfterFunc(ctx, func() { im.Close() })
-	defer stop()
-	err := t.verify(ctx, im, o)
-	if err != nil && ctx.Err() != nil {
-		return fmt.Errorf("%s: %w", t, context.Cause(ctx))
-	}
-	return err
+	return t.with(ctx, im, func() error { return t.verify(ctx, im, o) })
 }
 
 func (t *Target) verify(ctx context.Context, im *image.Image, o flash.Options) error {
