@@ -263,6 +263,18 @@ func (c pieces) sends(s *Script) []string {
 		return []string{fmt.Sprintf("parts of %d bytes of %s", c.each, c.file)}
 	}
 	var out []string
+	var data io.Reader // to make sums of
+	if c.crc {
+		f, err := s.files.open(c.file)
+		if err != nil {
+			return []string{"nothing: " + err.Error()}
+		}
+		defer f.Close()
+		if _, err := io.CopyN(io.Discard, f, int64(c.skip)); err != nil && err != io.EOF {
+			return []string{"nothing: " + err.Error()}
+		}
+		data = f
+	}
 	rest := uint64(max(0, size-int64(min(c.skip, uint64(size)))))
 	for i, off := 0, uint64(0); off < rest; i, off = i+1, off+c.each {
 		if i == shown {
@@ -270,10 +282,13 @@ func (c pieces) sends(s *Script) []string {
 			break
 		}
 		n := min(c.each, rest-off)
+		sum := crc32.NewIEEE()
 		if !c.crc {
 			out = append(out, downloadText(int64(n), fmt.Sprintf("%s from %#x on", c.file, c.skip+off)))
+		} else if _, err := io.CopyN(sum, data, int64(n)); err != nil {
+			return append(out, "nothing: "+err.Error())
 		}
-		for _, line := range c.commands(off, n, 0) {
+		for _, line := range c.commands(off, n, sum.Sum32()) {
 			out = append(out, "UCmd:"+line)
 		}
 	}
