@@ -282,7 +282,8 @@ func TestFile(t *testing.T) {
 		}
 	}
 	for to, want := range map[string]string{
-		"/dev/sdzz": "no device /dev/sdzz", filepath.Join(dir, "none/file"): "no directory " + filepath.Join(dir, "none"), "/dev/null": "not a file",
+		"/dev/sdzz": "no device /dev/sdzz", filepath.Join(dir, "none/file"): "no directory " + filepath.Join(dir, "none"), "/dev/null": "/dev/null is not written: it is no file",
+		name: name + " is not written: it is the image itself",
 	} {
 		f := &File{Name: to}
 		if err := f.Write(t.Context(), openImage(t, name, image.Options{}), flash.Options{}); err == nil || !strings.Contains(err.Error(), want) {
