@@ -82,6 +82,7 @@ func (m *meter) verifying() {
 	m.done()
 	m.total = m.counts[flash.Writing]
 	m.begin(flash.Verifying)
+	m.begun = m.verified
 }
 
 // done tells of the end of the present step.
@@ -101,7 +102,6 @@ func (m *meter) end(err error) {
 	}
 	if m.counts[flash.Verifying] > 0 && m.now != flash.Verifying {
 		m.verifying()
-		m.begun = m.verified
 	}
 	m.done()
 }
