@@ -97,10 +97,27 @@ func (c flash) sends(s *Script) []string {
 		out = append(out, "for each piece: download: of "+what)
 	case c.burnTag:
 		return append(out, c.tagged().tryReadText(s), "flash:"+c.partition)
+	case s.sparse(c.file.text):
+		out = append(out, "for each piece: download: of "+c.file.text+", an Android sparse image")
 	default:
 		out = append(out, downloadText(s.size(c.file.text), c.file.text))
 	}
 	return append(out, "flash:"+c.partition)
+}
+
+// sparse reports whether a file is an Android sparse image.
+func (s *Script) sparse(name string) bool {
+	if s.size(name) < 0 { // a pipe is opened once
+		return false
+	}
+	c, err := s.files.open(name)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	head := make([]byte, len(sparseMagic))
+	_, err = io.ReadFull(c, head)
+	return err == nil && string(head) == sparseMagic
 }
 
 // tagged is the boot loader in the image of a card.
@@ -164,7 +181,7 @@ func (c flash) run(ctx context.Context, x *session) error {
 		r, size = bytes.NewReader(b), int64(len(b))
 	}
 	switch {
-	case isSparse && (size < 0 || limit > 0 && size > limit || c.piece > 0 && size > c.piece):
+	case isSparse: // anew, whatever its size: U-Boot errs behind a CRC-32 in it, and behind a longer header (lib/image-sparse.c)
 		return c.inPieces(ctx, x, client)
 	case limit > 0 && size > limit:
 		return fmt.Errorf("%s has more than the %d bytes that U-Boot takes at a time, and is no Android sparse image: use flash -raw2sparse", c.file.text, limit)
