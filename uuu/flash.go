@@ -8,7 +8,6 @@ import (
 	"hash/crc32"
 	"io"
 	"strings"
-	"time"
 
 	target "snag/flash/fastboot"
 	"snag/usb/fastboot"
@@ -376,8 +375,7 @@ func (c pieces) part(ctx context.Context, x *session, client *fastboot.Client, b
 			return err
 		}
 	}
-	// As flash: half a minute, and a second for each megabyte.
-	patience := x.patience(30*time.Second + time.Duration(len(b))*time.Second/1_000_000)
+	patience := x.patience(fastboot.WriteTime(int64(len(b))))
 	for _, line := range c.commands(off, uint64(len(b)), crc32.ChecksumIEEE(b)) {
 		if err := client.Run(ctx, line, patience); err != nil {
 			return err

@@ -33,7 +33,7 @@ const (
 	answerTime = 5 * time.Second
 	dataIdle   = 5 * time.Second
 	dataTime   = 10 * time.Second // for the status behind the data
-	flashTime  = 30 * time.Second // and what the data take, at flashRate
+	flashTime  = time.Minute      // and what the data take, at flashRate: NAND and NOR are erased first; over UDP U-Boot says every 30 s that it is at work
 	flashRate  = 1_000_000        // bytes per second
 	failTime   = time.Second      // for a FAIL that may explain why data were not taken
 )
