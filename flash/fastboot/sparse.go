@@ -17,6 +17,7 @@ import (
 // more than it was sent.
 const (
 	MinPiece   = 64 << 10 // the least that is worth sending
+	tiny       = 8 << 10  // in which blocks of 4096 bytes have hardly any room
 	usualPiece = 32 << 20
 	mostPiece  = 256 << 20 // two of which are kept in memory
 	mostFilled = 256 << 20
@@ -42,6 +43,9 @@ func FlashSparse(ctx context.Context, c *fastboot.Client, im *image.Image, parti
 	piece = min(piece, mostPiece)
 	if c.Limit > 0 {
 		piece = min(piece, c.Limit)
+	}
+	if o.Block == 0 && piece < tiny {
+		o.Block = 512
 	}
 	room := piece
 	if im.Size >= 0 {

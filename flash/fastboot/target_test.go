@@ -438,6 +438,20 @@ func TestTargetFailures(t *testing.T) {
 	}
 }
 
+// A buffer of few blocks will do.
+func TestTinyBuffer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := machine(t)
+		c, _ := connect(t, sim.Config{UBoot: m, FlashMMC: 1, Buffer: 4096})
+		want := make([]byte, 100_000)
+		rand.NewChaCha8([32]byte{9}).Read(want)
+		if err := (fastboot.Partition{Client: c, Name: "rootfs"}).Write(t.Context(), raw(t, want, image.Options{}), flash.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		begins(t, "rootfs", partition(t, m, "rootfs"), want)
+	})
+}
+
 // A device that takes less than it says gets smaller sparse images.
 func TestSmallerThanSaid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
