@@ -117,6 +117,9 @@ func within(r *os.File, inside string) (*content, error) {
 	return unpack(c, inside)
 }
 
+// encrypted is a flag of a file in a zip archive (APPNOTE.TXT, 4.4.4), which package zip does not look at.
+const encrypted = 1
+
 // zipped opens a file of a zip archive, whose directory is at its end.
 func zipped(r *os.File, size int64, inside string) (*content, error) {
 	z, err := zip.NewReader(r, size)
@@ -128,6 +131,9 @@ func zipped(r *os.File, size int64, inside string) (*content, error) {
 		for _, f := range z.File {
 			if f.Name != filepath.ToSlash(name) || f.FileInfo().IsDir() {
 				continue
+			}
+			if f.Flags&encrypted != 0 {
+				return nil, fmt.Errorf("%s is encrypted in the archive: unpack it first", name)
 			}
 			in, err := f.Open()
 			if err != nil {
@@ -170,6 +176,8 @@ func unpack(c *content, inside string) (*content, error) {
 		}
 	case bytes.HasPrefix(head, []byte("\xfd7zXZ\x00")):
 		r, err = xz.NewReader(b, maxWindow)
+	case bytes.HasPrefix(head, []byte("PK\x03\x04")):
+		return nil, errors.New("a zip archive within an archive or a compressed file is not read: unpack it first")
 	case len(head) == 512 && head[510] == 0x55 && head[511] == 0xaa:
 		return nil, errors.New("it looks like the image of a card: files in its FAT partition are not taken, mount it and name them there")
 	default:

@@ -67,11 +67,20 @@ const bz2 = "BZh91AY&SY\xc1\xc0\x80\xe2\x00\x00\x01\x41\x00\x00\x10\x02\x44\xa0\
 func TestPaths(t *testing.T) {
 	dir := t.TempDir()
 	hello := []byte("hello\n")
+	var secret bytes.Buffer
+	w := zip.NewWriter(&secret)
+	if _, err := w.CreateHeader(&zip.FileHeader{Name: "f", Flags: encrypted}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
 	for name, b := range map[string][]byte{
 		"plain": hello, "x.gz": gzipped(t, hello), "x.bz2": []byte(bz2), "x.tar.gz": gzipped(t, tarred(t, map[string][]byte{"./d/f": hello})),
 		"x.tar": tarred(t, map[string][]byte{"d/f": hello, "y.gz": gzipped(t, hello)}),
 		"x.zip": zippedFile(t, map[string][]byte{"d/f": hello, "y.gz": gzipped(t, hello)}),
 		"x.zst": []byte(zst), "x.xz": []byte(xzed),
+		"two.zip": zippedFile(t, map[string][]byte{"x.zip": zippedFile(t, map[string][]byte{"f": hello})}), "secret.zip": secret.Bytes(),
 		"card": append(make([]byte, 510), 0x55, 0xaa, 0),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
@@ -87,6 +96,7 @@ func TestPaths(t *testing.T) {
 		{name: "x.zip/d/f"}, {name: "x.zip/y.gz/*"}, {at: "x.zip", name: "d/f"}, {at: "x.zip/d", name: "f"}, {at: "x.zip", name: filepath.Join(dir, "plain")},
 		{name: "no", missing: true}, {name: "no/way", missing: true}, {name: "x.zip/no", missing: true}, {name: "x.tar/no", missing: true},
 		{name: "x.gz/hello", err: "contents are called *"}, {name: "plain/*", err: "neither zip, tar, gzip, bzip2, zstd nor xz"},
+		{name: "two.zip/x.zip/f", err: "a zip archive within an archive"}, {name: "secret.zip/f", err: "f is encrypted in the archive"},
 		{name: "card/f", err: "image of a card"}, {name: ".", err: "is a directory"},
 		{name: "http://localhost/x", err: "addresses of the network"},
 	} {
