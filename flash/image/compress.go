@@ -89,6 +89,25 @@ func lzmaSize(head []byte) bool {
 
 func tarMagic(head []byte) bool { return len(head) >= 262 && string(head[257:262]) == "ustar" }
 
+// virtualDisk returns what is wrong with an image of a disk that is in a format of virtual machines, or of Windows.
+func virtualDisk(head []byte) error {
+	for _, f := range []struct {
+		name  string
+		at    int
+		magic string
+	}{
+		{"qcow2", 0, "QFI\xfb"}, {"VMDK", 0, "KDMV"}, {"VDI", 64, "\x7f\x10\xda\xbe"}, {"VHD", 0, "conectix"}, {"VHDX", 0, "vhdxfile"},
+	} {
+		if len(head) >= f.at && bytes.HasPrefix(head[f.at:], []byte(f.magic)) {
+			return fmt.Errorf("a %s image of a virtual machine's disk, which is not written: make it a raw one first (qemu-img convert -O raw)", f.name)
+		}
+	}
+	if len(head) >= 4 && bytes.HasPrefix(head[4:], []byte("SignedImage ")) {
+		return errors.New("a Full Flash Update (FFU) of Windows, which is not written")
+	}
+	return nil
+}
+
 // compressedNames are the ends of names that promise a compressed file. A name never decides how a file is read; but one that says
 // "compressed" of a file that does not look like it is not written as it is.
 var compressedNames = []string{".gz", ".zst", ".xz", ".bz2", ".lz4", ".lzo", ".lz", ".lzma", ".br", ".Z", ".zip", ".7z", ".rar", ".sz", ".lrz", ".tgz", ".tar"}

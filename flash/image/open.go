@@ -261,6 +261,9 @@ func (o *Options) detect(im *Image, in *input) error {
 	} else if err := checkName(im.Name); err != nil {
 		return err
 	}
+	if err := virtualDisk(head); err != nil && !o.AsIs {
+		return err
+	}
 	if bytes.HasPrefix(head, []byte(sparse.Magic)) && !o.AsIs {
 		if in.file != nil {
 			if _, err := in.file.Seek(0, io.SeekStart); err != nil {
