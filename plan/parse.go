@@ -350,6 +350,9 @@ func (p *parser) uboot(n *yaml.Node) Action {
 	if a.Leave && len(a.Command) > maxACmd {
 		p.fail(m.at("run"), "run: a command of %d bytes that does not come back: U-Boot takes %d", len(a.Command), maxACmd)
 	}
+	if a.Leave && a.Timeout > 0 {
+		p.fail(m.at("timeout"), "timeout: nobody waits for a command that does not come back; the step behind it has a wait of its own (wait:)")
+	}
 	return a
 }
 

@@ -92,6 +92,7 @@ func TestMistakes(t *testing.T) {
 		{"steps:\n- wait: fastbot", `p:2:9: wait for "fastbot": expected fastboot, dfu, disk or anything`},
 		{"steps:\n- wait: {for: dfu, timeout: soon}", `p:2:29: timeout: "soon"`},
 		{"steps:\n- uboot: \"a\\nreset\"", "p:2:10: run: "},
+		{"steps:\n- uboot: {run: ums 0 mmc 0, leave: true, timeout: 1m}", "p:2:42: timeout: nobody waits for a command that does not come back"},
 		{"steps:\n- fastboot: download:00000010", "the step download does that"},
 		{"steps:\n- reset: now", `p:2:10: reset: expected nothing more, or one of bootloader`},
 		{"steps:\n- gpt: {mmc: 0, partitions: [{name: a, size: -}, {name: b, size: 1M}]}", "only the last partition has what is left"},
