@@ -48,6 +48,9 @@ func (f Flags) Plan() (*plan.Plan, error) {
 	} else if other {
 		return nil, fmt.Errorf("-P %s, and flags of another protocol", f.Protocol)
 	}
+	if f.Force && f.Protocol != "ums" {
+		return nil, fmt.Errorf("-P %s, and --force: only disks are refused without it", f.Protocol)
+	}
 	switch f.Protocol {
 	case "dfu":
 		return f.dfu()
@@ -72,6 +75,11 @@ func (f Flags) fastboot() (*plan.Plan, error) {
 		}
 		p.Name, p.Steps = more.Name, append(p.Steps, more.Steps...)
 	}
+	if f.Verify {
+		if err := verified(p.Steps); err != nil {
+			return nil, err
+		}
+	}
 	if f.Interactive {
 		p.Steps = append(p.Steps, plan.Step{Action: &plan.Interactive{Next: f.prompt()}})
 	}
@@ -79,6 +87,22 @@ func (f Flags) fastboot() (*plan.Plan, error) {
 		return nil, fmt.Errorf("-P %s: nothing to do: -f COMMAND, -I FILE or -i is missing", f.Protocol)
 	}
 	return p, nil
+}
+
+// verified has all that is flashed read back.
+func verified(steps []plan.Step) error {
+	for _, s := range steps {
+		if c, ok := s.Action.(*plan.Command); ok && strings.HasPrefix(c.Text, "flash:") {
+			return fmt.Errorf("--verify: %s: what fastboot's flash has written cannot be read back", c.Text)
+		}
+		if a, ok := s.Action.(*plan.Flash); ok {
+			a.Verify = true
+			if err := a.Check(); err != nil {
+				return fmt.Errorf("--%w", err)
+			}
+		}
+	}
+	return nil
 }
 
 // prompt returns what reads the next line that is typed.
@@ -115,6 +139,13 @@ func (f Flags) prompt() func(ctx context.Context) ([]plan.Action, error) {
 				return nil, io.EOF
 			}
 			actions, err := session.Line(text)
+			if err == nil && f.Verify {
+				var steps []plan.Step
+				for _, a := range actions {
+					steps = append(steps, plan.Step{Action: a})
+				}
+				err = verified(steps)
+			}
 			if errors.Is(err, io.EOF) {
 				close(end)
 				return nil, err

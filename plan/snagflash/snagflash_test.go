@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -101,6 +103,10 @@ func TestMistakes(t *testing.T) {
 }
 
 func TestFlags(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(file, []byte("set target mmc0\nflash x 0\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for _, tc := range []struct {
 		f         Flags
 		want, err string
@@ -126,6 +132,10 @@ func TestFlags(t *testing.T) {
 		{f: Flags{Protocol: "ums", Source: "a.img", Device: "/dev/sdx", Force: true}, want: "0 flash a.img to /dev/sdx [buffer 0x0+0x0, erase block 0x0, as is false, verify false, force true]\n"},
 		{f: Flags{Protocol: "ums", Source: "d/a.img", Dest: "/"}, want: "0 flash d/a.img to /a.img [buffer 0x0+0x0, erase block 0x0, as is true, verify false, force false]\n"},
 		{f: Flags{Protocol: "ums", Source: "a.img", Dest: "b.img"}, want: "0 flash a.img to b.img [buffer 0x0+0x0, erase block 0x0, as is true, verify false, force false]\n"},
+		{f: Flags{Protocol: "fastboot", Commands: []string{"download:a", "flash:b"}, Verify: true}, err: "--verify: flash:b: what fastboot's flash has written cannot be read back"},
+		{f: Flags{Protocol: "fastboot", Commands: []string{"flash_sparse:a:b"}, Verify: true}, err: "--verify: what fastboot's flash has written cannot be read back"},
+		{f: Flags{Protocol: "fastboot-uboot", File: file, Verify: true}, want: "2 flash x to mmc 0 [buffer 0x0+0x0, erase block 0x0, as is false, verify true, force false]\n"},
+		{f: Flags{Protocol: "dfu", DFU: []string{"0:a.img"}, Force: true}, err: "-P dfu, and --force: only disks"},
 		{f: Flags{Protocol: "usb"}, err: "-P usb: expected one of fastboot, fastboot-uboot, dfu, ums"},
 		{f: Flags{Protocol: "fastboot"}, err: "nothing to do"},
 		{f: Flags{Protocol: "fastboot", DFU: []string{"0:a"}}, err: "flags of another protocol"},
