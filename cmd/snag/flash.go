@@ -279,11 +279,20 @@ func (f *flashFlags) steps(cmd *cobra.Command, args []string) (*plan.Plan, error
 	if err := a.Check(); err != nil {
 		return nil, fmt.Errorf("--%w", err)
 	}
+	file, path := a.To.Kind == plan.ToFile, a.To.Kind == plan.ToDisk && a.To.Device < 0
+	switch nowhere := fmt.Sprintf("%s is on no board that snag waits for", a.To); {
+	case file && f.usbPath != "":
+		return nil, errors.New("--usb-path: " + nowhere)
+	case (file || path) && f.network != "":
+		return nil, errors.New("--net: " + nowhere)
+	case (file || path) && f.onWait != "":
+		return nil, errors.New("--on-wait: " + nowhere)
+	}
 	p := &plan.Plan{Steps: []plan.Step{{Action: &a}}}
 	if f.reset {
 		r := &plan.Reset{}
 		switch {
-		case a.To.Kind == plan.ToFile, a.To.Kind == plan.ToDisk && a.To.Device < 0:
+		case file, path:
 			return nil, fmt.Errorf("--reset: %s is on no board that snag knows", a.To)
 		case a.To.Kind == plan.ToDisk:
 			r.How = plan.Detach // which is all that can be done
