@@ -34,6 +34,15 @@ func (c *checker) uboot(img socs.Image) (*payload, error) {
 	case !within(c.dram, uint64(addr)):
 		return nil, socs.Refuse("give u-boot.img or u-boot.imx; an SPL belongs under "+slotSPL, "its image loads to %#x, where %s has no DRAM%s", addr, c.chip.name, fitting(addr))
 	}
+	if err := c.program(data, v); err != nil {
+		return nil, err
+	}
+	if raw, err := v.DCDBytes(img.Data); err == nil { // SPL does not execute it, but it tells the SoC
+		commands, _ := firmware.ParseDCD(raw)
+		if err := c.checkDCD(commands); err != nil {
+			return nil, err
+		}
+	}
 	if v.Offset > 0 {
 		c.Note(slotUBoot, "the image begins at %#x of the file: what stands before it is not sent", v.Offset)
 	}
@@ -66,10 +75,17 @@ func (c *checker) secondStage(slot, path string, data []byte) (*payload, error) 
 		if err != nil {
 			return nil, socs.Refuse(again, "%w", err)
 		}
+		var loads []uint64
 		for _, i := range f.Images {
 			if i.Arch != "" && i.Arch != arch && i.Type != "flat_dt" {
 				return nil, socs.Refuse(c.other(), "the image %q of its FIT is for %s; %s is %s", i.Name, i.Arch, c.chip.name, arch)
 			}
+			if i.HasLoad && len(i.Data) > 0 {
+				loads = append(loads, i.Load)
+			}
+		}
+		if err := c.reach(slot, loads); err != nil {
+			return nil, err
 		}
 		for _, text := range f.Unverified() {
 			c.Note(slot, "%s", text)
