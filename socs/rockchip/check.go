@@ -253,7 +253,7 @@ func (k *checker) code(slot string, request uint16) {
 		k.refuse(slot, "give it as loader, alone", fmt.Errorf("it is %s", info))
 	case info.Kind == firmware.KindFIT || info.Kind == firmware.KindUImage:
 		k.refuse(slot, want+", which has SPL in front", fmt.Errorf("it is %s: the ROM does not start that", info))
-	case !code:
+	case !code || info.Kind == firmware.KindEGON:
 		k.refuse(slot, want, fmt.Errorf("expected code that begins with a branch or a tag, it is %s", info))
 	case tag != "" && tag != k.chip.tag && k.chip.tag != "", tag != "" && k.chip.plain:
 		k.refuse(slot, "check --soc, and that the file is for this board", fmt.Errorf("its tag is %s, that of %s is %q", tag, k.chip.name, k.chip.tag))

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 
 	"snag/firmware"
+	"snag/firmware/firmwaretest"
 	"snag/internal/lab"
 	simimx "snag/sim/imx"
 	board "snag/sim/rockchip"
@@ -74,6 +75,7 @@ func TestCheck(t *testing.T) {
 		{model: "rk3036", files: map[string][]byte{"code471": generate(t, "rk3036").Code471, "code472": b.Code472}, says: "a program for 64-bit ARM, which rk3036 is not", hint: "--soc"},
 		{model: "rk3399", files: map[string][]byte{"code471": a.Code471, "code472": itself}, says: "U-Boot itself, which SPL starts", hint: "u-boot-rockchip-usb472.bin"},
 		{model: "rk3399", files: map[string][]byte{"code471": a.Code471, "code472": append(itself, simimx.GenerateLegacy(0x200000, 20_000, 2)...)}},
+		{model: "rk3036", files: map[string][]byte{"code471": firmwaretest.EGON{Program: []byte("another ROM's")}.Bytes()}, says: "it is an Allwinner eGON", hint: "u-boot-tpl.bin"},
 		{model: "rk3288", files: map[string][]byte{"code471": large}, says: "more than the 32768 that rk3288 has", hint: "small"},
 		{model: "rk3399", files: map[string][]byte{"code471": a.Code471}, params: map[string]any{"rc4": "maybe"}, says: "rc4 is maybe, expected on or off", hint: "rc4: on"},
 		{model: "rk3399", files: map[string][]byte{"loader": a.Loader}, params: map[string]any{"rc4": "off"}, says: "rc4 is for other files", hint: "leave rc4 out"},
