@@ -160,10 +160,12 @@ setup, 5 firmware refused, 6 board or protocol error, 130 interrupted.`,
 		Args:              subcommands,
 		PersistentPreRunE: namesBoard,
 		RunE:              showHelp,
+		Version:           version,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true, DisableFlagsInUseLine: true,
 	}
+	root.SetVersionTemplate(versionLine())
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(newHelp())
 	root.AddCommand(
