@@ -83,6 +83,7 @@ func TestCheck(t *testing.T) {
 		files  map[string][]byte
 		slot   string // with the error; none expected if empty
 		says   string // the error, or else a finding
+		not    string // what the error does not say
 		sent   int    // bytes of the first stage's file, if there is but one
 		second int    // bytes of u-boot
 	}{
@@ -95,6 +96,7 @@ func TestCheck(t *testing.T) {
 		{name: "too much", model: "imx6q", files: map[string][]byte{"SPL": spl, "u-boot": legacy, dcd: direct.Generate()}, slot: dcd, says: "does not go together with SPL and u-boot"},
 		{name: "swapped", model: "imx6q", files: two(legacy, spl), slot: "SPL", says: "a legacy uImage"},
 		{name: "text", model: "imx6q", files: one(dcd, []byte("<!doctype html> not found")), slot: dcd, says: "a web page"},
+		{name: "SPL for U-Boot", model: "imx6q", files: two(spl, spl), slot: "u-boot", says: "loads to 0x907400, where i.MX6Q has no DRAM", not: "it is for"},
 		{name: "SPL and legacy", model: "imx6q", files: two(spl, legacy)},
 		{name: "legacy with more behind it", model: "imx6q", files: two(spl, cat(legacy, 30_000)), says: "", second: len(legacy)},
 		{name: "SPL and FIT", model: "imx6ull", files: two(spl, fit)},
@@ -144,6 +146,7 @@ func TestCheck(t *testing.T) {
 
 		{name: "93", model: "imx93", files: one(flash, set(0, 0x2049a000)), sent: -1},
 		{name: "93, of a card", model: "imx93", files: one(flash, card(0x8000, mx93)), says: "the containers begin at 0x8000", sent: -1},
+		{name: "8QXP, of a card", model: "imx8qxp", files: one(flash, cat(0x8000, generated(t, "imx8qxp"))), says: "the second stage stands at 0x2c800"},
 		{name: "version 2 for 93", model: "imx93", files: one(flash, set(2, 0x2049a000)), slot: flash, says: "expected version 0 for i.MX93"},
 		{name: "version 0 for 943", model: "imx943", files: one(flash, set(0, 0x2049a000)), slot: flash, says: "expected version 2 for i.MX943"},
 		{name: "either for 95", model: "imx95", files: one(flash, set(0, 0x2049a000))},
@@ -172,7 +175,7 @@ func TestCheck(t *testing.T) {
 			sent, findings, err := soc.Backend{}.Check(model, socstest.Firmware(tc.files))
 			if tc.slot != "" {
 				e := about(err, tc.slot)
-				if e == nil || !strings.Contains(e.Error(), tc.says) || e.Hint == "" {
+				if e == nil || !strings.Contains(e.Error(), tc.says) || e.Hint == "" || tc.not != "" && strings.Contains(e.Error(), tc.not) {
 					t.Errorf("got %v, want %q with %q and a hint", err, tc.slot, tc.says)
 				}
 				return

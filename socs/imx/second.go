@@ -32,7 +32,7 @@ func (c *checker) uboot(img socs.Image) (*payload, error) {
 	case err != nil:
 		return nil, socs.Refuse(again, "%w", err)
 	case !within(c.dram, uint64(addr)):
-		return nil, socs.Refuse("give u-boot.img or u-boot.imx; an SPL belongs under "+slotSPL, "its image loads to %#x, where %s has no DRAM%s", addr, c.chip.name, fitting(addr))
+		return nil, socs.Refuse("give u-boot.img or u-boot.imx; an SPL belongs under "+slotSPL, "its image loads to %#x, where %s has no DRAM%s", addr, c.chip.name, c.fitting(addr))
 	}
 	if err := c.program(data, v); err != nil {
 		return nil, err
@@ -64,7 +64,7 @@ func (c *checker) secondStage(slot, path string, data []byte) (*payload, error) 
 		case u.Arch != arch:
 			return nil, socs.Refuse(c.other(), "it is a uImage for %s; %s is %s", u.Arch, c.chip.name, arch)
 		case !within(c.dram, uint64(u.Load)):
-			return nil, socs.Refuse(c.other(), "it is a uImage that loads to %#x, where %s has no DRAM%s", u.Load, c.chip.name, fitting(u.Load))
+			return nil, socs.Refuse(c.other(), "it is a uImage that loads to %#x, where %s has no DRAM%s", u.Load, c.chip.name, c.fitting(u.Load))
 		}
 		// SPL does not move a legacy image: its data must lie at the load address, the header before that. At address 0
 		// (where uuu would put it) it does so only if CONFIG_SDP_LOADADDR happens to be right. imx_usb does as is done here.

@@ -121,7 +121,7 @@ func (c *checker) containers(p *plan, img socs.Image) ([]byte, error) {
 		c.Warn(slotFlash, "nothing stands behind the first stage: if that is an SPL there is no U-Boot for it")
 		return data, nil
 	}
-	p.second, err = c.behind(slotFlash, socs.Image{Path: img.Path, Data: data}, 0, set.Next, set.Next)
+	p.second, err = c.behind(slotFlash, img, set.Offset, set.Offset+set.Next, set.Offset+set.Next)
 	return data, err
 }
 

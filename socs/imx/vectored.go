@@ -157,11 +157,14 @@ func (c *checker) place(addr uint32, size int) error {
 			return nil
 		}
 	}
-	return socs.Refuse(c.other(), "it loads to %#x, where %s has no memory%s", addr, c.chip.name, fitting(addr))
+	return socs.Refuse(c.other(), "it loads to %#x, where %s has no memory%s", addr, c.chip.name, c.fitting(addr))
 }
 
-// fitting names the chips that have memory at an address.
-func fitting(addr uint32) string {
+// fitting names the other chips that have memory at an address; none if this one has some, too.
+func (c *chip) fitting(addr uint32) string {
+	if within(c.ocram, uint64(addr)) {
+		return ""
+	}
 	var names []string
 	for i := range chips {
 		if c := &chips[i]; within(c.ocram, uint64(addr)) || within(c.dram, uint64(addr)) {
@@ -221,7 +224,7 @@ func (c *checker) variables(code []byte) error {
 	if n < few {
 		return nil
 	}
-	return socs.Refuse(c.other(), "it has its variables from %#x on, where %s has no DRAM%s", start, c.chip.name, fitting(start))
+	return socs.Refuse(c.other(), "it has its variables from %#x on, where %s has no DRAM%s", start, c.chip.name, c.fitting(start))
 }
 
 // controllers are the registers of the DRAM controllers, by the reference manuals' memory maps.
