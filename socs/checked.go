@@ -3,6 +3,7 @@ package socs
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Checked is what a [Backend]'s Check returns, in the making. Sent is to be made.
@@ -14,12 +15,19 @@ type Checked struct {
 
 // Note adds a finding.
 func (c *Checked) Note(slot, format string, args ...any) {
-	c.Findings = append(c.Findings, Finding{Slot: slot, Text: fmt.Sprintf(format, args...)})
+	c.add(Finding{Slot: slot, Text: fmt.Sprintf(format, args...)})
 }
 
 // Warn adds a finding that is a warning.
 func (c *Checked) Warn(slot, format string, args ...any) {
-	c.Findings = append(c.Findings, Finding{Slot: slot, Warning: true, Text: fmt.Sprintf(format, args...)})
+	c.add(Finding{Slot: slot, Warning: true, Text: fmt.Sprintf(format, args...)})
+}
+
+// add adds a finding, unless it is there already: of another part of the same file.
+func (c *Checked) add(f Finding) {
+	if !slices.Contains(c.Findings, f) {
+		c.Findings = append(c.Findings, f)
+	}
 }
 
 // Take has an image sent, or adds a *FirmwareError if err is why it cannot be. The hint is that of a [Refuse] in err.

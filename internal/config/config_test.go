@@ -129,6 +129,7 @@ extra:
 		{"huge", "spl: {path: huge}\nu-boot: {path: u-boot.img}", nil, false},
 		{"missing-slot", "u-boot:\n  path: u-boot.img\n", nil, true},
 		{"syntax", "spl:\n  path: spl.bin\n u-boot:\n", nil, true},
+		{"tab", "spl:\n\tpath: spl.bin\n", nil, true},
 		{"empty", "# nothing\n", nil, true},
 		{"list", "- spl\n- u-boot\n", nil, true},
 		{"two-documents", "spl: {path: spl.bin}\n---\nu-boot: {path: u-boot.img}\n", nil, true},

@@ -98,6 +98,9 @@ func (l *loader) parseYAML(data []byte) *yaml.Node {
 	} else if m := yamlError.FindStringSubmatch(msg); m != nil {
 		at.Line, _ = strconv.Atoi(m[1])
 		msg = "not YAML: " + m[2]
+		if lines := bytes.Split(data, []byte("\n")); at.Line > 0 && at.Line <= len(lines) && bytes.HasPrefix(bytes.TrimLeft(lines[at.Line-1], " "), []byte("\t")) {
+			msg = "a tab at its beginning: YAML is indented with spaces"
+		}
 	}
 	l.fail(at, "%s", msg)
 	return nil

@@ -133,6 +133,9 @@ func TestCheck(t *testing.T) {
 				for _, f := range findings {
 					texts = append(texts, f.Text)
 				}
+				if unique := slices.Compact(slices.Sorted(slices.Values(texts))); len(unique) < len(texts) {
+					t.Errorf("said twice: %q", texts)
+				}
 				if err != nil || sent["spl"].Data == nil || !strings.Contains(strings.Join(texts, "\n"), tc.says) {
 					t.Errorf("%v, %q; want %q", err, texts, tc.says)
 				}
