@@ -106,7 +106,7 @@ func (p *parser) plan(root *yaml.Node) *Plan {
 	}
 	if s := m.text("usb-path"); s != "" {
 		var err error
-		if plan.Port, plan.ID, err = ParseBoard(s); err != nil {
+		if plan.Port, plan.ID, err = usb.ParseBoard(s); err != nil {
 			p.fail(m.values["usb-path"], "usb-path: %v", err)
 		}
 	}
@@ -145,16 +145,6 @@ func source(a Action) *Source {
 		return &a.Source
 	}
 	return nil
-}
-
-// ParseBoard reads what says which board: a port, or a USB ID.
-func ParseBoard(s string) (usb.Port, usb.ID, error) {
-	if strings.Contains(s, ":") {
-		id, err := usb.ParseID(s)
-		return "", id, err
-	}
-	port, err := usb.ParsePort(s)
-	return port, usb.ID{}, err
 }
 
 // stepKinds are the keys of steps.

@@ -80,3 +80,17 @@ func About(name string) (model, about string) {
 	}
 	return model, strings.TrimRight(about, ".,:")
 }
+
+// TemplateOf finds the template of a board by a word of its name, which users type in the place of a SoC's; empty if there is none.
+func TemplateOf(word string) string {
+	plain := func(s string) string {
+		return strings.ToLower(strings.NewReplacer(" ", "", "-", "", "_", "").Replace(s))
+	}
+	word = plain(word)
+	for _, name := range Templates() {
+		if _, about := About(name); len(word) > 3 && strings.Contains(plain(name+about), word) {
+			return name
+		}
+	}
+	return ""
+}

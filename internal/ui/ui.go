@@ -2,7 +2,8 @@
 //
 // [Terminal] draws on a terminal, [Plain] writes lines to anything else, [JSON] writes the lines that
 // docs/json.md specifies, [Log] feeds a slog.Logger. Each has a Sink, safe for concurrent calls, and (but
-// for Log) a Close for the end; [Tee] joins several. None reads a clock: times are those of the events.
+// for Log) a Close for the end; [Tee] joins several, and [Display] those that a command's flags ask for. None reads a clock: times
+// are those of the events.
 //
 // Names come from devices and from the network: on their way to a terminal all strings pass [Printable].
 package ui
