@@ -97,7 +97,7 @@ func (p *port) length(ctx context.Context, n int) error {
 }
 
 // write sends bytes with their length. progress is told how many of them the board may have; it may be nil.
-func (p *port) write(ctx context.Context, data []byte, progress func(int64)) error {
+func (p *port) write(ctx context.Context, data []byte, progress func(int)) error {
 	if err := p.length(ctx, len(data)); err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (p *port) write(ctx context.Context, data []byte, progress func(int64)) err
 }
 
 // chunks cuts what is to be sent. A chunk is taken when there is room for it, so what is told is ahead of the board by a few.
-func chunks(data []byte, progress func(int64)) iter.Seq[[]byte] {
+func chunks(data []byte, progress func(int)) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for n := 0; n < len(data); {
 			end := min(n+chunk, len(data))
@@ -117,7 +117,7 @@ func chunks(data []byte, progress func(int64)) iter.Seq[[]byte] {
 				return
 			}
 			if n = end; progress != nil {
-				progress(int64(n))
+				progress(n)
 			}
 		}
 	}
@@ -135,7 +135,7 @@ func (p *port) read(ctx context.Context, buf []byte, most time.Duration) error {
 }
 
 // sendSecond sends the ROM the second stage.
-func (p *port) sendSecond(ctx context.Context, data []byte, progress func(int64)) error {
+func (p *port) sendSecond(ctx context.Context, data []byte, progress func(int)) error {
 	message := make([]byte, bootMessageSize)
 	binary.LittleEndian.PutUint32(message, uint32(len(data)))
 	if err := p.write(ctx, message, nil); err != nil {

@@ -147,12 +147,12 @@ func (r *recovery) send(ctx context.Context, stage *socs.Stage, p *port, name st
 		r.files.note(name, false)
 		return p.length(ctx, 0)
 	}
-	r.Board.Emit(stageBootcode, event.StageBegun{File: f.path, Bytes: int64(len(f.data))})
-	if err := p.write(ctx, f.data, r.progress(stageBootcode, f)); err != nil {
+	t := r.begin(stage, f)
+	if err := p.write(ctx, f.data, t.At); err != nil {
 		return err
 	}
 	r.files.note(name, true)
-	r.done(stage, stageBootcode, f)
+	t.Done()
 	return nil
 }
 

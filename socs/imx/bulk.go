@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"snag/event"
 	"snag/firmware"
 	"snag/socs"
 	"snag/usb"
@@ -207,7 +206,7 @@ func (r *recovery) serveBulk(ctx context.Context, stage *socs.Stage) error {
 	}
 	for _, img := range r.plan.images {
 		data := bytes.Clone(img.data)
-		r.board.Emit(stageROM, event.StageBegun{File: img.path, Bytes: int64(len(data))})
+		t := r.begin(stage, stageROM, img.path, len(data))
 		if err := b.execute(ctx, img.dcd); err != nil {
 			return err
 		}
@@ -217,28 +216,27 @@ func (r *recovery) serveBulk(ctx context.Context, stage *socs.Stage) error {
 			at = 20
 		}
 		clear(data[at:][:4])
-		if err := b.writeFile(ctx, r, img.addr, data); err != nil {
+		if err := b.writeFile(ctx, img.addr, data, t.At); err != nil {
 			return err
 		}
 		if !img.plugin {
-			r.done(stage, stageROM, img.path, len(data))
+			t.Done()
 		}
 	}
 	return nil
 }
 
-// writeFile writes an application, which the ROM starts when it is asked for the status.
-func (b *bulk) writeFile(ctx context.Context, r *recovery, addr uint32, data []byte) error {
+// writeFile writes an application, which the ROM starts when it is asked for the status. progress is told how much the ROM has.
+func (b *bulk) writeFile(ctx context.Context, addr uint32, data []byte, progress func(int)) error {
 	c := command{code: cmdWriteFile, address: addr, count: uint32(len(data)), file: fileApplication}
 	if err := b.send(ctx, c); err != nil {
 		return err
 	}
-	progress := r.newProgress(stageROM, len(data))
-	n, err := b.handle.Stream(ctx, b.out.Address, dataIdle, reports(data, bulkChunk, progress.at))
+	n, err := b.handle.Stream(ctx, b.out.Address, dataIdle, reports(data, bulkChunk, progress))
 	if err != nil {
 		return fmt.Errorf("%s: after %d bytes: %w", c, n, err)
 	}
-	progress.done()
+	progress(len(data))
 	status := command{code: cmdErrorStatus}
 	short, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()

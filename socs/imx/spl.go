@@ -32,15 +32,14 @@ func (r *recovery) serveSPL(ctx context.Context, stage *socs.Stage) error {
 	if err != nil {
 		return err
 	}
-	r.board.Emit(stageSPL, event.StageBegun{File: second.path, Bytes: int64(len(second.data))})
-	progress := r.newProgress(stageSPL, len(second.data))
-	if err := s.writeFile(ctx, second.addr, second.data, progress.at); err != nil {
+	t := r.begin(stage, stageSPL, second.path, len(second.data))
+	if err := s.writeFile(ctx, second.addr, second.data, t.At); err != nil {
 		return err
 	}
-	progress.done()
+	t.At(t.Total)
 	if err := s.jump(ctx, second.addr); err != nil {
 		return err
 	}
-	r.done(stage, stageSPL, second.path, len(second.data))
+	t.Done()
 	return nil
 }

@@ -167,7 +167,7 @@ func (r *recovery) serveStream(ctx context.Context, stage *socs.Stage) error {
 	}
 	file := r.plan.stream
 	size := r.reportSize(d, stageROM, r.report)
-	r.board.Emit(stageROM, event.StageBegun{File: file.path, Bytes: int64(len(file.data))})
+	t := r.begin(stage, stageROM, file.path, len(file.data))
 	if r.cbw {
 		short, cancel := context.WithTimeout(ctx, answerTime)
 		defer cancel()
@@ -178,14 +178,13 @@ func (r *recovery) serveStream(ctx context.Context, stage *socs.Stage) error {
 	} else {
 		r.startLog(ctx, d)
 	}
-	progress := r.newProgress(stageROM, len(file.data))
 	// The last report is filled up, as by uuu; Snagboot sends a short one.
-	n, err := d.SendAll(ctx, reportData, size, streamIdle, reports(file.data, size, progress.at))
+	n, err := d.SendAll(ctx, reportData, size, streamIdle, reports(file.data, size, t.At))
 	switch {
 	case err == nil:
-		progress.done()
 	case file.end > 0 && n >= int64(file.end) && ctx.Err() == nil:
 		r.board.Emit(stageROM, event.Note{Text: fmt.Sprintf("the board has taken %d of %d bytes, and with these all of U-Boot: it does not want what stands behind that", n, len(file.data))})
+		t.Total = int(n)
 	default:
 		err = fmt.Errorf("after %d of %d bytes of the stream: %w", n, len(file.data), err)
 		if n > 0 && errors.Is(err, context.DeadlineExceeded) {
@@ -194,7 +193,7 @@ func (r *recovery) serveStream(ctx context.Context, stage *socs.Stage) error {
 		}
 		return err
 	}
-	r.done(stage, stageROM, file.path, int(n))
+	t.Done()
 	return nil
 }
 

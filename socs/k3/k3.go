@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"snag/socs"
-	"snag/socs/dfustage"
+	"snag/socs/stages"
 )
 
 // The firmware, by the names of Snagboot's files.
@@ -81,7 +81,7 @@ func (Backend) Recover(ctx context.Context, job socs.Job) error {
 		return err
 	}
 	r := &recovery{Board: job.Board, chip: c, firmware: job.Firmware, at: stageROM}
-	if err := dfustage.Drive(ctx, r, r.serve, func() string { return r.at }, r.hint); err != errEverything {
+	if err := stages.Drive(ctx, r, r.serve, func() string { return r.at }, r.hint); err != errEverything {
 		return err
 	}
 	return nil

@@ -16,6 +16,7 @@ import (
 	"snag/event"
 	"snag/firmware"
 	"snag/socs"
+	"snag/socs/stages"
 	"snag/usb"
 	"snag/usb/fastboot"
 )
@@ -25,14 +26,9 @@ const stageROM = "rom"
 const slotFIP = "fip"
 
 const (
-	openTime     = 5 * time.Second
-	reenumerate  = 20 * time.Second
-	goneTime     = time.Second // from a transfer that failed to the board's end, if that was the cause
-	progressTime = 100 * time.Millisecond
+	openTime    = 5 * time.Second
+	reenumerate = 20 * time.Second
 )
-
-// maxRuns is how often the ROM is served: it may come back from a board that was reset.
-const maxRuns = 3
 
 // maxFIP bounds the file: the command has eight hexadecimal digits.
 const maxFIP = 0xffffffff
@@ -96,43 +92,36 @@ func (Backend) Check(_ socs.Model, fw socs.Firmware) (socs.Firmware, []socs.Find
 
 // Recover implements socs.Backend.
 func (Backend) Recover(ctx context.Context, job socs.Job) error {
-	img := job.Firmware[slotFIP]
-	sent := false // all data at least, if not answered
-	for runs := 0; ; {
-		stage, err := job.Board.Next(ctx)
-		if err != nil {
-			return err
-		}
-		switch {
-		case stage.ROM:
-			if runs++; runs > maxRuns {
-				return &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("the boot ROM is back after it was sent the FIP %d times", maxRuns),
-					Hint: "the FIP does not start on this board: check that it was built for this board, and that power and cable are good"}
-			}
-			if runs > 1 {
-				job.Board.Emit(stageROM, event.Warning{Text: "the boot ROM is back: starting over"})
-			}
-		case sent:
-			job.Board.Emit(stageROM, event.Warning{Text: fmt.Sprintf("the ROM left before it had accepted the FIP, and %s came: taking that for success", stage.ID)})
-			done(job.Board, stage, img)
-			return nil
-		default:
-			return &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("expected the boot ROM (%s) on port %s, got %s", rom, stage.Port, stage.ID),
-				Hint: "put the board into USB recovery mode again"}
-		}
-		sent, err = serve(ctx, job.Board, stage, img)
-		if err == nil {
-			return nil
-		}
-		if err = explain(ctx, stage, err); !errors.Is(err, usb.ErrGone) {
-			return err
-		}
-		job.Board.Emit(stageROM, event.Warning{Text: fmt.Sprintf("the board left port %s: %v; waiting for it to come back", stage.Port, err)})
-	}
+	r := &recovery{board: job.Board, img: job.Firmware[slotFIP], runs: stages.Runs{Did: "it was sent the FIP",
+		Hint: "the FIP does not start on this board: check that it was built for this board, and that power and cable are good"}}
+	return stages.Drive(ctx, job.Board, r.serve, func() string { return stageROM }, hintFor)
 }
 
-// serve sends the ROM its FIP. It tells whether the ROM took all of it, if that failed.
-func serve(ctx context.Context, board socs.Board, stage *socs.Stage, img socs.Image) (sent bool, err error) {
+// recovery is one board on its way up.
+type recovery struct {
+	board socs.Board
+	img   socs.Image
+	runs  stages.Runs
+	sent  *stages.Transfer // to the ROM before this one; nil if that did not take all of it
+}
+
+// serve sends the ROM its FIP.
+func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err error) {
+	switch {
+	case stage.ROM:
+		if err := r.runs.Begin(r.board); err != nil {
+			return false, err
+		}
+	case r.sent != nil:
+		r.board.Emit(stageROM, event.Warning{Text: fmt.Sprintf("the ROM left before it had accepted the FIP, and %s came: taking that for success", stage.ID)})
+		r.sent.Since = stage.Since
+		r.sent.Done()
+		return true, nil
+	default:
+		return false, &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("expected the boot ROM (%s) on port %s, got %s", rom, stage.Port, stage.ID),
+			Hint: "put the board into USB recovery mode again"}
+	}
+	r.sent = nil
 	short, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
 	// Snagboot takes the first interface with a bulk endpoint each way.
@@ -140,49 +129,21 @@ func serve(ctx context.Context, board socs.Board, stage *socs.Stage, img socs.Im
 	if err != nil {
 		return false, err
 	}
-	size := int64(len(img.Data))
-	board.Emit(stageROM, event.StageBegun{File: img.Path, Bytes: size})
-	begun, emitted := time.Now(), time.Time{}
-	progress := func(n int64) {
-		now := time.Now()
-		if sent = n == size; !sent && now.Sub(emitted) < progressTime {
-			return
-		}
-		emitted = now
-		board.Emit(stageROM, event.Progress{Bytes: n, Total: size, Rate: float64(n) / max(now.Sub(begun), time.Millisecond).Seconds()})
-	}
+	size := int64(len(r.img.Data))
+	t := stages.Begin(r.board, stageROM, r.img.Path, len(r.img.Data))
+	t.Since = stage.Since
 	client := fastboot.New(transport)
-	client.Info = func(s string) { board.Emit(stageROM, event.Note{Text: "the boot ROM says: " + s}) }
-	if err := client.Download(ctx, bytes.NewReader(img.Data), size, progress); err != nil {
-		return sent, err
-	}
-	done(board, stage, img)
-	return true, nil
-}
-
-// done tells that the board has everything.
-func done(board socs.Board, stage *socs.Stage, img socs.Image) {
-	board.Emit(stageROM, event.StageDone{Summary: event.StageSummary{Stage: stageROM, File: img.Path, Bytes: int64(len(img.Data)), Duration: time.Since(stage.Since)}})
-}
-
-// explain says why a stage failed. The error wraps usb.ErrGone if the board left.
-func explain(ctx context.Context, stage *socs.Stage, err error) error {
-	if errors.Is(err, usb.ErrProtocol) {
-		// A device that is unplugged may fail a transfer before the host notices that it is gone.
-		select {
-		case <-stage.Gone:
-			err = fmt.Errorf("%w (%w)", err, usb.ErrGone)
-		case <-ctx.Done():
-		case <-time.After(goneTime):
+	client.Info = func(s string) { r.board.Emit(stageROM, event.Note{Text: "the boot ROM says: " + s}) }
+	err = client.Download(ctx, bytes.NewReader(r.img.Data), size, func(n int64) {
+		if t.At(int(n)); n == size {
+			r.sent = t
 		}
+	})
+	if err != nil {
+		return false, err
 	}
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
-	}
-	if errors.Is(err, usb.ErrGone) {
-		return err
-	}
-	return &socs.BoardError{Stage: stageROM, Err: err, Hint: hintFor(err)}
+	t.Done()
+	return true, nil
 }
 
 // hintFor tells what may have caused a failure.

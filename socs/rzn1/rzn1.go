@@ -15,6 +15,7 @@ import (
 	"snag/firmware"
 	"snag/socs"
 	"snag/socs/dfustage"
+	"snag/socs/stages"
 	"snag/usb"
 	"snag/usb/dfu"
 )
@@ -78,18 +79,18 @@ func (Backend) Check(model socs.Model, fw socs.Firmware) (socs.Firmware, []socs.
 // Recover implements socs.Backend.
 func (Backend) Recover(ctx context.Context, job socs.Job) error {
 	r := &recovery{job: job}
-	return dfustage.Drive(ctx, job.Board, r.serve, func() string { return stageROM }, dfustage.Hint)
+	return stages.Drive(ctx, job.Board, r.serve, func() string { return stageROM }, dfustage.Hint)
 }
 
 // recovery is one board on its way up.
 type recovery struct {
 	job  socs.Job
-	runs dfustage.Runs
+	runs stages.Runs
 }
 
 // serve gives the ROM its file.
 func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err error) {
-	if err := r.runs.Begin(r.job.Board, stageROM); err != nil {
+	if err := r.runs.Begin(r.job.Board); err != nil {
 		return false, err
 	}
 	s, err := dfustage.Open(ctx, r.job.Board, stage, func(*dfu.Device) bool { return true })

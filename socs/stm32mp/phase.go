@@ -13,6 +13,7 @@ import (
 	"snag/event"
 	"snag/socs"
 	"snag/socs/dfustage"
+	"snag/socs/stages"
 	"snag/usb"
 	"snag/usb/dfu"
 )
@@ -93,7 +94,7 @@ type recovery struct {
 	*chip
 	fw    socs.Firmware
 	board socs.Board
-	runs  dfustage.Runs
+	runs  stages.Runs
 	at    string // the stage
 }
 
@@ -284,7 +285,7 @@ func (r *recovery) answer(ctx context.Context, s *session, p *phase) error {
 	case phaseLayout:
 		f = dfustage.File{Path: "flash layout", Data: flashLayout()}
 	case phaseFSBL:
-		if err := r.runs.Begin(r.board, r.at); err != nil {
+		if err := r.runs.Begin(r.board); err != nil {
 			return err
 		}
 		f = r.file(slotTFA)
@@ -386,7 +387,7 @@ func (r *recovery) await(ctx context.Context, s *session, sent byte) (*phase, er
 		default:
 			return &p, nil
 		}
-		if dfustage.Left(ctx, s.Stage, askAgain) {
+		if stages.Left(ctx, s.Stage, askAgain) {
 			return nil, nil
 		}
 	}
@@ -398,7 +399,7 @@ func (r *recovery) await(ctx context.Context, s *session, sent byte) (*phase, er
 // is the port's reset that makes the host ask; before that, TF-A must run.
 func (r *recovery) renew(ctx context.Context, s *session) error {
 	if !r.stays {
-		if dfustage.Left(ctx, s.Stage, leaveTime) {
+		if stages.Left(ctx, s.Stage, leaveTime) {
 			return nil
 		}
 	} else if left, err := r.answers(ctx, s); left || err != nil {
@@ -428,7 +429,7 @@ func (r *recovery) answers(ctx context.Context, s *session) (left bool, err erro
 		case context.Cause(ctx) != nil:
 			return false, context.Cause(ctx)
 		}
-		if dfustage.Left(ctx, s.Stage, askAgain) {
+		if stages.Left(ctx, s.Stage, askAgain) {
 			return true, nil
 		}
 	}

@@ -20,6 +20,7 @@ import (
 
 	"snag/socs"
 	"snag/socs/dfustage"
+	"snag/socs/stages"
 	"snag/usb"
 )
 
@@ -89,7 +90,7 @@ func (Backend) Recover(ctx context.Context, job socs.Job) error {
 		return err
 	}
 	r := &recovery{chip: c.chip, fw: c.Sent, board: job.Board, at: stageROM}
-	return dfustage.Drive(ctx, job.Board, r.serve, func() string { return r.at }, dfustage.Hint)
+	return stages.Drive(ctx, job.Board, r.serve, func() string { return r.at }, dfustage.Hint)
 }
 
 // chip is what is different between the models.

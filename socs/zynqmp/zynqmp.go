@@ -21,6 +21,7 @@ import (
 	"snag/firmware"
 	"snag/socs"
 	"snag/socs/dfustage"
+	"snag/socs/stages"
 	"snag/usb"
 	"snag/usb/dfu"
 )
@@ -77,14 +78,14 @@ func (Backend) Recover(ctx context.Context, job socs.Job) error {
 		return err
 	}
 	r := &recovery{fw: c.Sent, board: job.Board, at: stageROM}
-	return dfustage.Drive(ctx, job.Board, r.serve, func() string { return r.at }, dfustage.Hint)
+	return stages.Drive(ctx, job.Board, r.serve, func() string { return r.at }, dfustage.Hint)
 }
 
 // recovery is one board on its way up.
 type recovery struct {
 	fw    socs.Firmware
 	board socs.Board
-	runs  dfustage.Runs
+	runs  stages.Runs
 	at    string // the stage
 }
 
@@ -105,7 +106,7 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err
 	alt := s.Alts[0]
 	if alt.Number == 0 {
 		r.at = stageROM
-		if err := r.runs.Begin(r.board, r.at); err != nil {
+		if err := r.runs.Begin(r.board); err != nil {
 			return false, err
 		}
 		_, err := s.Send(ctx, r.at, alt, r.file(slotFSBL))
