@@ -2,7 +2,6 @@ package imx
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -95,7 +94,7 @@ func check(model socs.Model, fw socs.Firmware) (*checker, *plan, error) {
 // slots looks at which files there are, and returns those that the chip takes none of.
 func (c *checker) slots(fw socs.Firmware) (refused []string) {
 	fail := func(slot, hint, format string, args ...any) {
-		c.Errs = append(c.Errs, &socs.FirmwareError{Slot: slot, Path: fw[slot].Path, Err: fmt.Errorf(format, args...), Hint: hint})
+		c.Take(slot, fw[slot], socs.Refuse(hint, format, args...))
 	}
 	hint := "give " + c.waysText()
 	var way []string // the one that most of the files belong to

@@ -18,7 +18,7 @@ type checker struct {
 }
 
 func (c *checker) refuse(slot string, img socs.Image, hint, format string, args ...any) {
-	c.Errs = append(c.Errs, &socs.FirmwareError{Slot: slot, Path: img.Path, Err: fmt.Errorf(format, args...), Hint: hint})
+	c.Take(slot, img, socs.Refuse(hint, format, args...))
 }
 
 // again is the hint for what is broken.

@@ -55,39 +55,34 @@ func (Backend) Family() socs.Family {
 
 // Check implements socs.Backend.
 func (Backend) Check(_ socs.Model, fw socs.Firmware) (socs.Firmware, []socs.Finding, error) {
-	const hint = "give the FIP that the board's firmware build makes (fip-evm.bin, fip-m2.bin, fip-hddl2.bin)"
-	refuse := func(slot, hint, format string, args ...any) error {
-		return &socs.FirmwareError{Slot: slot, Path: fw[slot].Path, Err: fmt.Errorf(format, args...), Hint: hint}
-	}
-	var errs []error
-	for slot := range fw {
+	const hint, again = "give the FIP that the board's firmware build makes (fip-evm.bin, fip-m2.bin, fip-hddl2.bin)", "copy or build the file again"
+	c := socs.Checked{Sent: socs.Firmware{}}
+	for slot, img := range fw {
 		if slot != slotFIP {
-			errs = append(errs, refuse(slot, "give "+slotFIP+" alone", "Keem Bay takes no such file"))
+			c.Take(slot, img, socs.Refuse("give "+slotFIP+" alone", "Keem Bay takes no such file"))
 		}
 	}
 	img, ok := fw[slotFIP]
+	fip, err := firmware.ParseFIP(img.Data)
 	switch {
 	case !ok:
-		errs = append(errs, refuse(slotFIP, hint, "missing: Keem Bay needs it"))
+		err = socs.Refuse(hint, "missing: Keem Bay needs it")
 	case len(img.Data) == 0:
-		errs = append(errs, refuse(slotFIP, "copy or build the file again", "the file is empty"))
+		err = socs.Refuse(again, "the file is empty")
 	case int64(len(img.Data)) > maxFIP:
-		errs = append(errs, refuse(slotFIP, hint, "it has %d bytes, the ROM can be told of %d at most", len(img.Data), int64(maxFIP)))
-	default:
-		fip, err := firmware.ParseFIP(img.Data)
-		switch {
-		case fip == nil && !errors.Is(err, firmware.ErrTruncated):
-			errs = append(errs, refuse(slotFIP, hint, "%w; it is %s", err, firmware.Identify(img.Data)))
-		case err != nil:
-			errs = append(errs, refuse(slotFIP, "copy or build the file again", "%w", err))
-		case len(fip.Entries) == 0:
-			errs = append(errs, refuse(slotFIP, hint, "the FIP has no images"))
-		}
+		err = socs.Refuse(hint, "it has %d bytes, the ROM can be told of %d at most", len(img.Data), int64(maxFIP))
+	case fip == nil && !errors.Is(err, firmware.ErrTruncated):
+		err = socs.Refuse(hint, "%w; it is %s", err, firmware.Identify(img.Data))
+	case err != nil:
+		err = socs.Refuse(again, "%w", err)
+	case len(fip.Entries) == 0:
+		err = socs.Refuse(hint, "the FIP has no images")
 	}
-	if len(errs) > 0 {
-		return nil, nil, errors.Join(errs...)
+	c.Take(slotFIP, img, err)
+	if len(c.Errs) > 0 {
+		return nil, nil, errors.Join(c.Errs...)
 	}
-	return socs.Firmware{slotFIP: img}, nil, nil
+	return c.Sent, nil, nil
 }
 
 // Recover implements socs.Backend.

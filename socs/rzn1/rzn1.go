@@ -9,7 +9,6 @@ package rzn1
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"snag/firmware"
@@ -49,31 +48,27 @@ func (Backend) Family() socs.Family {
 }
 
 // Check implements socs.Backend. The image is sent as it is.
-func (Backend) Check(model socs.Model, fw socs.Firmware) (socs.Firmware, []socs.Finding, error) {
+func (Backend) Check(_ socs.Model, fw socs.Firmware) (socs.Firmware, []socs.Finding, error) {
+	const want, again = "give u-boot.bin.spkg, which U-Boot's build makes for RZ/N1", "copy or build the file again"
+	c := socs.Checked{Sent: socs.Firmware{}}
 	img, ok := fw[slotUBoot]
-	refuse := func(hint string, err error) (socs.Firmware, []socs.Finding, error) {
-		return nil, nil, &socs.FirmwareError{Slot: slotUBoot, Path: img.Path, Err: err, Hint: hint}
-	}
-	const want = "give u-boot.bin.spkg, which U-Boot's build makes for RZ/N1"
-	if !ok {
-		return refuse(want, errors.New("missing: the ROM needs it"))
-	}
-	const again = "copy or build the file again"
 	s, err := firmware.ParseSPKG(img.Data)
 	switch {
+	case !ok:
+		err = socs.Refuse(want, "missing: the ROM needs it")
 	case len(img.Data) == 0:
-		return refuse(again, errors.New("the file is empty"))
+		err = socs.Refuse(again, "the file is empty")
 	case s == nil:
-		return refuse(want, fmt.Errorf("expected an SPKG, it is %s (%w)", firmware.Identify(img.Data), err))
+		err = socs.Refuse(want, "expected an SPKG, it is %s (%w)", firmware.Identify(img.Data), err)
 	case err != nil:
-		return refuse(again, err)
+		err = socs.Refuse(again, "%w", err)
+	case s.Load < sramStart || uint64(s.Load)+uint64(len(s.Payload)) > sramEnd:
+		c.Warn(slotUBoot, "%s loads to %#08x: only the internal memory, from %#08x on, is there before U-Boot sets up the DRAM", img.Path, s.Load, sramStart)
 	}
-	var findings []socs.Finding
-	if s.Load < sramStart || uint64(s.Load)+uint64(len(s.Payload)) > sramEnd {
-		findings = append(findings, socs.Finding{Slot: slotUBoot, Warning: true, Text: fmt.Sprintf(
-			"%s loads to %#08x: only the internal memory, from %#08x on, is there before U-Boot sets up the DRAM", img.Path, s.Load, sramStart)})
+	if c.Take(slotUBoot, img, err); err != nil {
+		return nil, nil, errors.Join(c.Errs...)
 	}
-	return socs.Firmware{slotUBoot: img}, findings, nil
+	return c.Sent, c.Findings, nil
 }
 
 // Recover implements socs.Backend.

@@ -66,18 +66,14 @@ func (Backend) Family() socs.Family {
 
 // Check implements socs.Backend. The first stage is among the images that it returns, whether it was given or not. Those
 // that are in order are returned beside an error about others.
-func (Backend) Check(model socs.Model, fw socs.Firmware) (socs.Firmware, []socs.Finding, error) {
-	c := check(model, fw)
+func (Backend) Check(_ socs.Model, fw socs.Firmware) (socs.Firmware, []socs.Finding, error) {
+	c := check(fw)
 	return c.Sent, c.Findings, errors.Join(c.Errs...)
 }
 
 // Recover implements socs.Backend.
 func (Backend) Recover(ctx context.Context, job socs.Job) error {
-	c := check(job.Model, job.Firmware)
-	if err := errors.Join(c.Errs...); err != nil {
-		return err
-	}
-	r := &recovery{fw: c.Sent, board: job.Board, at: stageROM}
+	r := &recovery{fw: job.Firmware, board: job.Board, at: stageROM}
 	return stages.Drive(ctx, job.Board, r.serve, func() string { return r.at }, dfustage.Hint)
 }
 
