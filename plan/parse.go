@@ -17,6 +17,7 @@ import (
 	"snag/recovery"
 	"snag/socs"
 	"snag/usb"
+	"snag/usb/fastboot"
 )
 
 // maxSteps is what no plan comes near.
@@ -337,18 +338,14 @@ func (p *parser) uboot(n *yaml.Node) Action {
 	if err := commandText(a.Command); err != nil {
 		p.fail(m.at("run"), "run: %v", err)
 	}
-	if a.Leave && len(a.Command) > maxACmd {
-		p.fail(m.at("run"), "run: a command of %d bytes that does not come back: U-Boot takes %d", len(a.Command), maxACmd)
+	if a.Leave && len(a.Command) > fastboot.MaxACmd {
+		p.fail(m.at("run"), "run: a command of %d bytes that does not come back: U-Boot takes %d", len(a.Command), fastboot.MaxACmd)
 	}
 	return a
 }
 
-// maxACmd is what U-Boot keeps of a command that it runs later (drivers/fastboot/fb_command.c), maxCommand what its USB
-// gadget takes (drivers/usb/gadget/f_fastboot.c), without the word before it.
-const (
-	maxACmd    = 63
-	maxCommand = 4000
-)
+// maxCommand is what fastboot's USB gadget takes (U-Boot, drivers/usb/gadget/f_fastboot.c), without the word before it.
+const maxCommand = 4000
 
 func commandText(s string) error {
 	if len(s) > maxCommand {

@@ -12,6 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"snag/flash/image"
 	"snag/socs"
 )
 
@@ -175,7 +176,7 @@ func (m *mapping) duration(key string, def time.Duration) time.Duration {
 func (m *mapping) path(key string) string { return m.p.path(m.text(key)) }
 
 func (p *parser) path(s string) string {
-	if s == "" || s == "-" || filepath.IsAbs(s) || strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") || p.dir == "" {
+	if s == "" || s == "-" || filepath.IsAbs(s) || image.IsURL(s) || p.dir == "" {
 		return s
 	}
 	return filepath.Join(p.dir, s)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	target "snag/flash/fastboot"
+	"snag/flash/image"
 	"snag/usb/fastboot"
 )
 
@@ -72,7 +73,7 @@ func (s *Script) flashCommand(w word, text string) (command, error) {
 		}
 		c.bmap = b
 	}
-	if c.sparse && isURL(c.file.text) {
+	if c.sparse && image.IsURL(c.file.text) {
 		return c, nil
 	}
 	return c, s.files.check(c.file)

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"snag/flash/image"
 )
 
 //go:embed builtin/*.uuu
@@ -113,7 +115,7 @@ func load(name, text string, args []string, at files) (*Script, error) {
 	var bound *arguments
 	if len(takes) > 0 && (own || len(args) > 0 || strings.Contains(text, "# @_")) || len(args) > 0 {
 		for i, a := range args {
-			if !isURL(a) && !filepath.IsAbs(a) && at.dir != "" {
+			if !image.IsURL(a) && !filepath.IsAbs(a) && at.dir != "" {
 				if abs, err := filepath.Abs(a); err == nil {
 					args = slices.Clone(args)
 					args[i] = abs

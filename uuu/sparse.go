@@ -56,7 +56,7 @@ func (c flash) open(ctx context.Context, x *session) (im *image.Image, done func
 	}
 	nothing := func() error { return nil }
 	name := c.file.text
-	if isURL(name) {
+	if image.IsURL(name) {
 		im, err = image.Open(ctx, name, o)
 		return im, nothing, err
 	}

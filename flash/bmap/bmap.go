@@ -12,7 +12,7 @@
 //	BlockMap           Range elements: "first-last" or "n", with the attribute chksum (1.1 to 1.3: sha1)
 //
 // [Parse] reads versions 1.0 to 2.0 and checks everything that a reader may rely on, the file's own checksum too; [Map.Encode]
-// writes 2.0. A signature covers the file, the file's ranges cover the image: [Verify] and [VerifyClearsigned] close the chain.
+// writes 2.0. A signature covers the file, the file's ranges cover the image: [Keyring.Verify] and [Keyring.VerifyClearsigned] close the chain.
 //
 // Source: bmaptool of the Yocto Project, BmapCreate.py and BmapCopy.py, and its man page. What versions 1.4 and 2.0 write is the same.
 package bmap

@@ -20,7 +20,7 @@ func MapNames(name string) []string {
 		return nil
 	}
 	file, set := name, func(s string) string { return s }
-	if isURL(name) {
+	if IsURL(name) {
 		u, err := url.Parse(name)
 		if err != nil {
 			return nil
@@ -68,7 +68,7 @@ func (o *Options) findMap(ctx context.Context, im *Image, name string, in *input
 		return fmt.Errorf("block map: %w", err)
 	}
 	im.MapName = from
-	if u, err := url.Parse(from); isURL(from) && err == nil {
+	if u, err := url.Parse(from); IsURL(from) && err == nil {
 		im.MapName = u.Redacted()
 	}
 	if text, im.Signer, err = o.checkSignature(ctx, from, text); err == nil {

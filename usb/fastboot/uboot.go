@@ -16,8 +16,8 @@ const (
 	oemRun = "oem run:"
 )
 
-// maxACmd is what U-Boot keeps of a command that it is to run later (drivers/fastboot/fb_command.c).
-const maxACmd = 63
+// MaxACmd is what U-Boot keeps of a command that it is to run later (drivers/fastboot/fb_command.c).
+const MaxACmd = 63
 
 // Run has U-Boot run a command line and waits until that is done: by UCmd, or by "oem run" where there is no UCmd. U-Boot sends
 // no output, and no reason if the command fails. patience is for its silence meanwhile (0: 5 s). Without
@@ -100,10 +100,10 @@ func (c *Client) runLong(ctx context.Context, line string, patience time.Duratio
 }
 
 // Start has U-Boot run a command line that does not come back (reset, bootm, booti): by ACmd, which is answered before. The line
-// has 63 bytes at most.
+// has [MaxACmd] bytes at most.
 func (c *Client) Start(ctx context.Context, line string) error {
-	if len(line) > maxACmd {
-		return fmt.Errorf("%s%s: of %d bytes, U-Boot takes %d", acmd, line, len(line), maxACmd)
+	if len(line) > MaxACmd {
+		return fmt.Errorf("%s%s: of %d bytes, U-Boot takes %d", acmd, line, len(line), MaxACmd)
 	}
 	return c.leave(ctx, acmd+line)
 }
