@@ -55,7 +55,7 @@ func (b *board) openNetwork(ctx context.Context) error {
 		b.user = true
 		return b.openUSB(ctx)
 	}
-	err := error(nil)
+	var err error
 	if os.Geteuid() != 0 {
 		err = netsetup.HelperStatus("")
 	}
