@@ -93,12 +93,10 @@ func (f *recoverFlags) options() (recovery.Options, error) {
 	if f.baud <= 0 {
 		return opt, &recovery.UsageError{Err: fmt.Errorf("--baudrate %d: expected more than nothing", f.baud)}
 	}
-	switch opt.Net = recovery.Net(f.net); {
-	case f.net == "auto":
-		opt.Net = recovery.NetAuto
-	case opt.Net != recovery.NetKernel && opt.Net != recovery.NetUser:
-		return opt, &recovery.UsageError{Err: fmt.Errorf("--net %s: expected auto, kernel or user", f.net)}
-	case opt.Net == recovery.NetUser && f.netns != "":
+	if opt.Net, err = recovery.ParseNet(f.net); err != nil {
+		return opt, &recovery.UsageError{Err: fmt.Errorf("--net %w", err)}
+	}
+	if opt.Net == recovery.NetUser && f.netns != "" {
 		return opt, &recovery.UsageError{Err: errors.New("--net user uses no network namespace: leave --netns out")}
 	}
 	if f.netns != "" && os.Geteuid() != 0 {
