@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"snag/netsetup"
 )
 
 // Status is what a check came to.
@@ -290,7 +292,7 @@ func (d *doctor) helperInstalled() Check {
 	if d.uid == 0 {
 		return d.asRoot(name)
 	}
-	path := HelperPath(d.Prefix)
+	path := netsetup.HelperPath(d.Prefix)
 	if d.helper == nil {
 		return Check{name, Fail, path + " is missing", d.typeSetup()}
 	}
