@@ -128,7 +128,8 @@ const (
 	mac1 = "00:22:33:44:55:66"
 )
 
-// Every SoC: the words are where its manual has them, are looked at, burnt, and there when it is looked again, after a reset and before.
+// Every SoC: the words are where its manual has them, are looked at, burnt, and there when it is looked again, after a
+// reset and before.
 func TestBurn(t *testing.T) {
 	two := map[int]uint32{0: 0xccddeeff, 1: 0x556600bb, 2: 0x00223344}
 	two6 := map[int]uint32{2: 0xccddeeff, 3: 0x556600bb, 4: 0x00223344}

@@ -42,7 +42,8 @@ func (w Word) event(found uint32, s State) event.Fuse {
 	return event.Fuse{Bank: w.Bank, Word: w.Word, Name: w.Name, Value: w.Value, Mask: w.Mask, Found: found, State: string(s)}
 }
 
-// Confirm asks a person to type the first address. The error, a [recovery.UsageError] or the context's, says that they did not.
+// Confirm asks a person to type the first address. The error, a [recovery.UsageError] or the context's, says that they
+// did not.
 func (p *Plan) Confirm(ctx context.Context, port usb.Port, in io.Reader, out io.Writer) error {
 	fmt.Fprintf(out, "This burns fuses of the board on port %s for ever.\nType its first MAC address, %s, to go on: ", port, p.Addresses[0])
 	typed := make(chan string, 1)

@@ -19,7 +19,8 @@ import (
 	"snag/usb"
 )
 
-// HelperPath is where the privileged helper is below a prefix: /usr/local if "snag setup" put it there, /usr if a package did.
+// HelperPath is where the privileged helper is below a prefix: /usr/local if "snag setup" put it there, /usr if a
+// package did.
 func HelperPath(prefix string) string { return prefix + "/libexec/snag/snag-netmove" }
 
 // helperPaths is where it is looked for.

@@ -182,7 +182,8 @@ func (p *parser) path(s string) string {
 	return filepath.Join(p.dir, s)
 }
 
-// ParseSize reads a number of bytes: decimal, or hexadecimal behind 0x, with k, M, G or T (or KiB, ...) for powers of 1024.
+// ParseSize reads a number of bytes: decimal, or hexadecimal behind 0x, with k, M, G or T (or KiB, ...) for powers of
+// 1024.
 func ParseSize(s string) (int64, error) {
 	bad := fmt.Errorf("%q: expected a number of bytes, such as 4096, 0x1000, 64k, 16M or 2G", s)
 	digits, shift := s, 0

@@ -17,7 +17,8 @@ import (
 
 // The commands of U-Boot's fastboot (libuuu/fastboot.cpp).
 
-// commandTime is how long U-Boot may be silent over a command if the line does not say: uuu waits for 10 s, and once more.
+// commandTime is how long U-Boot may be silent over a command if the line does not say: uuu waits for 10 s, and once
+// more.
 const commandTime = 20 * time.Second
 
 // fastbootCommand parses FB's commands; ok is false if there is none of that name.

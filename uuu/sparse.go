@@ -15,8 +15,8 @@ import (
 // usualPiece is how much uuu sends at a time, since U-Boot is silent while it writes.
 const usualPiece = 16 << 20
 
-// inPieces writes an image as Android sparse images that are no larger than U-Boot's buffer. Here a piece may have fill chunks, of
-// which U-Boot writes more than it was sent.
+// inPieces writes an image as Android sparse images that are no larger than U-Boot's buffer. Here a piece may have fill
+// chunks, of which U-Boot writes more than it was sent.
 func (c flash) inPieces(ctx context.Context, x *session, client *fastboot.Client) error {
 	im, done, err := c.open(ctx, x)
 	if err != nil {

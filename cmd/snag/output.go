@@ -39,8 +39,8 @@ func (f *outputFlags) recover(cmd *cobra.Command, opt recovery.Options, err erro
 	})
 }
 
-// show does what tells all of its end by events. Output that nobody could read is a failure too, but none that a board is left
-// halfway for.
+// show does what tells all of its end by events. Output that nobody could read is a failure too, but none that a board
+// is left halfway for.
 func (f *outputFlags) show(cmd *cobra.Command, do func(event.Sink, *slog.Logger) error) error {
 	// Who is asked for the signal gets the error EPIPE instead, until the process ends.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)

@@ -13,8 +13,8 @@ import (
 	"snag/flash/bmap"
 )
 
-// MapNames returns where an image's block map may be, likeliest first: for image.ext1.ext2 that is image.ext1.ext2.bmap,
-// image.ext1.bmap and image.bmap, as bmaptool has it. In a URL it is the path that counts.
+// MapNames returns where an image's block map may be, likeliest first: for image.ext1.ext2 that is
+// image.ext1.ext2.bmap, image.ext1.bmap and image.bmap, as bmaptool has it. In a URL it is the path that counts.
 func MapNames(name string) []string {
 	if name == "-" {
 		return nil

@@ -17,8 +17,8 @@ type Options struct {
 	LogFile string // to which everything is appended; empty: none
 }
 
-// Display is where a command's events and log records go: standard output has the events, on a terminal, as plain lines or as
-// JSON; standard error the log records, unless a terminal draws both; the log file all of it.
+// Display is where a command's events and log records go: standard output has the events, on a terminal, as plain lines
+// or as JSON; standard error the log records, unless a terminal draws both; the log file all of it.
 type Display struct {
 	Sink event.Sink
 	Log  *slog.Logger
@@ -60,7 +60,8 @@ func NewDisplay(stdout, stderr io.Writer, getenv func(string) string, opt Option
 	return d, nil
 }
 
-// Close returns the first error of standard output. A log that is not whole is only warned of: no board is left halfway for it.
+// Close returns the first error of standard output. A log that is not whole is only warned of: no board is left halfway
+// for it.
 func (d *Display) Close() error {
 	if d.file != nil {
 		if lost := errors.Join(d.file.err, d.file.Close()); lost != nil {
@@ -70,7 +71,8 @@ func (d *Display) Close() error {
 	return d.close()
 }
 
-// logFile remembers its first error, and goes on: there may be room again. It is the handler that serializes what is written.
+// logFile remembers its first error, and goes on: there may be room again. It is the handler that serializes what is
+// written.
 type logFile struct {
 	*os.File
 	err error

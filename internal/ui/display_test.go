@@ -38,7 +38,8 @@ func TestDisplay(t *testing.T) {
 	}
 }
 
-// A log that cannot be opened is an error; one that is not whole is warned of; output that is not is an error at the end.
+// A log that cannot be opened is an error; one that is not whole is warned of; output that is not is an error at the
+// end.
 func TestDisplayFails(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	if _, err := NewDisplay(&stdout, &stderr, os.Getenv, Options{LogFile: filepath.Join(t.TempDir(), "none", "log")}); err == nil {

@@ -8,15 +8,15 @@ import (
 	"snag/socs"
 )
 
-// The sizes of blocks. The parameters are one; BL2 goes for the second time by 64 bytes, as both peers have it, and U-Boot by 16 KiB, as
-// Snagboot has it.
+// The sizes of blocks. The parameters are one; BL2 goes for the second time by 64 bytes, as both peers have it, and
+// U-Boot by 16 KiB, as Snagboot has it.
 const (
 	bl2Block = 64
 	fipBlock = 16 << 10
 )
 
-// serveGX gives the ROM BL2, has that set up the DRAM, and gives it U-Boot. GXBB's BL2 returns to the ROM after the first, so that it
-// is started once more; the others stay, and tell to be at another stage.
+// serveGX gives the ROM BL2, has that set up the DRAM, and gives it U-Boot. GXBB's BL2 returns to the ROM after the
+// first, so that it is started once more; the others stay, and tell to be at another stage.
 func (r *recovery) serveGX(ctx context.Context, d *device, stage *socs.Stage) error {
 	bl2, fip := r.job.Firmware[slotBL2], r.job.Firmware[slotUBoot]
 	load, err := address(fip, keyLoad, r.fip)

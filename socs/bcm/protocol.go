@@ -12,8 +12,8 @@ import (
 	"snag/usb"
 )
 
-// The requests, of both stages (usbboot, main.c, ep_write and ep_read): both vendor's, to the device, number 0, with the number
-// of bytes in wValue (lower half) and wIndex (upper half).
+// The requests, of both stages (usbboot, main.c, ep_write and ep_read): both vendor's, to the device, number 0, with
+// the number of bytes in wValue (lower half) and wIndex (upper half).
 const (
 	toBoard = 0x40 // so many bytes follow on the bulk endpoint; none: there is no such file
 	toHost  = 0xc0 // so many bytes are the data stage
@@ -62,7 +62,8 @@ type port struct {
 	out    uint8 // endpoint
 }
 
-// open takes the interface of a stage: the last one, since the first of two is a disk's (usbboot, main.c, Initialize_Device).
+// open takes the interface of a stage: the last one, since the first of two is a disk's (usbboot, main.c,
+// Initialize_Device).
 //
 // The index of the serial number in the device descriptor tells the stages apart: it is 0 or 3 in the ROM.
 func open(ctx context.Context, h usb.Handle) (*port, error) {
@@ -108,7 +109,8 @@ func (p *port) write(ctx context.Context, data []byte, progress func(int)) error
 	return nil
 }
 
-// chunks cuts what is to be sent. A chunk is taken when there is room for it, so what is told is ahead of the board by a few.
+// chunks cuts what is to be sent. A chunk is taken when there is room for it, so what is told is ahead of the board by
+// a few.
 func chunks(data []byte, progress func(int)) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for n := 0; n < len(data); {

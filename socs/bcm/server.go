@@ -191,8 +191,8 @@ func (f *files) String() string {
 	return fmt.Sprintf("it has taken %s, and asked in vain for %s", list(f.served), list(f.missing))
 }
 
-// factoryUUID decodes that of a board: words of 32 bits in hexadecimal, the lower half first, each half with three characters in the way of
-// C40 (usbboot, decode_duid.c).
+// factoryUUID decodes that of a board: words of 32 bits in hexadecimal, the lower half first, each half with three
+// characters in the way of C40 (usbboot, decode_duid.c).
 func factoryUUID(words string) (string, bool) {
 	var id []byte
 	for w := range strings.SplitSeq(words, "_") {

@@ -1,5 +1,5 @@
-// Package dfustage has what the families share whose stages take files over DFU (package dfu), beside what [stages] has for all: [Open]
-// opens an enumeration, and [Session.Send] gives it a file.
+// Package dfustage has what the families share whose stages take files over DFU (package dfu), beside what [stages] has
+// for all: [Open] opens an enumeration, and [Session.Send] gives it a file.
 package dfustage
 
 import (
@@ -79,8 +79,8 @@ type File struct {
 	Data []byte
 }
 
-// Send gives a file to an alternate setting, which it selects, and tells of it in the name of a stage. That the device does
-// not answer any more after it has the whole file is success, and left is set: it starts what it has received.
+// Send gives a file to an alternate setting, which it selects, and tells of it in the name of a stage. That the device
+// does not answer any more after it has the whole file is success, and left is set: it starts what it has received.
 func (s *Session) Send(ctx context.Context, name string, alt dfu.Alt, f File) (left bool, err error) {
 	if err := s.Select(ctx, alt); err != nil {
 		return false, err
@@ -98,8 +98,8 @@ func (s *Session) Send(ctx context.Context, name string, alt dfu.Alt, f File) (l
 	return err != nil, nil
 }
 
-// Started finds out what became of a device that does not answer any more after it has the whole file. One that hangs looks
-// almost like one that has started it: it is still on the wire.
+// Started finds out what became of a device that does not answer any more after it has the whole file. One that hangs
+// looks almost like one that has started it: it is still on the wire.
 func (s *Session) Started(ctx context.Context, alt dfu.Alt) error {
 	if stages.Left(ctx, s.Stage, goneTime) {
 		return nil
@@ -116,8 +116,8 @@ func (s *Session) Started(ctx context.Context, alt dfu.Alt) error {
 	return nil
 }
 
-// Leave sends DETACH, and waits until the device has left the bus. That is what counts: an answer there may be none. One that says
-// that it does not leave by itself (bitWillDetach) is given a reset of the bus (DFU 1.1, section 5.1).
+// Leave sends DETACH, and waits until the device has left the bus. That is what counts: an answer there may be none.
+// One that says that it does not leave by itself (bitWillDetach) is given a reset of the bus (DFU 1.1, section 5.1).
 func (s *Session) Leave(ctx context.Context) error {
 	err := s.Detach(ctx)
 	if s.Functional != (dfu.Functional{}) && !s.Functional.WillDetach && err == nil && !stages.Left(ctx, s.Stage, goneTime) {

@@ -35,7 +35,8 @@ type payload struct {
 	addr uint32 // where SPL has to find it; 0 is where SPL chooses
 	// search says that it is not known where in data U-Boot begins: the SPL must search (SDPV).
 	search bool
-	// end is how many bytes of data are used, 0 if that is not known: what stands behind U-Boot in a stream SPL may not ask for.
+	// end is how many bytes of data are used, 0 if that is not known: what stands behind U-Boot in a stream SPL may not
+	// ask for.
 	end int
 }
 

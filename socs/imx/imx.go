@@ -1,14 +1,14 @@
 // Package imx recovers boards with NXP's i.MX, from i.MX23 to i.MX95, i.MX RT106x and Vybrid.
 //
-// Three protocols cover them. The ROMs of i.MX50 to i.MX8MM speak the Serial Download Protocol (SDP) over HID reports: the
-// host writes registers and files, has the DCD executed that sets up the DRAM, and jumps to an image. i.MX51 and 53 speak
-// the same over bulk endpoints, with half of the commands. The others take a stream (SDPS) and find in it what they need.
-// Where the first stage is U-Boot's SPL it may serve SDP itself, to be given U-Boot (SDPU; SDPV if it
+// Three protocols cover them. The ROMs of i.MX50 to i.MX8MM speak the Serial Download Protocol (SDP) over HID reports:
+// the host writes registers and files, has the DCD executed that sets up the DRAM, and jumps to an image. i.MX51 and 53
+// speak the same over bulk endpoints, with half of the commands. The others take a stream (SDPS) and find in it what
+// they need. Where the first stage is U-Boot's SPL it may serve SDP itself, to be given U-Boot (SDPU; SDPV if it
 // searches for U-Boot in what it is given).
 //
 // [check] finds in the files what each stage has to be given, a [plan]; [recovery] carries it out. Sources: i.MX
-// 6Dual/6Quad reference manual, 8.9 "USB/UART Serial Download"; uuu (libuuu/sdp.cpp, sdps.cpp, rominfo.cpp, config.cpp);
-// imx_usb (imx_sdp.c); U-Boot (drivers/usb/gadget/f_sdp.c, arch/arm/mach-imx/spl_imx_romapi.c).
+// 6Dual/6Quad reference manual, 8.9 "USB/UART Serial Download"; uuu (libuuu/sdp.cpp, sdps.cpp, rominfo.cpp,
+// config.cpp); imx_usb (imx_sdp.c); U-Boot (drivers/usb/gadget/f_sdp.c, arch/arm/mach-imx/spl_imx_romapi.c).
 package imx
 
 import (

@@ -24,8 +24,8 @@ func (r *recovery) serveROM(ctx context.Context, stage *socs.Stage) error {
 	return r.serveHID(ctx, stage)
 }
 
-// serveHID loads and starts the first stage by SDP over HID: DCD, file, no second run of the DCD, jump. A plugin returns to the
-// ROM, which then takes the image behind it.
+// serveHID loads and starts the first stage by SDP over HID: DCD, file, no second run of the DCD, jump. A plugin
+// returns to the ROM, which then takes the image behind it.
 func (r *recovery) serveHID(ctx context.Context, stage *socs.Stage) error {
 	s, err := r.openSDP(ctx, stage, stageROM, r.report)
 	if err != nil {

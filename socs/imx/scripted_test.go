@@ -19,7 +19,8 @@ import (
 	"snag/usb"
 )
 
-// scripted is a device that answers what the host sends it by a function. A nil answer stands for the end of its enumeration.
+// scripted is a device that answers what the host sends it by a function. A nil answer stands for the end of its
+// enumeration.
 type scripted struct {
 	desc    *usb.Descriptors
 	reports []byte // the report descriptor
@@ -114,8 +115,8 @@ func (s *scripted) In(ctx context.Context, ep uint8, buf []byte) (int, error) {
 	return copy(buf, b), nil
 }
 
-// serveScripted has a scripted device served as the ROM of a model, with an image of 5000 bytes at 0x10000000. Without an error the board
-// has everything, or is waited for.
+// serveScripted has a scripted device served as the ROM of a model, with an image of 5000 bytes at 0x10000000. Without
+// an error the board has everything, or is waited for.
 func serveScripted(t *testing.T, model string, s *scripted, commands []firmware.DCDCommand) ([]event.Body, bool, error) {
 	t.Helper()
 	chip, err := chipOf(socs.Model{Name: model})

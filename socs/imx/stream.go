@@ -61,7 +61,8 @@ func (c *checker) endOf(path string, data []byte, off int) (int, error) {
 	return off + second.end, nil
 }
 
-// sdBlocks is what stands before the boot stream in u-boot.sd, which is for a card (U-Boot, tools/mxsboot.c, mx28_create_sd_image).
+// sdBlocks is what stands before the boot stream in u-boot.sd, which is for a card (U-Boot, tools/mxsboot.c,
+// mx28_create_sd_image).
 const sdBlocks = 4 * 512
 
 // bootStream plans a boot stream of i.MX23 and 28.
@@ -164,8 +165,8 @@ func (c *checker) reach(slot string, loads []uint64) error {
 	return socs.Refuse(c.other(), "its programs load to %s, where %s has no memory", where, c.chip.name)
 }
 
-// serveStream pushes the file to a ROM that finds in it what it needs. There is no answer: the ROM takes the data, at last
-// on behalf of SPL, which asks for the rest of the same stream after it has set up the DRAM.
+// serveStream pushes the file to a ROM that finds in it what it needs. There is no answer: the ROM takes the data, at
+// last on behalf of SPL, which asks for the rest of the same stream after it has set up the DRAM.
 func (r *recovery) serveStream(ctx context.Context, stage *socs.Stage) error {
 	d, err := r.openHID(ctx, stage, stageROM)
 	if err != nil {
@@ -203,8 +204,8 @@ func (r *recovery) serveStream(ctx context.Context, stage *socs.Stage) error {
 	return nil
 }
 
-// startLog reads what the ROM tells while it boots, until the next stage is there or the recovery ends: uuu (sdps.cpp) takes the
-// text from the fourth byte of a report on.
+// startLog reads what the ROM tells while it boots, until the next stage is there or the recovery ends: uuu (sdps.cpp)
+// takes the text from the fourth byte of a report on.
 func (r *recovery) startLog(ctx context.Context, d *hid.Device) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	done := make(chan struct{})

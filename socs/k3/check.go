@@ -115,8 +115,8 @@ func (c *chip) kindOf(slot string) string {
 
 func fit(b []byte) bool { return bytes.HasPrefix(b, []byte("\xd0\x0d\xfe\xed")) }
 
-// identify tells which slots a file may belong to, the likeliest first, and what it is. A FIT is known by what U-Boot's binman
-// calls the images in it.
+// identify tells which slots a file may belong to, the likeliest first, and what it is. A FIT is known by what U-Boot's
+// binman calls the images in it.
 func (c *checker) identify(data []byte) (slots []string, what string) {
 	info := firmware.Identify(data)
 	what = info.String()

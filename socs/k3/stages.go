@@ -22,8 +22,8 @@ const (
 	altTispl = "tispl.bin"
 	altUBoot = "u-boot.img"
 
-	// U-Boot itself, if it has a DFU gadget, may offer the files of a boot partition, this one among them. They are not to
-	// be written to.
+	// U-Boot itself, if it has a DFU gadget, may offer the files of a boot partition, this one among them. They are not
+	// to be written to.
 	altFlash = "tiboot3.bin"
 )
 
@@ -183,8 +183,9 @@ func settings(s *dfustage.Session) string {
 	return "the alternate settings " + strings.Join(names, ", ")
 }
 
-// serveROM gives the ROM tiboot3, and, for AM62L's BL1, tispl. It starts them by itself, some before the status is read again. One
-// that stays on the bus asks for the next file there: Snagboot looks for the device, and not whether it is another one.
+// serveROM gives the ROM tiboot3, and, for AM62L's BL1, tispl. It starts them by itself, some before the status is read
+// again. One that stays on the bus asks for the next file there: Snagboot looks for the device, and not whether it is
+// another one.
 func (r *recovery) serveROM(ctx context.Context, s *dfustage.Session) error {
 	for {
 		slot := slotTiboot3
@@ -251,8 +252,8 @@ func (r *recovery) serveR5(ctx context.Context, s *dfustage.Session) error {
 	return err
 }
 
-// hand sends an SPL files, each to its setting, and makes it go on: it looks at what it has when it leaves the bus, which it
-// does for DETACH alone.
+// hand sends an SPL files, each to its setting, and makes it go on: it looks at what it has when it leaves the bus,
+// which it does for DETACH alone.
 func (r *recovery) hand(ctx context.Context, s *dfustage.Session, name string, files [][2]string) error {
 	r.at, r.maybe = name, false
 	for _, f := range files {

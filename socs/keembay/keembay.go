@@ -1,9 +1,9 @@
 // Package keembay recovers boards with Intel's Keem Bay (Movidius 3400VE, 3700VE).
 //
-// The boot ROM speaks fastboot, of which it needs one command: "download" of a FIP with BL2 to U-Boot, which it then starts by itself.
-// There is no second stage; U-Boot may show its own fastboot (8087:da00) afterwards. There is no public documentation of the
-// ROM. The source is Snagboot (recoveries/keembay.py, the original contribution), and Trusted Firmware-A for the FIP
-// (include/tools_share/firmware_image_package.h).
+// The boot ROM speaks fastboot, of which it needs one command: "download" of a FIP with BL2 to U-Boot, which it then
+// starts by itself. There is no second stage; U-Boot may show its own fastboot (8087:da00) afterwards. There is no
+// public documentation of the ROM. The source is Snagboot (recoveries/keembay.py, the original contribution), and
+// Trusted Firmware-A for the FIP (include/tools_share/firmware_image_package.h).
 package keembay
 
 import (

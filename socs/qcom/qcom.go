@@ -1,15 +1,15 @@
 // Package qcom recovers boards with Qualcomm's IQ-9075 (QCS9100) in Emergency Download mode (EDL).
 //
-// The boot ROM asks for its images by Sahara: which image, which bytes of it, in any order, until it says how the image ended. XBL is
-// first; it sets up the DRAM and asks for U-Boot in the same way. The board decides what it is sent, so the images are a
-// table by id, and their order is the board's.
+// The boot ROM asks for its images by Sahara: which image, which bytes of it, in any order, until it says how the image
+// ended. XBL is first; it sets up the DRAM and asks for U-Boot in the same way. The board decides what it is sent, so
+// the images are a table by id, and their order is the board's.
 //
-// The pieces: packet.go has the packets, session.go serves one USB session, transport.go moves bytes and keeps USB's rules, check.go looks
-// at firmware beforehand.
+// The pieces: packet.go has the packets, session.go serves one USB session, transport.go moves bytes and keeps USB's
+// rules, check.go looks at firmware beforehand.
 //
-// There is no public documentation of Sahara. Sources: Snagboot 3.0, snagrecover/recoveries/qcom.py and protocols/qcom_sahara.py, which
-// Qualcomm contributed; linux-msm/qdl, src/sahara.c, include/qdl.h and src/usb.c; bkerler/edl, edlclient/Library/sahara_defs.py for the status
-// codes and modes.
+// There is no public documentation of Sahara. Sources: Snagboot 3.0, snagrecover/recoveries/qcom.py and
+// protocols/qcom_sahara.py, which Qualcomm contributed; linux-msm/qdl, src/sahara.c, include/qdl.h and src/usb.c;
+// bkerler/edl, edlclient/Library/sahara_defs.py for the status codes and modes.
 package qcom
 
 import (

@@ -19,7 +19,8 @@ const (
 	resetTime = time.Second      // for RESET to be taken
 )
 
-// What a board may ask of a host at most: HELLO, in a session; and of an image, in bytes, each request counting for some more.
+// What a board may ask of a host at most: HELLO, in a session; and of an image, in bytes, each request counting for
+// some more.
 const (
 	maxHellos   = 16
 	requestCost = 64
@@ -73,8 +74,8 @@ func (s *session) run(ctx context.Context) error {
 	}
 }
 
-// first waits for what the board says first. If there is nothing its HELLO may have been read by another program: then the answer
-// to that may have it go on.
+// first waits for what the board says first. If there is nothing its HELLO may have been read by another program: then
+// the answer to that may have it go on.
 func (s *session) first(ctx context.Context) (packet, error) {
 	late := time.Now().Add(answer)
 	b, err := s.receive(ctx, firstTime)

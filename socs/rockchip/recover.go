@@ -60,7 +60,8 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err
 	return over || err == nil && !r.plug, err
 }
 
-// download sends the ROM its sections, and waits until it has started the last. over says that nothing comes after that.
+// download sends the ROM its sections, and waits until it has started the last. over says that nothing comes after
+// that.
 func (r *recovery) download(ctx context.Context, stage *socs.Stage) (over bool, err error) {
 	total, done := 0, 0
 	for _, s := range r.sections {

@@ -1,9 +1,9 @@
 // Package rzn1 recovers boards with Renesas' RZ/N1.
 //
-// The ROM takes one file by DFU, into the only alternate setting there is: U-Boot in an SPKG, which says where it goes and
-// has a CRC. U-Boot runs from the internal memory until it has set up the DRAM, and is the last stage. Sources: RZ/N1D,
-// RZ/N1S and RZ/N1L Group User's Manual: System Introduction, Multiplexing, Electrical and Mechanical Information, chapter
-// "Boot"; U-Boot, tools/renesas_spkgimage.c.
+// The ROM takes one file by DFU, into the only alternate setting there is: U-Boot in an SPKG, which says where it goes
+// and has a CRC. U-Boot runs from the internal memory until it has set up the DRAM, and is the last stage. Sources:
+// RZ/N1D, RZ/N1S and RZ/N1L Group User's Manual: System Introduction, Multiplexing, Electrical and Mechanical
+// Information, chapter "Boot"; U-Boot, tools/renesas_spkgimage.c.
 package rzn1
 
 import (
@@ -23,7 +23,8 @@ const stageROM = "rom"
 
 const slotUBoot = "u-boot"
 
-// The internal memory that the ROM loads to: 2 MiB on RZ/N1D, 6 MiB on the others (User's Manual, chapter "Memory Map").
+// The internal memory that the ROM loads to: 2 MiB on RZ/N1D, 6 MiB on the others (User's Manual, chapter "Memory
+// Map").
 const (
 	sramStart = 0x20000000
 	sramEnd   = 0x20600000

@@ -154,7 +154,8 @@ func check(t *testing.T, name string, o *socstest.Outcome[sama5.Report]) {
 	}
 }
 
-// A board that is wrong ends the recovery in time, and the error says what was expected and what came; or the recovery gets over it.
+// A board that is wrong ends the recovery in time, and the error says what was expected and what came; or the recovery
+// gets over it.
 func TestFaults(t *testing.T) {
 	socstest.Play(t, sama5.ParseFault, []socstest.Case[sama5.Config]{
 		{Faults: "mute:rom:N", Says: "only after a reset of the port", Most: 3 * time.Second},

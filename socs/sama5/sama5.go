@@ -1,7 +1,7 @@
 // Package sama5 recovers boards with Microchip's SAMA5D2, SAMA5D3 and SAMA5D4.
 //
-// The boot ROM has the SAM-BA monitor, which reads and writes memory, and calls what it was loaded. It is a CDC ACM device: snag
-// speaks to its bulk endpoints, not to the tty that Linux makes of it. The monitor is called by hosts so:
+// The boot ROM has the SAM-BA monitor, which reads and writes memory, and calls what it was loaded. It is a CDC ACM
+// device: snag speaks to its bulk endpoints, not to the tty that Linux makes of it. The monitor is called by hosts so:
 //
 //	an applet that sets the clocks                lowlevel    to the internal SRAM, called, and comes back
 //	an applet that sets up the DRAM               extram      the same
@@ -9,8 +9,9 @@
 //
 // Applets are Microchip's (they come with SAM-BA 3). Their arguments and results are in a mailbox in front of them.
 //
-// chip.go has the addresses and the tables, check.go what the files must be, monitor.go the monitor. Sources: the data sheets, chapter "Standard
-// Boot Strategies", "SAM-BA Monitor" (SAMA5D2, DS60001476; SAMA5D3, DS60001609; SAMA5D4, DS60001525); SAM-BA 3.3.1 (src/plugins/connection/serial, src/plugins/device); atmel-software-package
+// chip.go has the addresses and the tables, check.go what the files must be, monitor.go the monitor. Sources: the data
+// sheets, chapter "Standard Boot Strategies", "SAM-BA Monitor" (SAMA5D2, DS60001476; SAMA5D3, DS60001609; SAMA5D4,
+// DS60001525); SAM-BA 3.3.1 (src/plugins/connection/serial, src/plugins/device); atmel-software-package
 // (samba_applets); Snagboot (recoveries/sama5.py, firmware/samba_applet.py).
 package sama5
 
@@ -199,8 +200,8 @@ func (r *recovery) file(ctx context.Context, slot string, address uint32) (t *st
 	return t, r.m.load(ctx, address, img.Data, t.At)
 }
 
-// The mailbox, from an applet's address on (atmel-software-package, samba_applets/common/applet.h). The words behind the status are the command's
-// arguments, and its results in their place.
+// The mailbox, from an applet's address on (atmel-software-package, samba_applets/common/applet.h). The words behind
+// the status are the command's arguments, and its results in their place.
 //
 //	0x04  command: 0 initializes; its complement when that is done
 //	0x08  status

@@ -210,8 +210,8 @@ func (a *Attempt) Bad(t *testing.T, code int, says string) {
 	}
 }
 
-// ends fails the test unless the recovery ended within a time: with a text among its notes and warnings, if the code is 0, else with that
-// code and the text in the error.
+// ends fails the test unless the recovery ended within a time: with a text among its notes and warnings, if the code is
+// 0, else with that code and the text in the error.
 func (a *Attempt) ends(t *testing.T, code int, says string, most time.Duration) {
 	t.Helper()
 	switch {

@@ -1,8 +1,8 @@
-// Package stages has what the families share whose boards enumerate on USB: the way from one enumeration to the next, and what is told
-// of a file on its way to a board.
+// Package stages has what the families share whose boards enumerate on USB: the way from one enumeration to the next,
+// and what is told of a file on its way to a board.
 //
-// [Drive] asks the board for its enumerations and hands each to the family; [Runs] counts how often the ROM was begun with, and
-// [Transfer] tells of a file.
+// [Drive] asks the board for its enumerations and hands each to the family; [Runs] counts how often the ROM was begun
+// with, and [Transfer] tells of a file.
 package stages
 
 import (
@@ -74,8 +74,8 @@ func Left(ctx context.Context, stage *socs.Stage, within time.Duration) bool {
 	return false
 }
 
-// MaxRuns is how often a recovery is begun: a board that is reset shows its ROM again, and so does one whose first stage
-// does not start.
+// MaxRuns is how often a recovery is begun: a board that is reset shows its ROM again, and so does one whose first
+// stage does not start.
 const MaxRuns = 3
 
 // Runs counts the beginnings of a recovery.

@@ -223,8 +223,8 @@ func (r *recovery) follow(ctx context.Context, s *session) (done bool, err error
 	return false, err // nil: it has left, or enumerates anew
 }
 
-// first is the phase that an enumeration begins in. A ROM waits for the first stage, whatever it says; TF-A of STM32MP15 has the
-// same settings. TF-A that does not tell waits for what it has the first setting for.
+// first is the phase that an enumeration begins in. A ROM waits for the first stage, whatever it says; TF-A of
+// STM32MP15 has the same settings. TF-A that does not tell waits for what it has the first setting for.
 func (r *recovery) first(ctx context.Context, s *session) (*phase, error) {
 	_, rom := s.settings[phaseFSBL]
 	if rom && r.detach {
@@ -343,8 +343,8 @@ func (r *recovery) phaseError(s *session, p *phase) error {
 		Hint: "check that all files are of one build for this board, reset the board and run snag again"}
 }
 
-// next makes the board go on to what it was sent, and returns the phase that it is in then; nil if it is to be looked for on its
-// port.
+// next makes the board go on to what it was sent, and returns the phase that it is in then; nil if it is to be looked
+// for on its port.
 func (r *recovery) next(ctx context.Context, s *session) (*phase, error) {
 	switch {
 	case s.sent[phaseLayout] && !s.sent[phaseSSBL]:

@@ -20,8 +20,9 @@ const (
 	splTime      = 10 * time.Second
 	startTime    = 2 * time.Second // for the ROM's answer when it calls what does not return
 
-	// settleTime is for how long the bus is quiet while SPL runs, which changes the clocks; on 64-bit parts the processor is reset. sunxi-fel
-	// waits as long, Snagboot 500 ms: both found that what is sent meanwhile is lost at times.
+	// settleTime is for how long the bus is quiet while SPL runs, which changes the clocks; on 64-bit parts the
+	// processor is reset. sunxi-fel waits as long, Snagboot 500 ms: both found that what is sent meanwhile is lost at
+	// times.
 	settleTime = 250 * time.Millisecond
 )
 
@@ -89,7 +90,8 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err
 	return true, r.second(ctx, m, p.uboot)
 }
 
-// connect opens the ROM, and resets the port if what answers is out of step with what is asked: another program stopped in the middle.
+// connect opens the ROM, and resets the port if what answers is out of step with what is asked: another program stopped
+// in the middle.
 func (r *recovery) connect(ctx context.Context, stage *socs.Stage) (*fel.Device, fel.Version, error) {
 	short, cancel := context.WithTimeout(ctx, versionTime)
 	defer cancel()
