@@ -57,8 +57,9 @@ func banner(b []byte) string {
 	return ""
 }
 
-// isUBootARM64 knows programs of U-Boot's by what arch/arm/cpu/armv8/start.S has behind the first branch: where it is linked to (8 bytes at 8), and from there
-// on the end of the image, and beginning and end of what is cleared. A TPL has no other name.
+// isUBootARM64 knows programs of U-Boot's by what arch/arm/cpu/armv8/start.S has behind the first branch: where it is
+// linked to (8 bytes at 8), and from there on the end of the image, and beginning and end of what is cleared. A TPL has
+// no other name.
 func isUBootARM64(b []byte) bool {
 	if len(b) < 40 {
 		return false

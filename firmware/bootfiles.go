@@ -16,8 +16,8 @@ const (
 	bootfilesMaxLinks = 8    // from link to link
 )
 
-// Bootfiles is an archive of what the boot loaders of Broadcom's SoCs ask their USB host for: bootfiles.bin of Raspberry Pi's
-// usbboot, a tar archive (bootfiles.c, Readme.md) with a directory for each SoC, or of one SoC without.
+// Bootfiles is an archive of what the boot loaders of Broadcom's SoCs ask their USB host for: bootfiles.bin of
+// Raspberry Pi's usbboot, a tar archive (bootfiles.c, Readme.md) with a directory for each SoC, or of one SoC without.
 type Bootfiles struct {
 	Files []Bootfile // in the archive's order; of files with the same name the last one
 	Size  int        // bytes up to the end of the last file
@@ -32,8 +32,8 @@ type Bootfile struct {
 	Again  int    // how many entries of the same name came before
 }
 
-// ParseBootfiles reads the archive. Files and links to files of the archive are taken, other entries are not. One that is
-// damaged is returned up to there, with the error.
+// ParseBootfiles reads the archive. Files and links to files of the archive are taken, other entries are not. One that
+// is damaged is returned up to there, with the error.
 func ParseBootfiles(b []byte) (*Bootfiles, error) {
 	src := bytes.NewReader(b)
 	archive := tar.NewReader(src)

@@ -35,9 +35,9 @@ import (
 //	88     2    drive tag
 //	90     6    padding
 //
-// A section header is number, offset and size in blocks, flags (bit 0 bootable); four bytes each. A key of the dictionary is 16 bytes
-// of CBC-MAC of header and section headers, then the key of the commands, both made with the device's key: all
-// zero until the owner burns another. A command:
+// A section header is number, offset and size in blocks, flags (bit 0 bootable); four bytes each. A key of the
+// dictionary is 16 bytes of CBC-MAC of header and section headers, then the key of the commands, both made with the
+// device's key: all zero until the owner burns another. A command:
 //
 //	offset size field
 //	0      1    checksum: 0x5a and the sum of the other bytes
@@ -47,8 +47,8 @@ import (
 //	8      4    count of bytes
 //	12     4    CRC-32 of a load (most significant bit first, no final inversion); pattern of a fill; argument of jump and call; mode
 //
-// A load's data follow it, padded to whole blocks. The image ends with the SHA-1 of all before, padded to two blocks. Commands, data and
-// that are encrypted (AES-128-CBC) if there is a key.
+// A load's data follow it, padded to whole blocks. The image ends with the SHA-1 of all before, padded to two blocks.
+// Commands, data and that are encrypted (AES-128-CBC) if there is a key.
 const (
 	sbBlock      = 16
 	sbHeaderSize = 96
@@ -96,9 +96,9 @@ const (
 	sbLoad = 2
 )
 
-// ParseBootStream reads a boot stream and verifies the SHA-1 of its header; and if it is not encrypted, or with the key of
-// devices that have none of their own, the commands' checksums, the CRC of what they load, and the SHA-1 of the image.
-// The error joins everything that is wrong; what could be read is returned beside it.
+// ParseBootStream reads a boot stream and verifies the SHA-1 of its header; and if it is not encrypted, or with the key
+// of devices that have none of their own, the commands' checksums, the CRC of what they load, and the SHA-1 of the
+// image. The error joins everything that is wrong; what could be read is returned beside it.
 func ParseBootStream(b []byte) (*BootStream, error) {
 	if len(b) < 24 || string(b[20:24]) != "STMP" {
 		return nil, errors.New("no boot stream: no STMP at byte 20")

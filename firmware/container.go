@@ -142,10 +142,10 @@ func isContainer(b []byte) bool {
 }
 
 // ParseContainers reads the set of containers at an offset of the file and verifies the images' hashes. The size of the
-// set is computed as uuu does (libuuu/rominfo.cpp, GetContainerActualSize), which looks at the last image of the last container;
-// U-Boot's get_container_size looks at all of them and at the signature block. For the sets that
-// the vendor's tools make both are the same. The error joins everything that is wrong; what could be
-// read is returned beside it, or nil if there is no container at all.
+// set is computed as uuu does (libuuu/rominfo.cpp, GetContainerActualSize), which looks at the last image of the last
+// container; U-Boot's get_container_size looks at all of them and at the signature block. For the sets that the
+// vendor's tools make both are the same. The error joins everything that is wrong; what could be read is returned
+// beside it, or nil if there is no container at all.
 func ParseContainers(data []byte, at int) (*ContainerSet, error) {
 	if at < 0 || at > len(data) || !isContainer(data[at:]) || data[at+3] != containerTag {
 		return nil, fmt.Errorf("no container at %#x: expected version 0 or 2, a length and tag 87", at)
@@ -286,9 +286,10 @@ func (p *containerParser) image(off, i int, e []byte, version byte) ContainerIma
 	return img
 }
 
-// imageHash decodes the flags of an image. Version 0 has the algorithm in bits 8 and 9, and "encrypted" in bit 10 by U-Boot
-// (IMG_FLAG_ENCRYPTED_MASK in imx8image.h) but in bit 11 by NXP's SPSDK (ahab_iae.py): either is taken for it,
-// for a wrong guess only leaves a hash unverified. Version 2 has four bits of algorithm, and "encrypted" in bit 12 (SPSDK).
+// imageHash decodes the flags of an image. Version 0 has the algorithm in bits 8 and 9, and "encrypted" in bit 10 by
+// U-Boot (IMG_FLAG_ENCRYPTED_MASK in imx8image.h) but in bit 11 by NXP's SPSDK (ahab_iae.py): either is taken for it,
+// for a wrong guess only leaves a hash unverified. Version 2 has four bits of algorithm, and "encrypted" in bit 12
+// (SPSDK).
 func imageHash(version byte, flags uint32) (algo string, encrypted bool, sum func([]byte) []byte) {
 	n := flags >> 8 & 3
 	encrypted = flags&0xc00 != 0

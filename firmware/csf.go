@@ -5,9 +5,9 @@ import (
 	"fmt"
 )
 
-// Command sequence file: what HAB executes to authenticate an image; NXP's HAB4 API reference manual, 6 "Command Sequence
-// File". Header and commands have the shape of the DCD's: tag, big-endian length, parameter. Certificates and signatures, which the
-// commands refer to by their offset from the header, follow.
+// Command sequence file: what HAB executes to authenticate an image; NXP's HAB4 API reference manual, 6 "Command
+// Sequence File". Header and commands have the shape of the DCD's: tag, big-endian length, parameter. Certificates and
+// signatures, which the commands refer to by their offset from the header, follow.
 
 // maxCSFCommands bounds the outline: a CSF has some ten commands.
 const maxCSFCommands = 64

@@ -7,7 +7,8 @@ import (
 	"fmt"
 )
 
-// Allwinner's eGON image, which the boot ROMs load first: U-Boot's include/sunxi_image.h and tools/sunxi_egon.c. Little-endian.
+// Allwinner's eGON image, which the boot ROMs load first: U-Boot's include/sunxi_image.h and tools/sunxi_egon.c.
+// Little-endian.
 //
 //	offset size field
 //	0      4    branch over the header
@@ -46,7 +47,8 @@ type EGON struct {
 }
 
 // ParseEGON reads the eGON image at the start of b, and verifies its checksum. The error says what is wrong with it; an
-// [ErrTruncated] in it means that bytes are missing at the end. What the header says is returned beside an error about the rest.
+// [ErrTruncated] in it means that bytes are missing at the end. What the header says is returned beside an error about
+// the rest.
 func ParseEGON(b []byte) (*EGON, error) {
 	if !isEGON(b) {
 		return nil, fmt.Errorf("no eGON image: it has no %q at byte 4", egonMagic)
@@ -108,8 +110,8 @@ func (e *EGON) deviceTree() string {
 // ErrNoUBoot says that nothing follows an SPL.
 var ErrNoUBoot = errors.New("there is no U-Boot behind SPL in it")
 
-// UBoot finds U-Boot in a file that begins with the image: u-boot-sunxi-with-spl.bin. The offset is where it belongs, whatever stands
-// there; the error is [ErrNoUBoot] if nothing does.
+// UBoot finds U-Boot in a file that begins with the image: u-boot-sunxi-with-spl.bin. The offset is where it belongs,
+// whatever stands there; the error is [ErrNoUBoot] if nothing does.
 func (e *EGON) UBoot(b []byte) (off int, err error) {
 	off = max(len(e.Data), egonUBootAt)
 	if off >= len(b) || bytes.Count(b[off:], []byte{0}) == len(b)-off {

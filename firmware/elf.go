@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// An ELF file: System V gABI, chapter 4 "Object Files" and 5 "Program Loading". debug/elf is not hardened against hostile
-// files; what a board's loader needs is little. The header, with the offsets of 32 and of 64 bits:
+// An ELF file: System V gABI, chapter 4 "Object Files" and 5 "Program Loading". debug/elf is not hardened against
+// hostile files; what a board's loader needs is little. The header, with the offsets of 32 and of 64 bits:
 //
 //	offset    size field
 //	0         4    7f "ELF"
@@ -88,7 +88,8 @@ func (e *ELF) TypeName() string {
 	return fmt.Sprintf("type %d", e.Type)
 }
 
-// ParseELF reads the header and the program headers. If a segment lies outside of the file, the rest is returned with the error.
+// ParseELF reads the header and the program headers. If a segment lies outside of the file, the rest is returned with
+// the error.
 func ParseELF(b []byte) (*ELF, error) {
 	if !matches(b, 0, elfMagic) || len(b) < 20 {
 		return nil, errors.New("no ELF file: it does not begin with 7f \"ELF\"")

@@ -6,8 +6,8 @@ import (
 	"math"
 )
 
-// A firmware image package of Trusted Firmware-A: its documentation, "Firmware Design", section "Firmware Image Package (FIP)",
-// and include/tools_share/firmware_image_package.h. Little-endian. A table of contents:
+// A firmware image package of Trusted Firmware-A: its documentation, "Firmware Design", section "Firmware Image Package
+// (FIP)", and include/tools_share/firmware_image_package.h. Little-endian. A table of contents:
 //
 //	offset size field
 //	0      4    0xaa640001

@@ -208,8 +208,8 @@ func checksum(algo string, b []byte) ([]byte, bool) {
 	return nil, false
 }
 
-// Below tells whether all images that say where they are loaded to go below an address, which is where DRAM begins: then
-// none of them is U-Boot for such a SoC. load is where the first of them goes.
+// Below tells whether all images that say where they are loaded to go below an address, which is where DRAM begins:
+// then none of them is U-Boot for such a SoC. load is where the first of them goes.
 func (f *FIT) Below(dram uint64) (load uint64, ok bool) {
 	for _, img := range f.Images {
 		switch {

@@ -384,8 +384,8 @@ func identifyDER(b []byte) (Info, bool) {
 }
 
 func identifyARM(b []byte) (Info, bool) {
-	// U-Boot for Allwinner's 64-bit SoCs may begin with what is a branch in 32-bit state, and nothing much in 64-bit state, where the next
-	// word is one (arch/arm/include/asm/arch-sunxi/boot0.h).
+	// U-Boot for Allwinner's 64-bit SoCs may begin with what is a branch in 32-bit state, and nothing much in 64-bit
+	// state, where the next word is one (arch/arm/include/asm/arch-sunxi/boot0.h).
 	if len(b) >= 64 && b[3] == armBranch && binary.LittleEndian.Uint32(b[4:])>>26 == 0b000101 {
 		if s := banner(b); s != "" {
 			return Info{KindARM64, "a bare 64-bit ARM program (" + s + ") that may be entered in 32-bit state"}, true

@@ -57,8 +57,8 @@ func TestFindIVTVersions(t *testing.T) {
 	}
 }
 
-// TestFindIVTHDMI has the layout of an i.MX8MQ flash.bin: a KiB of zeros, HDMI firmware, SPL with its own table, a table
-// for the authentication of U-Boot.
+// TestFindIVTHDMI has the layout of an i.MX8MQ flash.bin: a KiB of zeros, HDMI firmware, SPL with its own table, a
+// table for the authentication of U-Boot.
 func TestFindIVTHDMI(t *testing.T) {
 	hdmi := firmwaretest.IVT{Version: 0x41, Self: 0x7e0400, Before: 0x400, Entry: 0x40, Plugin: 2, Program: pattern(3000)}.Bytes()
 	spl := firmwaretest.IVT{Version: 0x41, Self: 0x7e0fc0, Before: 0x400, Entry: 0x40, Program: pattern(2000)}.Bytes()

@@ -26,10 +26,11 @@ import (
 //	32     4    address of the certificates
 //	36     4    their length
 //
-// or, of a first stage (SBL1), of twenty: code word, magic, image id, two of 0 or ff, the header's length, load address, and then from the
-// length on as above; the rest is reserved. New ones are ELF files, one of whose program headers is of the hash
-// segment: bits 24 to 26 of its flags are 2 (Linux, drivers/soc/qcom/mdt_loader.c). It begins with a header too, of which these
-// are needed to find the table of digests, one of each program header's bytes (coreboot, util/cbfstool/platform_fixups.c):
+// or, of a first stage (SBL1), of twenty: code word, magic, image id, two of 0 or ff, the header's length, load
+// address, and then from the length on as above; the rest is reserved. New ones are ELF files, one of whose program
+// headers is of the hash segment: bits 24 to 26 of its flags are 2 (Linux, drivers/soc/qcom/mdt_loader.c). It begins
+// with a header too, of which these are needed to find the table of digests, one of each program header's bytes
+// (coreboot, util/cbfstool/platform_fixups.c):
 //
 //	offset size field
 //	4      4    version: 3, 5, 6 or 7
@@ -67,8 +68,8 @@ type MBN struct {
 	Trailing    int // bytes behind
 }
 
-// ParseMBN reads the header. Without magic, an image of ten words counts as one if its lengths agree. One that is cut has what there is
-// of it, and is returned with the error.
+// ParseMBN reads the header. Without magic, an image of ten words counts as one if its lengths agree. One that is cut
+// has what there is of it, and is returned with the error.
 func ParseMBN(b []byte) (*MBN, error) {
 	word := func(off int) uint32 { return binary.LittleEndian.Uint32(b[off:]) }
 	m := &MBN{SBL: matches(b, 0, mbnSBLMagic), HeaderSize: mbnHeaderSize}
@@ -129,8 +130,8 @@ type MBNDigest struct {
 	OK     bool
 }
 
-// ParseMBNHashes reads the hash segment of an ELF file, and verifies the digests. It returns nil if there is none. If only the table
-// is wrong, the segment is returned with the error; a digest that is not right is no error.
+// ParseMBNHashes reads the hash segment of an ELF file, and verifies the digests. It returns nil if there is none. If
+// only the table is wrong, the segment is returned with the error; a digest that is not right is no error.
 func ParseMBNHashes(b []byte) (*MBNHashes, error) {
 	e, err := ParseELF(b)
 	if e == nil {

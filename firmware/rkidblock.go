@@ -9,8 +9,8 @@ import (
 	"fmt"
 )
 
-// An ID block is in front of what a Rockchip ROM loads from media: U-Boot, tools/rkcommon.c (mkimage's rksd and rkspi). Little-endian,
-// in sectors of 512 bytes. In version 1 the first sector is encrypted; decrypted it has:
+// An ID block is in front of what a Rockchip ROM loads from media: U-Boot, tools/rkcommon.c (mkimage's rksd and rkspi).
+// Little-endian, in sectors of 512 bytes. In version 1 the first sector is encrypted; decrypted it has:
 //
 //	offset size field
 //	0      4    0x0ff0aa55
@@ -19,8 +19,9 @@ import (
 //	506    2    size of the first image, in sectors
 //	508    2    size of both
 //
-// The first image runs in internal memory and sets up the DRAM (Rockchip's DDR blob, or U-Boot's TPL); it begins with the ROM's tag. The
-// second is started in DRAM (U-Boot's SPL) if the first returns; without one, the size of both is that of the first and 512 KiB. Version 2:
+// The first image runs in internal memory and sets up the DRAM (Rockchip's DDR blob, or U-Boot's TPL); it begins with
+// the ROM's tag. The second is started in DRAM (U-Boot's SPL) if the first returns; without one, the size of both is
+// that of the first and 512 KiB. Version 2:
 //
 //	0      4    "RKNS"
 //	8      2    offset of the hash of the header, in words: 384
@@ -71,8 +72,8 @@ func isRockchipIDBlock(b []byte) bool {
 	return matches(b, 0, rockchipRKNS) || len(b) >= rockchipSector && binary.LittleEndian.Uint32(RockchipRC4(b[:4])) == rockchipMagic
 }
 
-// ParseRockchipIDBlock reads an ID block and its images. If its header can be read but an image is cut or has another hash, it is
-// returned with the error.
+// ParseRockchipIDBlock reads an ID block and its images. If its header can be read but an image is cut or has another
+// hash, it is returned with the error.
 func ParseRockchipIDBlock(b []byte) (*RockchipIDBlock, error) {
 	switch {
 	case matches(b, 0, rockchipRKNS) && len(b) < rockchipIDSize:

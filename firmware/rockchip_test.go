@@ -59,7 +59,8 @@ func TestRockchipLoader(t *testing.T) {
 	}
 }
 
-// The checksum of "123456789" is what rkdeveloptool's CRC_32 makes of it with its polynomial; the common one makes 0x89a1897f.
+// The checksum of "123456789" is what rkdeveloptool's CRC_32 makes of it with its polynomial; the common one makes
+// 0x89a1897f.
 func TestRockchipCRC32(t *testing.T) {
 	bits := func(poly uint32, b []byte) (c uint32) {
 		for _, x := range b {

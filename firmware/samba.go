@@ -9,8 +9,8 @@ import (
 	"strconv"
 )
 
-// An applet of Microchip's SAM-BA is a bare program for one SoC that the monitor in the ROM of SAMA5 and SAM9 calls like a function
-// (atmel-software-package, samba_applets/common: cstartup_gnu_v5te_v7a.S, applet.h). Little-endian:
+// An applet of Microchip's SAM-BA is a bare program for one SoC that the monitor in the ROM of SAMA5 and SAM9 calls
+// like a function (atmel-software-package, samba_applets/common: cstartup_gnu_v5te_v7a.S, applet.h). Little-endian:
 //
 //	offset size
 //	0      4    a branch to the entry point
@@ -18,7 +18,8 @@ import (
 //	0x84   4    address of the entry point, as linked
 //	0x88   4    1: it was not called yet
 //
-// What it is and knows is in its messages alone: "Applet 'External RAM' from softpack 2.17", "Preset 4 (2 x MT41K128M16)".
+// What it is and knows is in its messages alone: "Applet 'External RAM' from softpack 2.17", "Preset 4 (2 x
+// MT41K128M16)".
 const (
 	appletMailbox = 4
 	appletEntry   = 0x84

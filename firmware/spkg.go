@@ -7,8 +7,8 @@ import (
 	"hash/crc32"
 )
 
-// SPKG is what the ROM of RZ/N1 loads: its User's Manual, "SPKG format"; U-Boot's tools/renesas_spkgimage.h. Little-endian.
-// A header, eight times:
+// SPKG is what the ROM of RZ/N1 loads: its User's Manual, "SPKG format"; U-Boot's tools/renesas_spkgimage.h.
+// Little-endian. A header, eight times:
 //
 //	offset size field
 //	0      4    "RZN1"
@@ -55,8 +55,9 @@ func (s *SPKG) Program() []byte {
 	return s.Payload
 }
 
-// ParseSPKG reads the headers and verifies their CRC and the payload's. The ROM takes the first header that is sound. If there is
-// one but something else is wrong, the image is returned with the error; one whose payload is cut has what there is of it.
+// ParseSPKG reads the headers and verifies their CRC and the payload's. The ROM takes the first header that is sound.
+// If there is one but something else is wrong, the image is returned with the error; one whose payload is cut has what
+// there is of it.
 func ParseSPKG(b []byte) (*SPKG, error) {
 	const all = spkgCopies * spkgHeaderSize
 	switch {

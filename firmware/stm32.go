@@ -28,7 +28,8 @@ import (
 //	172    83   padding
 //	255    1    binary type
 //
-// In version 2 (STM32MP13, STM32MP2) so, for 128 bytes and the extension headers, which are 384 bytes long in all files known:
+// In version 2 (STM32MP13, STM32MP2) so, for 128 bytes and the extension headers, which are 384 bytes long in all files
+// known:
 //
 //	100    4    extension flags; bit 0: signed, bit 1: encrypted, bit 31: there is padding
 //	104    4    length of the extension headers

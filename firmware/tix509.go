@@ -12,9 +12,9 @@ import (
 	"strings"
 )
 
-// What the ROM and the system firmware of TI's K3 load: an X.509 certificate (RFC 5280) in DER, and behind it the data that it
-// is about. The TRMs' chapter "Initialization", "X.509 Certificate" (SPRUIM2 for AM64x), and TISCI's "Security X509 Certificate
-// Documentation" tell the extensions, whose identifiers begin with 1.3.6.1.4.1.294.1; U-Boot's
+// What the ROM and the system firmware of TI's K3 load: an X.509 certificate (RFC 5280) in DER, and behind it the data
+// that it is about. The TRMs' chapter "Initialization", "X.509 Certificate" (SPRUIM2 for AM64x), and TISCI's "Security
+// X509 Certificate Documentation" tell the extensions, whose identifiers begin with 1.3.6.1.4.1.294.1; U-Boot's
 // tools/binman/btool/openssl.py makes such certificates. For the ROM:
 //
 //	.1   boot sequence: certificate type, core, its options, load address (octets), size of the image
@@ -30,7 +30,8 @@ import (
 //	.34  image integrity: digest's algorithm, digest, size of the image
 //	.35  load address, and whether to verify the image in its place
 //
-// crypto/x509 is not used: the keys of general-purpose devices are degenerate, and who signed is not what this looks for.
+// crypto/x509 is not used: the keys of general-purpose devices are degenerate, and who signed is not what this looks
+// for.
 const (
 	tiMaxCert       = 1 << 16
 	tiMaxExtensions = 32
@@ -224,8 +225,8 @@ func isTIImage(b []byte) bool {
 	return matches(b, 0, "\x30\x82") && len(b) >= 64 && bytes.Contains(b[:min(len(b), 4096)], []byte("\x2b\x06\x01\x04\x01\x82\x26\x01"))
 }
 
-// ParseTIImage reads the certificate's extensions and verifies the digests that they have of what follows. The signature is
-// not verified. If only what follows is wrong, the image is returned with the error.
+// ParseTIImage reads the certificate's extensions and verifies the digests that they have of what follows. The
+// signature is not verified. If only what follows is wrong, the image is returned with the error.
 func ParseTIImage(b []byte) (*TIImage, error) {
 	size, extensions, err := tiCertificate(b)
 	if err != nil {

@@ -144,8 +144,8 @@ func (p ZynqMPPartition) Secure() bool    { return p.Attributes&1 != 0 }
 func (p ZynqMPPartition) EL() int         { return int(p.Attributes >> 1 & 3) }
 func (p ZynqMPPartition) isPMU() bool     { return p.Attributes>>8&15 == 8 }
 
-// isZynq recognises the header that Zynq-7000 and Zynq UltraScale+ share. The latter's ROM loads FSBL into the OCM, whose address the
-// former, which has another word in its place, cannot have.
+// isZynq recognises the header that Zynq-7000 and Zynq UltraScale+ share. The latter's ROM loads FSBL into the OCM,
+// whose address the former, which has another word in its place, cannot have.
 func isZynq(b []byte) (ok, mp bool) {
 	if !matches(b, zynqMagicAt, zynqMagic) || len(b) < zynqTableAt+4 {
 		return false, false
@@ -153,8 +153,8 @@ func isZynq(b []byte) (ok, mp bool) {
 	return true, binary.LittleEndian.Uint32(b[0x2c:]) >= zynqOCM
 }
 
-// zynqBytes and zynqWords make offsets of what a header says in bytes and in words: no more than 512 MiB, at which no file has
-// anything, so that an int holds the sum of some of them.
+// zynqBytes and zynqWords make offsets of what a header says in bytes and in words: no more than 512 MiB, at which no
+// file has anything, so that an int holds the sum of some of them.
 func zynqBytes(v uint32) int { return int(min(v, 1<<29)) }
 func zynqWords(v uint32) int { return int(min(uint64(v)*4, 1<<29)) }
 
@@ -166,8 +166,8 @@ func zynqSum(b []byte) (sum uint32) {
 	return ^sum
 }
 
-// ParseZynqMP reads the headers and verifies their checksums. If the boot header can be read but something is wrong, the
-// image is returned with the error.
+// ParseZynqMP reads the headers and verifies their checksums. If the boot header can be read but something is wrong,
+// the image is returned with the error.
 func ParseZynqMP(b []byte) (*ZynqMP, error) {
 	switch ok, mp := isZynq(b); {
 	case !ok:
@@ -303,10 +303,10 @@ func (z *ZynqMP) kept() int {
 	return n
 }
 
-// FirstStage assembles from the image what the ROM takes over USB, where all it loads must fit the chip's internal memory: the
-// headers, FSBL and the PMU's firmware. The chains of headers are ended behind these, the checksums computed anew, and the rest
-// cut off. An image that has nothing more is returned as it is. data is what the image was parsed from, and is not
-// changed; an image that was parsed with an error is not to be taken apart.
+// FirstStage assembles from the image what the ROM takes over USB, where all it loads must fit the chip's internal
+// memory: the headers, FSBL and the PMU's firmware. The chains of headers are ended behind these, the checksums
+// computed anew, and the rest cut off. An image that has nothing more is returned as it is. data is what the image was
+// parsed from, and is not changed; an image that was parsed with an error is not to be taken apart.
 func (z *ZynqMP) FirstStage(data []byte) ([]byte, error) {
 	if !z.Complete() {
 		return data, nil

@@ -1,7 +1,7 @@
 // Package flash writes disk images to the storage of boards.
 //
-// What is written comes from package image; where it goes to is a Target: a block device under a USB port or a file (flash/block), what
-// U-Boot's fastboot reaches (flash/fastboot), an alternate setting of a DFU device (flash/dfu).
+// What is written comes from package image; where it goes to is a Target: a block device under a USB port or a file
+// (flash/block), what U-Boot's fastboot reaches (flash/fastboot), an alternate setting of a DFU device (flash/dfu).
 package flash
 
 import (
@@ -12,7 +12,8 @@ import (
 
 // Target is a place that an image is written to.
 type Target interface {
-	// Write writes what the image holds, and returns nil only when all of it was right and is on the medium. It closes im.
+	// Write writes what the image holds, and returns nil only when all of it was right and is on the medium. It closes
+	// im.
 	Write(ctx context.Context, im *image.Image, o Options) error
 	// String names the target as its user would: "/dev/sdb on 1-2", "fastboot 1-2, mmc 0".
 	String() string
@@ -20,10 +21,11 @@ type Target interface {
 
 // Options is how an image is written.
 type Options struct {
-	// Verify has what was written read back and compared, beyond the checksums that the image came with. A target that cannot do
-	// that refuses before it has written anything.
+	// Verify has what was written read back and compared, beyond the checksums that the image came with. A target that
+	// cannot do that refuses before it has written anything.
 	Verify bool
-	// Progress, if not nil, is called with the bytes of the image that a step is further, by several goroutines at a time.
+	// Progress, if not nil, is called with the bytes of the image that a step is further, by several goroutines at a
+	// time.
 	Progress func(step Step, n int64)
 }
 

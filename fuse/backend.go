@@ -15,8 +15,8 @@ import (
 // Backend carries out a plan on a board whose U-Boot runs fastboot, and that package recovery finds and follows.
 type Backend struct {
 	Plan *Plan
-	// Confirm is asked before the first word is burnt; an error of it keeps all from being burnt, and is what Recover returns. Nil: the fuses are
-	// only looked at.
+	// Confirm is asked before the first word is burnt; an error of it keeps all from being burnt, and is what Recover
+	// returns. Nil: the fuses are only looked at.
 	Confirm func(ctx context.Context, port usb.Port) error
 }
 

@@ -109,7 +109,7 @@ func (j *job) look(ctx context.Context) ([]State, error) {
 	for i, w := range words {
 		s := w.decide(fuses[i], lock[0]&j.plan.layout.lock != 0)
 		states = append(states, s)
-		j.tell(w, fuses[i], s)
+		j.emit(w.event(fuses[i], s))
 		if r := w.refusal(s, fuses[i]); r != "" {
 			reasons = append(reasons, r)
 		}
@@ -146,11 +146,6 @@ func (j *job) sense(ctx context.Context, p Place, n int) ([]uint32, error) {
 	return first, nil
 }
 
-// tell tells of a word.
-func (j *job) tell(w Word, found uint32, s State) {
-	j.emit(event.Fuse{Bank: w.Bank, Word: w.Word, Name: w.Name, Value: w.Value, Mask: w.Mask, Found: found, State: string(s)})
-}
-
 // burn burns the words that are to be burnt, and reads each back before the next one.
 func (j *job) burn(ctx context.Context, states []State) error {
 	for i, w := range j.plan.Words {
@@ -175,11 +170,11 @@ func (j *job) burn(ctx context.Context, states []State) error {
 			return boardError(fmt.Errorf("%s (%s) was burnt, and not read back: %w", w.Name, w.Place, err), again)
 		}
 		if found[0] != w.Value {
-			j.tell(w, found[0], w.decide(found[0], false))
+			j.emit(w.event(found[0], w.decide(found[0], false)))
 			return boardError(fmt.Errorf("%s (%s) was burnt with 0x%08x, and is 0x%08x", w.Name, w.Place, w.Value, found[0]),
 				"the burning failed (its supply, perhaps), or U-Boot does not say what the fuses are; nothing more was burnt")
 		}
-		j.tell(w, found[0], Burnt)
+		j.emit(w.event(found[0], Burnt))
 	}
 	return nil
 }
@@ -193,7 +188,7 @@ func (j *job) refused(ctx context.Context, w Word, refused error) error {
 	if err != nil {
 		return boardError(fmt.Errorf("%w; %s (%s) could not be read after that: %w", refused, w.Name, w.Place, err), again)
 	}
-	j.tell(w, found[0], w.decide(found[0], found[0] == 0))
+	j.emit(w.event(found[0], w.decide(found[0], found[0] == 0)))
 	return boardError(fmt.Errorf("%w; %s (%s) is 0x%08x", refused, w.Name, w.Place, found[0]),
 		"the word is locked or protected, or this U-Boot must not burn fuses: its serial console says which")
 }

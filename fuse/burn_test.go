@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"snag/event"
+	"snag/recovery"
 	"snag/sim/ocotp"
 	"snag/sim/uboot"
 	"snag/socs"
@@ -126,7 +128,8 @@ const (
 	mac1 = "00:22:33:44:55:66"
 )
 
-// Every SoC: the words are where its manual has them, are looked at, burnt, and there when it is looked again, after a reset and before.
+// Every SoC: the words are where its manual has them, are looked at, burnt, and there when it is looked again, after a
+// reset and before.
 func TestBurn(t *testing.T) {
 	two := map[int]uint32{0: 0xccddeeff, 1: 0x556600bb, 2: 0x00223344}
 	two6 := map[int]uint32{2: 0xccddeeff, 3: 0x556600bb, 4: 0x00223344}
@@ -272,6 +275,25 @@ func TestNotConfirmed(t *testing.T) {
 	no := errors.New("no")
 	if err := plan(t, "imx8mp", mac0).carryOut(t.Context(), b, r.emit, func(context.Context) error { return no }); err != no || len(b.Burnt()) > 0 {
 		t.Errorf("%v", err)
+	}
+}
+
+// Who is asked types the first address, in whatever form, or nothing is burnt.
+func TestConfirm(t *testing.T) {
+	p := plan(t, "imx8mp", mac0, mac1)
+	for typed, ok := range map[string]bool{mac0 + "\n": true, strings.ToUpper(mac0): true, mac1 + "\n": false, "yes\n": false, "\n" + mac0 + "\n": false, "": false} {
+		var asked strings.Builder
+		err := p.Confirm(t.Context(), "1-2", strings.NewReader(typed), &asked)
+		if _, refused := errors.AsType[*recovery.UsageError](err); (err == nil) != ok || refused == ok || !strings.Contains(asked.String(), mac0) {
+			t.Errorf("%q: %v", typed, err)
+		}
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(recovery.ErrInterrupted)
+	in, never := io.Pipe()
+	defer never.Close()
+	if err := p.Confirm(ctx, "1-2", in, io.Discard); !errors.Is(err, recovery.ErrInterrupted) {
+		t.Error(err)
 	}
 }
 

@@ -16,8 +16,8 @@ const (
 	Locked   State = "locked"   // it is empty and cannot be burnt
 )
 
-// decide compares a word with what it is. Words are burnt as a whole, and once: those that have error correction take no second burning, and
-// of which they are NXP's manuals do not say for every SoC.
+// decide compares a word with what it is. Words are burnt as a whole, and once: those that have error correction take
+// no second burning, and of which they are NXP's manuals do not say for every SoC.
 func (w Word) decide(found uint32, locked bool) State {
 	switch {
 	case found&w.Mask == w.Value:

@@ -125,7 +125,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// Whatever a console says: as many words as were asked for, or an error; and what U-Boot would print of them is read as the same.
+// Whatever a console says: as many words as were asked for, or an error; and what U-Boot would print of them is read as
+// the same.
 func FuzzParse(f *testing.F) {
 	f.Add(printed, 9, 0, 3)
 	f.Add("Reading bank 4:\n\nWord 0x00000002: 00000000 ffffffff", 4, 2, 2)

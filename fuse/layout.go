@@ -33,14 +33,14 @@ type Plan struct {
 	layout *layout
 }
 
-// layout is where a family's SoCs have their addresses. The bytes 2 to 5 of the first address are the first word, from the highest byte
-// down; its bytes 0 and 1 are the lower half of the second word. The second address has its bytes 4 and 5 in the upper half of that,
-// and 0 to 3 in the third word.
+// layout is where a family's SoCs have their addresses. The bytes 2 to 5 of the first address are the first word, from
+// the highest byte down; its bytes 0 and 1 are the lower half of the second word. The second address has its bytes 4
+// and 5 in the upper half of that, and 0 to 3 in the third word.
 type layout struct {
 	first Place
 	names [3]string
-	// lock is the bit of bank 0's word 0 that protects the words from burning (MAC_ADDR_LOCK, whose other bit, above it, protects the shadow
-	// registers).
+	// lock is the bit of bank 0's word 0 that protects the words from burning (MAC_ADDR_LOCK, whose other bit, above
+	// it, protects the shadow registers).
 	lock uint32
 	// env is U-Boot's variable soc on them (CONFIG_SYS_SOC).
 	env string
@@ -70,7 +70,8 @@ var (
 // lockPlace is where all of them have the lock bits.
 var lockPlace = Place{0, 0}
 
-// supported are the models, and how many addresses each has room for: what U-Boot's mac.c reads there. i.MX6SLL and 6ULZ have no Ethernet.
+// supported are the models, and how many addresses each has room for: what U-Boot's mac.c reads there. i.MX6SLL and
+// 6ULZ have no Ethernet.
 var supported = []struct {
 	model  string
 	most   int

@@ -19,11 +19,12 @@ import (
 	"snag/usb"
 )
 
-// HelperPaths is where the privileged helper is looked for: where "snag setup" puts it, then where a
-// package does.
-func HelperPaths() []string {
-	return []string{"/usr/local/libexec/snag/snag-netmove", "/usr/libexec/snag/snag-netmove"}
-}
+// HelperPath is where the privileged helper is below a prefix: /usr/local if "snag setup" put it there, /usr if a
+// package did.
+func HelperPath(prefix string) string { return prefix + "/libexec/snag/snag-netmove" }
+
+// helperPaths is where it is looked for.
+func helperPaths() []string { return []string{HelperPath("/usr/local"), HelperPath("/usr")} }
 
 // HelperConf is the list of USB IDs that the helper accepts beside [HelperIDs]: one VID:PID a line, four
 // hexadecimal digits each, and comments after '#'. It must belong to root, who alone may write it.
@@ -60,14 +61,14 @@ func findHelper(path string) (string, error) {
 	if path != "" {
 		return path, nil
 	}
-	for _, p := range HelperPaths() {
+	for _, p := range helperPaths() {
 		if _, err := os.Stat(p); err == nil {
 			return p, nil
 		}
 	}
 	return "", &SetupError{
 		Op: "find the helper snag-netmove", Reason: ReasonNoHelper, Hint: setupHint + ", or run snag as root",
-		Err: fmt.Errorf("neither %s exists", strings.Join(HelperPaths(), " nor ")),
+		Err: fmt.Errorf("neither %s exists", strings.Join(helperPaths(), " nor ")),
 	}
 }
 

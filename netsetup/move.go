@@ -150,8 +150,8 @@ func (ns *Namespace) waitForNode(ctx context.Context, parent string) error {
 	}
 }
 
-// watchNode tells when the owner, the mode or the access list of a node changes (inotify(7)), until stop is called. Where that cannot
-// be had it never does.
+// watchNode tells when the owner, the mode or the access list of a node changes (inotify(7)), until stop is called.
+// Where that cannot be had it never does.
 func watchNode(path string) (changed <-chan struct{}, stop func()) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {

@@ -64,8 +64,6 @@ func (src *Source) check(ctx context.Context) error {
 	return im.Close()
 }
 
-func isURL(s string) bool { return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") }
-
 // open opens the image. Its errors are those of an image that is refused.
 func (src *Source) open(ctx context.Context) (*image.Image, error) {
 	im, err := image.Open(ctx, src.Image, src.Options)
@@ -176,7 +174,7 @@ func (a *Verify) does() []string {
 }
 
 func (src *Source) does() []string {
-	if src.Image == "-" || isURL(src.Image) {
+	if src.Image == "-" || image.IsURL(src.Image) {
 		return []string{"the image is read when its turn comes"}
 	}
 	im, err := image.Open(context.Background(), src.Image, src.Options)

@@ -15,7 +15,8 @@
 //
 // A [Target] says where an image goes to; what writes there is package flash's: flash/fastboot, flash/dfu, flash/block.
 //
-// The pieces: step.go (the steps), target.go (targets), parse.go and value.go (the file), check.go, dryrun.go, run.go
-// (the run), session.go (a leg of it), gadget.go (what the board shows), meter.go (progress). Package plan/snagflash
-// makes plans of Snagboot's commands. docs/plan.md has the file's every key.
+// The pieces: step.go, flash.go, gpt.go and interactive.go (the steps), target.go (targets), parse.go and value.go (the
+// file), check.go (what can be said without a board), run.go (the run), session.go (a leg of it), gadget.go (what the
+// board shows), meter.go (progress), errors.go. Package plan/snagflash makes plans of Snagboot's commands. docs/plan.md
+// has the file's every key.
 package plan

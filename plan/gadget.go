@@ -17,8 +17,8 @@ const (
 	Disk                   // U-Boot's ums, or any other mass storage
 )
 
-// gadgets are their names, and the classes of their interfaces (AOSP's fastboot; DFU 1.1, table 4.1; USB Mass Storage Class,
-// Bulk-Only Transport 1.0, section 4.3).
+// gadgets are their names, and the classes of their interfaces (AOSP's fastboot; DFU 1.1, table 4.1; USB Mass Storage
+// Class, Bulk-Only Transport 1.0, section 4.3).
 var gadgets = map[Gadget]struct {
 	name    string
 	classes []socs.Class
@@ -37,8 +37,8 @@ func (g Gadget) of(d usb.Device, named usb.ID) bool {
 		g == Fastboot && d.ID == named && !DFU.of(d, usb.ID{}) && !Disk.of(d, usb.ID{})
 }
 
-// first is what the board must show for the first of some steps that needs something of it. Only that tells which board is meant:
-// what it shows later, others may show now.
+// first is what the board must show for the first of some steps that needs something of it. Only that tells which board
+// is meant: what it shows later, others may show now.
 func first(steps []Step) (g Gadget, id usb.ID) {
 	for _, s := range steps {
 		if w, ok := s.Action.(*Wait); ok {

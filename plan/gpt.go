@@ -96,13 +96,11 @@ func parseGUID(s string) gpt.GUID {
 func (a *GPT) gadget() Gadget              { return a.On.gadget() }
 func (a *GPT) check(context.Context) error { return nil }
 
-var (
-	guid     = regexp.MustCompile(`^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$`)
-	typeWord = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)
-)
+// typeWord is what U-Boot may know as a type.
+var typeWord = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)
 
-// maxPartitions is what a table of the usual size has (UEFI 2.10, section 5.3.1).
-const maxPartitions = 128
+// isGUID reports whether a text is one.
+func isGUID(s string) bool { _, err := gpt.ParseGUID(s); return err == nil }
 
 func (p *parser) gpt(n *yaml.Node) Action {
 	m := p.mapping(n, "gpt", string(ToMMC), string(ToDisk), "partitions", "force")
@@ -118,8 +116,8 @@ func (p *parser) gpt(n *yaml.Node) Action {
 	case list == nil:
 		p.fail(n, "gpt: partitions are missing")
 		return a
-	case list.Kind != yaml.SequenceNode || len(list.Content) == 0 || len(list.Content) > maxPartitions:
-		p.fail(list, "partitions: expected a list of 1 to %d, found %s", maxPartitions, describe(list))
+	case list.Kind != yaml.SequenceNode || len(list.Content) == 0 || len(list.Content) > gpt.Entries:
+		p.fail(list, "partitions: expected a list of 1 to %d, found %s", gpt.Entries, describe(list))
 		return a
 	}
 	var names []string
@@ -144,13 +142,13 @@ func (p *parser) gpt(n *yaml.Node) Action {
 			p.fail(e.at("name"), "name %q: there is one of that name already", part.Name)
 		}
 		names = append(names, part.Name)
-		if part.UUID != "" && !guid.MatchString(part.UUID) {
+		if part.UUID != "" && !isGUID(part.UUID) {
 			p.fail(e.values["uuid"], "uuid %q: expected a GUID", part.UUID)
 		}
-		if part.Type != "" && !guid.MatchString(part.Type) && !typeWord.MatchString(part.Type) {
+		if part.Type != "" && !isGUID(part.Type) && !typeWord.MatchString(part.Type) {
 			p.fail(e.values["type"], "type %q: expected a GUID, or a word that U-Boot knows, such as linux", part.Type)
 		}
-		if _, known := gpt.Types[part.Type]; a.On.Kind == ToDisk && part.Type != "" && !known && !guid.MatchString(part.Type) {
+		if _, known := gpt.Types[part.Type]; a.On.Kind == ToDisk && part.Type != "" && !known && !isGUID(part.Type) {
 			p.fail(e.values["type"], "type %q: expected a GUID, linux, efi, swap or data", part.Type)
 		}
 		if part.Start%512 != 0 || part.Size > 0 && part.Size%512 != 0 {

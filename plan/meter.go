@@ -14,8 +14,8 @@ const progressTime = 100 * time.Millisecond
 // StageVerify is the stage of events while what was written is read back.
 const StageVerify = "verify"
 
-// meter tells how far an image is: writing first, then verifying, as two stages. A target may do both by turns; what is verified
-// meanwhile is told once everything is written, as far as the total tells that, else at the end.
+// meter tells how far an image is: writing first, then verifying, as two stages. A target may do both by turns; what is
+// verified meanwhile is told once everything is written, as far as the total tells that, else at the end.
 type meter struct {
 	emit  func(stage string, body event.Body)
 	stage string

@@ -17,6 +17,7 @@ import (
 	"snag/recovery"
 	"snag/socs"
 	"snag/usb"
+	"snag/usb/fastboot"
 )
 
 // maxSteps is what no plan comes near.
@@ -106,7 +107,7 @@ func (p *parser) plan(root *yaml.Node) *Plan {
 	}
 	if s := m.text("usb-path"); s != "" {
 		var err error
-		if plan.Port, plan.ID, err = ParseBoard(s); err != nil {
+		if plan.Port, plan.ID, err = usb.ParseBoard(s); err != nil {
 			p.fail(m.values["usb-path"], "usb-path: %v", err)
 		}
 	}
@@ -145,16 +146,6 @@ func source(a Action) *Source {
 		return &a.Source
 	}
 	return nil
-}
-
-// ParseBoard reads what says which board: a port, or a USB ID.
-func ParseBoard(s string) (usb.Port, usb.ID, error) {
-	if strings.Contains(s, ":") {
-		id, err := usb.ParseID(s)
-		return "", id, err
-	}
-	port, err := usb.ParsePort(s)
-	return port, usb.ID{}, err
 }
 
 // stepKinds are the keys of steps.
@@ -347,8 +338,8 @@ func (p *parser) uboot(n *yaml.Node) Action {
 	if err := commandText(a.Command); err != nil {
 		p.fail(m.at("run"), "run: %v", err)
 	}
-	if a.Leave && len(a.Command) > maxACmd {
-		p.fail(m.at("run"), "run: a command of %d bytes that does not come back: U-Boot takes %d", len(a.Command), maxACmd)
+	if a.Leave && len(a.Command) > fastboot.MaxACmd {
+		p.fail(m.at("run"), "run: a command of %d bytes that does not come back: U-Boot takes %d", len(a.Command), fastboot.MaxACmd)
 	}
 	if a.Leave && a.Timeout > 0 {
 		p.fail(m.at("timeout"), "timeout: nobody waits for a command that does not come back; the step behind it has a wait of its own (wait:)")
@@ -356,12 +347,8 @@ func (p *parser) uboot(n *yaml.Node) Action {
 	return a
 }
 
-// maxACmd is what U-Boot keeps of a command that it runs later (drivers/fastboot/fb_command.c), maxCommand what its USB
-// gadget takes (drivers/usb/gadget/f_fastboot.c), without the word before it.
-const (
-	maxACmd    = 63
-	maxCommand = 4000
-)
+// maxCommand is what fastboot's USB gadget takes (U-Boot, drivers/usb/gadget/f_fastboot.c), without the word before it.
+const maxCommand = 4000
 
 func commandText(s string) error {
 	if len(s) > maxCommand {

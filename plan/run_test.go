@@ -314,7 +314,8 @@ steps:
 	})
 }
 
-// TestVerifyDFU tells of a medium that holds something else as of the board's fault, and of a board that gives nothing back.
+// TestVerifyDFU tells of a medium that holds something else as of the board's fault, and of a board that gives nothing
+// back.
 func TestVerifyDFU(t *testing.T) {
 	dir := t.TempDir()
 	put(t, filepath.Join(dir, "disk.img"), bytes.Repeat([]byte("an image"), 8<<10))
@@ -361,8 +362,8 @@ func TestHere(t *testing.T) {
 	}
 }
 
-// TestNetworkROM recovers a board whose ROM and SPL are network adapters, flashes through the gadget of its U-Boot, resets it, and
-// recovers it again: the engine changes between packets and a USB device on one port.
+// TestNetworkROM recovers a board whose ROM and SPL are network adapters, flashes through the gadget of its U-Boot,
+// resets it, and recovers it again: the engine changes between packets and a USB device on one port.
 func TestNetworkROM(t *testing.T) {
 	dir := t.TempDir()
 	put(t, filepath.Join(dir, "spl.bin"), am335x.GenerateSPL(8<<10, 1))

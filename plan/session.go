@@ -118,7 +118,8 @@ func (x *session) need(ctx context.Context, g Gadget) error {
 	return x.await(ctx, waitTime, g.String(), func() bool { return x.shows(g) })
 }
 
-// await waits until the board is as it should be. The time is for what comes after it was seen: until then the engine's wait counts.
+// await waits until the board is as it should be. The time is for what comes after it was seen: until then the engine's
+// wait counts.
 func (x *session) await(ctx context.Context, timeout time.Duration, what string, good func() bool) error {
 	if x.later || x.stage != nil {
 		over := &socs.BoardError{Stage: x.stageName(), Err: fmt.Errorf("it did not show %s within %s", what, timeout),
@@ -259,8 +260,8 @@ func (a *UBoot) run(ctx context.Context, x *session) error {
 	return x.leave(ctx)
 }
 
-// silent waits until a board on a network answers no more, that what is said next is not said to one that is just leaving. One that is
-// back already will do.
+// silent waits until a board on a network answers no more, that what is said next is not said to one that is just
+// leaving. One that is back already will do.
 func (x *session) silent(ctx context.Context) error {
 	x.left()
 	network, address, err := ParseNet(x.opt.Net)

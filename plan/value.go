@@ -12,6 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"snag/flash/image"
 	"snag/socs"
 )
 
@@ -175,13 +176,14 @@ func (m *mapping) duration(key string, def time.Duration) time.Duration {
 func (m *mapping) path(key string) string { return m.p.path(m.text(key)) }
 
 func (p *parser) path(s string) string {
-	if s == "" || s == "-" || filepath.IsAbs(s) || strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://") || p.dir == "" {
+	if s == "" || s == "-" || filepath.IsAbs(s) || image.IsURL(s) || p.dir == "" {
 		return s
 	}
 	return filepath.Join(p.dir, s)
 }
 
-// ParseSize reads a number of bytes: decimal, or hexadecimal behind 0x, with k, M, G or T (or KiB, ...) for powers of 1024.
+// ParseSize reads a number of bytes: decimal, or hexadecimal behind 0x, with k, M, G or T (or KiB, ...) for powers of
+// 1024.
 func ParseSize(s string) (int64, error) {
 	bad := fmt.Errorf("%q: expected a number of bytes, such as 4096, 0x1000, 64k, 16M or 2G", s)
 	digits, shift := s, 0

@@ -26,9 +26,6 @@ const comeBack = 15 * time.Second
 // onWaitGrace is how long the --on-wait command may take to end after the recovery.
 const onWaitGrace = time.Second
 
-// defaultBaud is the line rate of the UARTs of all families' ROMs.
-const defaultBaud = 115200
-
 // board follows one board over its stages. It implements socs.Board.
 type board struct {
 	opt      Options
@@ -187,42 +184,6 @@ func (b *board) open(ctx context.Context) error {
 		b.onWait.Go(func() { b.runOnWait(ctx, env) })
 	}
 	return nil
-}
-
-func (b *board) openUART(context.Context) error {
-	tty, err := resolveTTY(b.opt.UART)
-	if err != nil {
-		return err
-	}
-	if b.lock, err = lockPort(tty); err != nil {
-		return err
-	}
-	baud := b.opt.Baud
-	if baud == 0 {
-		baud = defaultBaud
-	}
-	claim, err := claimTTY(tty)
-	if err != nil {
-		return ttyError(tty, err)
-	}
-	line, err := serial.Open(tty, &serial.Mode{BaudRate: baud, DataBits: 8})
-	if err != nil {
-		claim.release()
-		return ttyError(tty, err)
-	}
-	b.serial = claimedLine{line, claim}
-	return nil
-}
-
-// claimedLine is a serial line that is snag's alone until it is closed.
-type claimedLine struct {
-	serial.Port
-	claim ttyClaim
-}
-
-func (l claimedLine) Close() error {
-	defer l.claim.release()
-	return l.Port.Close()
 }
 
 func (b *board) close() {
@@ -395,13 +356,4 @@ func (b *board) noBoard(err error) error {
 		b.noDevice(e)
 	}
 	return e
-}
-
-// resolveTTY follows /dev/serial/by-id and the like to the tty itself.
-func resolveTTY(name string) (string, error) {
-	tty, err := realPath(name)
-	if err != nil {
-		return "", ttyError(name, err)
-	}
-	return tty, nil
 }

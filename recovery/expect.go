@@ -12,9 +12,9 @@ import (
 // expectPatience is how long U-Boot may take from its last byte to its USB gadget.
 const expectPatience = 60 * time.Second
 
-// expect waits until the device that proves that the last stage runs stands on the board's port.
-// The stage before may bear the same ID: only an enumeration after it counts. One that the backend was handed, and that it
-// found to be no stage of its own, is such.
+// expect waits until the device that proves that the last stage runs stands on the board's port. The stage before may
+// bear the same ID: only an enumeration after it counts. One that the backend was handed, and that it found to be no
+// stage of its own, is such.
 func (b *board) expect(ctx context.Context) error {
 	b.Emit("", event.Waiting{For: fmt.Sprintf("USB device %s on port %s", b.opt.Expect, b.port), Deadline: expectPatience})
 	ctx, cancel := context.WithTimeoutCause(ctx, expectPatience, errAway)

@@ -52,8 +52,9 @@ func holder(port string, addr *net.UnixAddr) *LockedError {
 	return e
 }
 
-// claimTTY takes a tty for snag alone, as terminal programs do, with flock(2); the other custom is exclusive mode (ioctl_tty(2), TIOCEXCL),
-// which the kernel enforces, but not against root. It is to be called before the tty is opened otherwise.
+// claimTTY takes a tty for snag alone, as terminal programs do, with flock(2); the other custom is exclusive mode
+// (ioctl_tty(2), TIOCEXCL), which the kernel enforces, but not against root. It is to be called before the tty is
+// opened otherwise.
 func claimTTY(tty string) (ttyClaim, error) {
 	fd, err := unix.Open(tty, unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {

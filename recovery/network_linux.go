@@ -55,7 +55,7 @@ func (b *board) openNetwork(ctx context.Context) error {
 		b.user = true
 		return b.openUSB(ctx)
 	}
-	err := error(nil)
+	var err error
 	if os.Geteuid() != 0 {
 		err = netsetup.HelperStatus("")
 	}
@@ -178,16 +178,16 @@ func (b *board) nextDeviceFrom(ctx context.Context, why string) (*socs.Stage, er
 	return b.nextDevice(ctx)
 }
 
-// driverPatience is how long the kernel's drivers may take for a board that snag could drive itself: they probe it within
-// some 10 ms, and SPL waits for its link for 3 s.
+// driverPatience is how long the kernel's drivers may take for a board that snag could drive itself: they probe it
+// within some 10 ms, and SPL waits for its link for 3 s.
 const driverPatience = time.Second
 
-// stirred is how long after a device came it is looked whether the kernel leaves it alone, unless it has made a network interface of
-// it. To look all the time costs a machine with many boards more than their recoveries.
+// stirred is how long after a device came it is looked whether the kernel leaves it alone, unless it has made a network
+// interface of it. To look all the time costs a machine with many boards more than their recoveries.
 const stirred = 5 * time.Second
 
-// watchStir notes when a device comes to the board's port, or to any as long as that is unknown. Where no uevent can be had, it is
-// looked for what is there at the beginning.
+// watchStir notes when a device comes to the board's port, or to any as long as that is unknown. Where no uevent can be
+// had, it is looked for what is there at the beginning.
 func (b *board) watchStir(ctx context.Context) {
 	begun := time.Now()
 	b.stir.Store(&begun)

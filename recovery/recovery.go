@@ -154,18 +154,19 @@ func (b *board) explain(ctx context.Context, err error) error {
 	case !b.seen:
 		return b.noBoard(err)
 	}
-	var stuck *socs.BoardError
-	if errors.As(err, &stuck) {
+	if _, stuck := errors.AsType[*socs.BoardError](err); stuck {
 		return err
 	}
 	text := fmt.Sprintf("not done within the overall timeout of %s", b.opt.Timeout)
 	switch {
 	case b.waiting != "":
 		text += ": still waiting for " + b.waiting
-	case b.sending != "" && b.through.Total >= 0:
-		text += fmt.Sprintf(": %d of %d bytes of %s were through, and nothing new since %s", b.through.Bytes, b.through.Total, b.sending, time.Since(b.moved).Round(100*time.Millisecond))
 	case b.sending != "":
-		text += fmt.Sprintf(": %d bytes of %s were through, and nothing new since %s", b.through.Bytes, b.sending, time.Since(b.moved).Round(100*time.Millisecond))
+		through := fmt.Sprint(b.through.Bytes)
+		if b.through.Total >= 0 {
+			through += fmt.Sprintf(" of %d", b.through.Total)
+		}
+		text += fmt.Sprintf(": %s bytes of %s were through, and nothing new since %s", through, b.sending, time.Since(b.moved).Round(100*time.Millisecond))
 	}
 	return &socs.BoardError{Stage: b.stage, Err: errors.New(text),
 		Hint: "give it longer with --timeout, or reset the board and try again"}

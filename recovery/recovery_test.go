@@ -173,3 +173,16 @@ func TestExitCode(t *testing.T) {
 		}
 	}
 }
+
+func TestParseNet(t *testing.T) {
+	for word, want := range map[string]Net{"auto": NetAuto, "kernel": NetKernel, "user": NetUser} {
+		if got, err := ParseNet(word); got != want || err != nil {
+			t.Errorf("%s: %q, %v", word, got, err)
+		}
+	}
+	for _, word := range []string{"", "usb0", "Kernel"} {
+		if _, err := ParseNet(word); err == nil {
+			t.Errorf("%q was taken", word)
+		}
+	}
+}

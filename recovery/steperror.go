@@ -10,8 +10,8 @@ import (
 )
 
 // StepError is the error of a step of a script or plan, which where names. What no other exit code names is the board's
-// fault (*socs.BoardError, at stage), unless it is a file's, or ours says that it is this side's; hint is what to do about it. The end
-// of the context is returned as what ended it.
+// fault (*socs.BoardError, at stage), unless it is a file's, or ours says that it is this side's; hint is what to do
+// about it. The end of the context is returned as what ended it.
 func StepError(ctx context.Context, stage, where string, err error, ours bool, hint string) error {
 	if err == nil {
 		return nil

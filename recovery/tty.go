@@ -1,6 +1,8 @@
 package recovery
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,12 +13,49 @@ import (
 	"go.bug.st/serial"
 )
 
-func realPath(name string) (string, error) {
+// defaultBaud is the line rate of the UARTs of all families' ROMs.
+const defaultBaud = 115200
+
+// openUART opens the serial line that the board is on.
+func (b *board) openUART(context.Context) error {
+	tty, err := resolveTTY(b.opt.UART)
+	if err != nil {
+		return ttyError(b.opt.UART, err)
+	}
+	if b.lock, err = lockPort(tty); err != nil {
+		return err
+	}
+	claim, err := claimTTY(tty)
+	if err != nil {
+		return ttyError(tty, err)
+	}
+	line, err := serial.Open(tty, &serial.Mode{BaudRate: cmp.Or(b.opt.Baud, defaultBaud), DataBits: 8})
+	if err != nil {
+		claim.release()
+		return ttyError(tty, err)
+	}
+	b.serial = claimedLine{line, claim}
+	return nil
+}
+
+// resolveTTY follows /dev/serial/by-id and the like to the tty itself.
+func resolveTTY(name string) (string, error) {
 	p, err := filepath.EvalSymlinks(name)
 	if err != nil {
 		return "", err
 	}
 	return filepath.Abs(p)
+}
+
+// claimedLine is a serial line that is snag's alone until it is closed.
+type claimedLine struct {
+	serial.Port
+	claim ttyClaim
+}
+
+func (l claimedLine) Close() error {
+	defer l.claim.release()
+	return l.Port.Close()
 }
 
 // ttyError says what is wrong with a tty, so that the exit code and the hint are right.

@@ -27,6 +27,17 @@ const (
 	NetUser Net = "user"
 )
 
+// ParseNet takes the word for it that a user gives: auto, kernel or user.
+func ParseNet(word string) (Net, error) {
+	switch net := Net(word); {
+	case word == "auto":
+		return NetAuto, nil
+	case net == NetKernel, net == NetUser:
+		return net, nil
+	}
+	return "", fmt.Errorf("%q: expected auto, kernel or user", word)
+}
+
 // goUser leaves the kernel's network for snag's own, and says why.
 func (b *board) goUser(why string) {
 	b.user = true

@@ -10,8 +10,8 @@ import (
 	"snag/sim/qemu"
 )
 
-// execute starts memory and processor of a board, with the UARTs of these names on pseudo-terminals, and says where they are. What it
-// starts ends with ctx; running has the end of that.
+// execute starts memory and processor of a board, with the UARTs of these names on pseudo-terminals, and says where
+// they are. What it starts ends with ctx; running has the end of that.
 func execute[M io.Closer](ctx context.Context, running *sync.WaitGroup, start func(context.Context, qemu.Config) (M, [2]*qemu.Console, error), uarts ...string) (m M, about string, err error) {
 	var cfg qemu.Config
 	var lines []*pty.Line

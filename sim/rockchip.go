@@ -14,7 +14,8 @@ type Rockchip struct {
 	Options
 }
 
-// Generate writes test images for the board into a directory: a loader container, the two files in its place, and an ID block.
+// Generate writes test images for the board into a directory: a loader container, the two files in its place, and an ID
+// block.
 func (o Rockchip) Generate(dir string) error {
 	images := rockchip.Generate(o.Board.Model, 20_000, 200_000, 1)
 	return writeImages(dir, map[string][]byte{

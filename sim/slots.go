@@ -22,8 +22,8 @@ type slot struct {
 	where string // what there is to say of it
 }
 
-// slots makes ports, of these names, for boards that are USB devices: the kernel's with VHCI and Auto, those of a server at
-// an address with USBIP. An empty name is any free port. The server is in running, and ends with ctx.
+// slots makes ports, of these names, for boards that are USB devices: the kernel's with VHCI and Auto, those of a
+// server at an address with USBIP. An empty name is any free port. The server is in running, and ends with ctx.
 func slots(ctx context.Context, carrier Carrier, listen string, names []usb.Port, running *sync.WaitGroup) ([]slot, error) {
 	var all []slot
 	switch carrier {

@@ -21,7 +21,8 @@ import (
 // UDP is U-Boot's fastboot on a network, without USB.
 const UDP Carrier = "udp"
 
-// UBoot is one run of "snag sim uboot": boards on which U-Boot's fastboot runs, with storage behind it. Auto is VHCI here.
+// UBoot is one run of "snag sim uboot": boards on which U-Boot's fastboot runs, with storage behind it. Auto is VHCI
+// here.
 type UBoot struct {
 	Board fastboot.Config // of every board, but for its UBoot
 

@@ -20,8 +20,8 @@ import (
 	"snag/socs/socstest"
 )
 
-// Boards are known by what their protocols demand of descriptors, and by no more: they come up with other numbers of interfaces,
-// addresses of endpoints, releases and strings.
+// Boards are known by what their protocols demand of descriptors, and by no more: they come up with other numbers of
+// interfaces, addresses of endpoints, releases and strings.
 func TestDisguised(t *testing.T) {
 	noNames := func(d *usbdev.Descriptors) { d.Manufacturer, d.Product, d.Serial = "", "", "" }
 	foreign := func(d *usbdev.Descriptors) {

@@ -9,8 +9,8 @@ type Gadget struct {
 }
 
 // Gadgets are those that boards are known to show after a recovery: uuu's table (libuuu/config.cpp; FB is U-Boot's
-// fastboot, FBK that of a Linux kernel made for flashing), U-Boot's defaults (drivers/usb/gadget/Kconfig),
-// Keem Bay's (Snagboot), Amlogic boards' (U-Boot's configurations) and the kernel's. An ID says little of the board behind it.
+// fastboot, FBK that of a Linux kernel made for flashing), U-Boot's defaults (drivers/usb/gadget/Kconfig), Keem Bay's
+// (Snagboot), Amlogic boards' (U-Boot's configurations) and the kernel's. An ID says little of the board behind it.
 var Gadgets = []Gadget{
 	{usb.ID{Vendor: 0x0525, Product: 0xa4a5}, "mass storage or fastboot"},
 	{usb.ID{Vendor: 0x0525, Product: 0xa4a2}, "network"},

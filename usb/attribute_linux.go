@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ReadAttribute reads a file of sysfs, up to its first 512 bytes. It takes three system calls, half of what os.ReadFile does, which
-// tells where many boards are watched. The error is an *fs.PathError.
+// ReadAttribute reads a file of sysfs, up to its first 512 bytes. It takes three system calls, half of what os.ReadFile
+// does, which tells where many boards are watched. The error is an *fs.PathError.
 func ReadAttribute(name string) (string, error) {
 	fd, err := again(func() (int, error) { return unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
 	if err != nil {

@@ -155,15 +155,15 @@ const (
 	ReqSetInterface     = 11
 )
 
-// english is the language of strings where a device does not tell which it has: English (United States), as Linux takes it for
-// (drivers/usb/core/message.c, usb_get_langid).
+// english is the language of strings where a device does not tell which it has: English (United States), as Linux takes
+// it for (drivers/usb/core/message.c, usb_get_langid).
 const english = 0x0409
 
 // ErrNoString is a string descriptor that cannot be read.
 var ErrNoString = errors.New("no string")
 
-// String asks a device for one of its strings, in the first language that it has. Index 0 is the empty string. The error
-// wraps [ErrStall] or [ErrNoString] where the device answers, and has none.
+// String asks a device for one of its strings, in the first language that it has. Index 0 is the empty string. The
+// error wraps [ErrStall] or [ErrNoString] where the device answers, and has none.
 func String(ctx context.Context, h Handle, index uint8) (string, error) {
 	if index == 0 {
 		return "", nil

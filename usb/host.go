@@ -42,12 +42,13 @@ type Peerer interface {
 
 // Pairer is a Handle that can perform two control transfers without a pause of its own between them.
 type Pairer interface {
-	// ControlPair performs both, as Control does, the second being in the host controller's queue before the first has ended.
-	// It is performed even if the first is refused with a stall.
+	// ControlPair performs both, as Control does, the second being in the host controller's queue before the first has
+	// ended. It is performed even if the first is refused with a stall.
 	ControlPair(ctx context.Context, first, second *ControlTransfer)
 }
 
-// Abandoner is a Handle that can be told that its device will not answer any more: it runs something else, and is still on the bus.
+// Abandoner is a Handle that can be told that its device will not answer any more: it runs something else, and is still
+// on the bus.
 type Abandoner interface {
 	// Abandon has Close give no interface back to the kernel's drivers, whose probing would wait for the device.
 	Abandon()
@@ -103,11 +104,11 @@ type Handle interface {
 	// ctx the whole.
 	Stream(ctx context.Context, ep uint8, idle time.Duration, transfers iter.Seq[[]byte]) (int64, error)
 
-	// StreamControl performs one control transfer to the device after the other, as Control each, with several in flight
-	// where the system lets them be: the host controller then begins each as soon as the one before has ended. Setup and
-	// data are taken from transfers when there is room, and copied. It returns how many the device took, so that transfer n,
-	// counted from 0, is the one that failed. Those behind it are cancelled, but what was in flight may have reached the
-	// device: endpoint 0 stays in no halt (USB 2.0, 8.5.3.4). idle and ctx are as in Stream.
+	// StreamControl performs one control transfer to the device after the other, as Control each, with several in
+	// flight where the system lets them be: the host controller then begins each as soon as the one before has ended.
+	// Setup and data are taken from transfers when there is room, and copied. It returns how many the device took, so
+	// that transfer n, counted from 0, is the one that failed. Those behind it are cancelled, but what was in flight
+	// may have reached the device: endpoint 0 stays in no halt (USB 2.0, 8.5.3.4). idle and ctx are as in Stream.
 	StreamControl(ctx context.Context, idle time.Duration, transfers iter.Seq2[Setup, []byte]) (int, error)
 
 	// ClearHalt ends an endpoint's stall, on both sides.

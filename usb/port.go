@@ -63,6 +63,16 @@ func ParseID(s string) (ID, error) {
 	return ID{v, p}, nil
 }
 
+// ParseBoard reads what says which board: its port, or the ID that it shows.
+func ParseBoard(s string) (Port, ID, error) {
+	if strings.Contains(s, ":") {
+		id, err := ParseID(s)
+		return "", id, err
+	}
+	port, err := ParsePort(s)
+	return port, ID{}, err
+}
+
 func parseHex16(s string) (uint16, error) {
 	if len(s) > 4 {
 		return 0, strconv.ErrRange

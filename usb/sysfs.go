@@ -90,8 +90,8 @@ func (s Sysfs) Devices() ([]Device, error) {
 	return devices, nil
 }
 
-// Fingerprint is a text that is another one after a device came, went, enumerated again or was configured, and costs a fraction of
-// what Devices does.
+// Fingerprint is a text that is another one after a device came, went, enumerated again or was configured, and costs a
+// fraction of what Devices does.
 func (s Sysfs) Fingerprint() (string, error) {
 	entries, err := os.ReadDir(s.sys("bus/usb/devices"))
 	if errors.Is(err, fs.ErrNotExist) {

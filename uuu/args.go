@@ -13,7 +13,8 @@ type argument struct {
 	doc      string
 }
 
-// declared finds a script's arguments, in the order in which they appear: words that begin with "_", and comments of the form
+// declared finds a script's arguments, in the order in which they appear: words that begin with "_", and comments of
+// the form
 //
 //	# @_image [_flash.bin] | what it is for
 //
@@ -95,7 +96,8 @@ func describe(takes []argument) string {
 	return strings.Join(s, ", ")
 }
 
-// streamName makes an argument that is a compressed file what uuu calls its contents. uuu does so for .bz2 and .zst; for .gz nobody wants anything else.
+// streamName makes an argument that is a compressed file what uuu calls its contents. uuu does so for .bz2 and .zst;
+// for .gz nobody wants anything else.
 func streamName(s string) string {
 	for _, ext := range []string{".bz2", ".zst", ".gz"} {
 		if strings.HasSuffix(s, ext) {

@@ -17,7 +17,8 @@ import (
 	"snag/usb/fastboot"
 )
 
-// nextStage is how long the next enumeration may take after the lines of one are done. U-Boot may have its countdown before fastboot.
+// nextStage is how long the next enumeration may take after the lines of one are done. U-Boot may have its countdown
+// before fastboot.
 const nextStage = 60 * time.Second
 
 // maxVisits is how often a protocol's lines are begun: a board that is reset comes back to its ROM.

@@ -222,7 +222,8 @@ func TestWholeBoard(t *testing.T) {
 	}
 }
 
-// Fuses over USB, in one board's life: looked at, burnt, there, and there after a reset that leads through the ROM again.
+// Fuses over USB, in one board's life: looked at, burnt, there, and there after a reset that leads through the ROM
+// again.
 func TestFuses(t *testing.T) {
 	mac := func(s string) net.HardwareAddr {
 		a, err := fuse.Address(s)

@@ -17,11 +17,9 @@ import (
 
 // The commands of U-Boot's fastboot (libuuu/fastboot.cpp).
 
-// commandTime is how long U-Boot may be silent over a command if the line does not say: uuu waits for 10 s, and once more.
+// commandTime is how long U-Boot may be silent over a command if the line does not say: uuu waits for 10 s, and once
+// more.
 const commandTime = 20 * time.Second
-
-// maxACmd is what U-Boot keeps of a command that it runs later (drivers/fastboot/fb_command.c).
-const maxACmd = 63
 
 // fastbootCommand parses FB's commands; ok is false if there is none of that name.
 func (s *Script) fastbootCommand(name string, w word, text string) (c command, ok bool, err error) {
@@ -46,8 +44,8 @@ func (s *Script) fastbootCommand(name string, w word, text string) (c command, o
 	case "ucmd":
 		return whole(uboot(rest), "a command of U-Boot")
 	case "acmd":
-		if len(rest) > maxACmd && !strings.Contains(rest, "@") {
-			return nil, true, w.errorf("acmd: a command of %d bytes, U-Boot takes %d", len(rest), maxACmd)
+		if len(rest) > fastboot.MaxACmd && !strings.Contains(rest, "@") {
+			return nil, true, w.errorf("acmd: a command of %d bytes, U-Boot takes %d", len(rest), fastboot.MaxACmd)
 		}
 		return whole(later(rest), "a command of U-Boot")
 	case "getvar":
@@ -189,8 +187,8 @@ type later string
 func (c later) sends(*Script) []string { return []string{"ACmd:" + string(c)} }
 
 func (c later) run(ctx context.Context, x *session) error {
-	if len(c) > maxACmd {
-		return fmt.Errorf("a command of %d bytes, U-Boot takes %d", len(c), maxACmd)
+	if len(c) > fastboot.MaxACmd {
+		return fmt.Errorf("a command of %d bytes, U-Boot takes %d", len(c), fastboot.MaxACmd)
 	}
 	_, err := x.do(ctx, "ACmd:"+string(c), commandTime)
 	if ctx.Err() == nil && (errors.Is(err, usb.ErrGone) || errors.Is(err, usb.ErrProtocol)) {

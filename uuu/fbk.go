@@ -16,7 +16,8 @@ import (
 	"snag/usb/fastboot"
 )
 
-// The commands of a Linux kernel made for flashing, whose "uuc" speaks fastboot's messages with words of its own (libuuu/fastboot.cpp):
+// The commands of a Linux kernel made for flashing, whose "uuc" speaks fastboot's messages with words of its own
+// (libuuu/fastboot.cpp):
 //
 //	UCmd:TEXT   a shell runs it, then OKAY or FAIL
 //	ACmd:TEXT   a shell begins to run it, OKAY

@@ -17,6 +17,8 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/mikelolasagasti/xz"
+
+	"snag/flash/image"
 )
 
 // maxWhole bounds a file that is kept in memory: a boot image, or what is downloaded to U-Boot's buffer.
@@ -33,14 +35,10 @@ const maxWindow = 128 << 20
 
 // path is a name as it is to be opened.
 func (f files) path(name string) string {
-	if filepath.IsAbs(name) || f.dir == "" || isURL(name) {
+	if filepath.IsAbs(name) || f.dir == "" || image.IsURL(name) {
 		return filepath.FromSlash(name)
 	}
 	return filepath.Join(f.dir, filepath.FromSlash(name))
-}
-
-func isURL(name string) bool {
-	return strings.HasPrefix(name, "http://") || strings.HasPrefix(name, "https://")
 }
 
 // errURL says what to do with an address.
@@ -78,7 +76,7 @@ func (c *content) Close() error { return c.close() }
 
 // open opens what a script names.
 func (f files) open(name string) (*content, error) {
-	if isURL(name) {
+	if image.IsURL(name) {
 		return nil, errURL
 	}
 	file, inside, err := split(f.path(name))

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	target "snag/flash/fastboot"
+	"snag/flash/image"
 	"snag/usb/fastboot"
 )
 
@@ -71,7 +72,7 @@ func (s *Script) flashCommand(w word, text string) (command, error) {
 		}
 		c.bmap = b
 	}
-	if c.sparse && isURL(c.file.text) {
+	if c.sparse && image.IsURL(c.file.text) {
 		return c, nil
 	}
 	return c, s.files.check(c.file)

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"snag/flash/image"
 )
 
 //go:embed builtin/*.uuu
@@ -63,7 +65,8 @@ func Usage(name string) (arguments, doc string) {
 //   - a script, from whose directory on its files are named,
 //   - any other file: a boot loader, which the built-in script spl starts.
 //
-// args are the script's, their names relative to the working directory. An error is an *Error, or says what is wrong with name or args.
+// args are the script's, their names relative to the working directory. An error is an *Error, or says what is wrong
+// with name or args.
 func Load(name string, args []string) (*Script, error) {
 	if strings.HasSuffix(name, ":") {
 		return parse("command", name+" "+strings.Join(quote(args), " "), nil, files{})
@@ -109,14 +112,15 @@ func Load(name string, args []string) (*Script, error) {
 	return load(shown, string(b), args, at)
 }
 
-// load fills in the arguments of a script, and parses it. A script of the user's that is given none, and declares none in comments, is taken as it is.
+// load fills in the arguments of a script, and parses it. A script of the user's that is given none, and declares none
+// in comments, is taken as it is.
 func load(name, text string, args []string, at files) (*Script, error) {
 	takes := declared(text)
 	_, own := Builtin(name)
 	var bound *arguments
 	if len(takes) > 0 && (own || len(args) > 0 || strings.Contains(text, "# @_")) || len(args) > 0 {
 		for i, a := range args {
-			if !isURL(a) && !filepath.IsAbs(a) && at.dir != "" {
+			if !image.IsURL(a) && !filepath.IsAbs(a) && at.dir != "" {
 				if abs, err := filepath.Abs(a); err == nil {
 					args = slices.Clone(args)
 					args[i] = abs
@@ -134,8 +138,8 @@ func load(name, text string, args []string, at files) (*Script, error) {
 // byteOrder is what some editors put before a text (U+FEFF in UTF-8).
 const byteOrder = "\xef\xbb\xbf"
 
-// isScript tells a script from a boot loader: by "uuu_version", or by its first line that is no comment; else by its being text, for a
-// script with a mistake there is not to be sent to a board.
+// isScript tells a script from a boot loader: by "uuu_version", or by its first line that is no comment; else by its
+// being text, for a script with a mistake there is not to be sent to a board.
 func isScript(b []byte) bool {
 	b = bytes.TrimPrefix(b, []byte(byteOrder))
 	for line := range strings.Lines(string(b[:min(len(b), maxScript)])) {

@@ -301,7 +301,8 @@ func parseOptions(at word, text string, known map[string]bool) (*options, error)
 	return o, nil
 }
 
-// optionalValue takes the word behind an option as its value, if there is one: uuu's own scripts have "jump -ivt" without a number.
+// optionalValue takes the word behind an option as its value, if there is one: uuu's own scripts have "jump -ivt"
+// without a number.
 func (o *options) optionalValue(name string) {
 	at, ok := o.given[name]
 	if ok && len(o.rest) > 0 && o.rest[0].col > at.end && o.rest[0].col <= at.end+1 {

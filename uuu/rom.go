@@ -15,8 +15,8 @@ import (
 
 // The commands of boot ROMs and of SPL (libuuu/sdp.cpp, sdps.cpp).
 
-// maxBoot bounds a file for a ROM or an SPL. Of the image of a card no more than maxArea is looked at: boot loaders stand before the first
-// partition.
+// maxBoot bounds a file for a ROM or an SPL. Of the image of a card no more than maxArea is looked at: boot loaders
+// stand before the first partition.
 const (
 	maxBoot = 256 << 20
 	maxArea = 64 << 20

@@ -15,8 +15,8 @@ import (
 // usualPiece is how much uuu sends at a time, since U-Boot is silent while it writes.
 const usualPiece = 16 << 20
 
-// inPieces writes an image as Android sparse images that are no larger than U-Boot's buffer. Here a piece may have fill chunks, of
-// which U-Boot writes more than it was sent.
+// inPieces writes an image as Android sparse images that are no larger than U-Boot's buffer. Here a piece may have fill
+// chunks, of which U-Boot writes more than it was sent.
 func (c flash) inPieces(ctx context.Context, x *session, client *fastboot.Client) error {
 	im, done, err := c.open(ctx, x)
 	if err != nil {
@@ -56,7 +56,7 @@ func (c flash) open(ctx context.Context, x *session) (im *image.Image, done func
 	}
 	nothing := func() error { return nil }
 	name := c.file.text
-	if isURL(name) {
+	if image.IsURL(name) {
 		im, err = image.Open(ctx, name, o)
 		return im, nothing, err
 	}

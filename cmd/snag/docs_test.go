@@ -89,8 +89,8 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestHouse compares the table of packages in CONTRIBUTING.md with the packages: each has a row, and imports only what stands
-// there or further up. Programs import what they need.
+// TestHouse compares the table of packages in CONTRIBUTING.md with the packages: each has a row, and imports only what
+// stands there or further up. Programs import what they need.
 func TestHouse(t *testing.T) {
 	_, table, _ := strings.Cut(pages(t)["CONTRIBUTING.md"], "## The house")
 	table, _, _ = strings.Cut(table, "\n## ")
@@ -170,7 +170,8 @@ func withoutCode(text string) string {
 	return regexp.MustCompile("(?m)^ {4}.*$|`[^`\n]*`").ReplaceAllString(text, "")
 }
 
-// TestCommandLines parses the command lines of the pages, the templates and the help: every command and flag is one that there is.
+// TestCommandLines parses the command lines of the pages, the templates and the help: every command and flag is one
+// that there is.
 func TestCommandLines(t *testing.T) {
 	texts := pages(t)
 	templates, err := filepath.Glob("../../internal/config/templates/*.yaml")
@@ -207,7 +208,8 @@ func TestCommandLines(t *testing.T) {
 	}
 }
 
-// parses looks at a command line as a page shows it: behind it stands a comment, what the shell does with it, or what it prints.
+// parses looks at a command line as a page shows it: behind it stands a comment, what the shell does with it, or what
+// it prints.
 func parses(line string) error {
 	line = regexp.MustCompile(`(\s#|\s{3,}|[|;>&…]|\s--\s|\)).*`).ReplaceAllString(line, "")
 	var words []string

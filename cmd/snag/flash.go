@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strconv"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"snag/plan"
 	"snag/plan/snagflash"
 	"snag/recovery"
+	"snag/usb"
 	"snag/usb/usbfs"
 )
 
@@ -154,9 +156,9 @@ func (p *patience) Set(s string) error {
 	return err
 }
 
-func (f *flashFlags) run(cmd *cobra.Command, args []string) (err error) {
-	if f.snagflash.Protocol != "" && f.logLevel != "silent" && f.logTo == "" {
-		f.logTo = f.logFile
+func (f *flashFlags) run(cmd *cobra.Command, args []string) error {
+	if f.snagflash.Protocol != "" && f.logLevel != "silent" && f.LogFile == "" {
+		f.LogFile = f.logFile
 	}
 	p, opt, err := f.plan(cmd, args)
 	if f.dryRun {
@@ -168,20 +170,14 @@ func (f *flashFlags) run(cmd *cobra.Command, args []string) (err error) {
 		}
 		return p.DryRun(cmd.OutOrStdout())
 	}
-	emit, log, done, derr := f.display(cmd.OutOrStdout(), cmd.ErrOrStderr())
-	if derr != nil {
-		return derr
-	}
-	defer func() { err = done(err) }()
-	if err != nil {
-		emit(event.Event{Time: time.Now(), Body: failed(err)})
-		return &shownError{err}
-	}
-	opt.Emit, opt.Log = emit, log
-	if err := p.Run(cmd.Context(), opt); err != nil {
-		return &shownError{err}
-	}
-	return nil
+	return f.show(cmd, func(emit event.Sink, log *slog.Logger) error {
+		if err != nil {
+			emit(event.Event{Time: time.Now(), Body: failed(err)})
+			return err
+		}
+		opt.Emit, opt.Log = emit, log
+		return p.Run(cmd.Context(), opt)
+	})
 }
 
 // plan is what the flags and arguments say.
@@ -192,7 +188,7 @@ func (f *flashFlags) plan(cmd *cobra.Command, args []string) (*plan.Plan, plan.O
 		err = fmt.Errorf("--wait %s: expected more than nothing", f.wait)
 	}
 	if err == nil && f.usbPath != "" {
-		if opt.Port, opt.ID, err = plan.ParseBoard(f.usbPath); err != nil {
+		if opt.Port, opt.ID, err = usb.ParseBoard(f.usbPath); err != nil {
 			err = fmt.Errorf("--usb-path: %w", err)
 		}
 	}

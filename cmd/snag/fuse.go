@@ -1,15 +1,12 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"log/slog"
 	"net"
-	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -81,35 +78,20 @@ docs/fuses.md has the rest.`,
 	return cmd
 }
 
-func (f *fuseFlags) run(cmd *cobra.Command, _ []string) (err error) {
+func (f *fuseFlags) run(cmd *cobra.Command, _ []string) error {
 	opt, plan, err := f.options(cmd)
-	if f.offline && err == nil && !f.json {
-		return show(cmd.OutOrStdout(), plan)
-	}
-	emit, log, done, failure := f.display(cmd.OutOrStdout(), cmd.ErrOrStderr())
-	if failure != nil {
-		return failure
-	}
-	defer func() { err = done(err) }()
 	switch {
-	case err != nil:
-		emit(event.Event{Time: time.Now(), Body: failed(err)})
-		return &shownError{err}
-	case f.offline:
-		for _, w := range plan.Warnings {
-			emit(event.Event{Time: time.Now(), SoC: plan.SoC, Body: event.Warning{Text: w}})
-		}
-		for _, w := range plan.Words {
-			emit(event.Event{Time: time.Now(), SoC: plan.SoC, Body: event.Fuse{Bank: w.Bank, Word: w.Word, Name: w.Name, Value: w.Value, Mask: w.Mask, State: string(fuse.Unknown)}})
-		}
-		emit(event.Event{Time: time.Now(), SoC: plan.SoC, Body: event.Done{}})
+	case !f.offline || err != nil:
+		return f.recover(cmd, opt, err)
+	case !f.JSON:
+		return plan.Write(cmd.OutOrStdout())
+	}
+	return f.show(cmd, func(emit event.Sink, _ *slog.Logger) error {
+		now := func(body event.Body) { emit(event.Event{Time: time.Now(), SoC: plan.SoC, Body: body}) }
+		plan.Emit(now)
+		now(event.Done{})
 		return nil
-	}
-	opt.Emit, opt.Log = emit, log
-	if err := recovery.Run(cmd.Context(), opt); err != nil {
-		return &shownError{err}
-	}
-	return nil
+	})
 }
 
 // options turns the flags into what the engine takes.
@@ -143,13 +125,10 @@ func (f *fuseFlags) options(cmd *cobra.Command) (recovery.Options, *fuse.Plan, e
 	if err != nil {
 		return fail(err)
 	}
-	if strings.Contains(f.usbPath, ":") {
-		opt.ID, err = usb.ParseID(f.usbPath)
-	} else if f.usbPath != "" {
-		opt.Port, err = usb.ParsePort(f.usbPath)
-	}
-	if err != nil {
-		return fail(fmt.Errorf("--usb-path: %w", err))
+	if f.usbPath != "" {
+		if opt.Port, opt.ID, err = usb.ParseBoard(f.usbPath); err != nil {
+			return fail(fmt.Errorf("--usb-path: %w", err))
+		}
 	}
 	backend := fuse.Backend{Plan: plan}
 	switch {
@@ -157,42 +136,9 @@ func (f *fuseFlags) options(cmd *cobra.Command) (recovery.Options, *fuse.Plan, e
 		backend.Confirm = func(context.Context, usb.Port) error { return nil }
 	case f.burn:
 		backend.Confirm = func(ctx context.Context, port usb.Port) error {
-			return confirm(ctx, cmd.InOrStdin(), cmd.ErrOrStderr(), port, plan)
+			return plan.Confirm(ctx, port, cmd.InOrStdin(), cmd.ErrOrStderr())
 		}
 	}
 	opt.Backend = backend
 	return opt, plan, nil
-}
-
-// confirm asks for the first address to be typed.
-func confirm(ctx context.Context, in io.Reader, out io.Writer, port usb.Port, plan *fuse.Plan) error {
-	fmt.Fprintf(out, "This burns fuses of the board on port %s for ever.\nType its first MAC address, %s, to go on: ", port, plan.Addresses[0])
-	typed := make(chan string, 1)
-	go func() {
-		line, _ := bufio.NewReader(in).ReadString('\n')
-		typed <- line
-	}()
-	select {
-	case <-ctx.Done():
-		fmt.Fprintln(out)
-		return context.Cause(ctx)
-	case line := <-typed:
-		if a, err := fuse.Address(line); err != nil || !slices.Equal(a, plan.Addresses[0]) {
-			return &recovery.UsageError{Err: errors.New("not confirmed: nothing was burnt"), Hint: "type the MAC address, or give --yes"}
-		}
-		return nil
-	}
-}
-
-// show tells what the addresses are in fuses, and how U-Boot would burn them.
-func show(out io.Writer, plan *fuse.Plan) error {
-	for _, w := range plan.Warnings {
-		fmt.Fprintf(out, "warning: %s\n", w)
-	}
-	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "WORD\tBANK\tWORD\tVALUE\tOF BITS\tCOMMAND")
-	for _, f := range plan.Words {
-		fmt.Fprintf(w, "%s\t%d\t%d\t0x%08x\t0x%08x\t%s\n", f.Name, f.Bank, f.Word, f.Value, f.Mask, f.Command())
-	}
-	return w.Flush()
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// documentedCommand compares the JSON lines in the standard output of the last command, field by field, with the tables of
-// docs/json.md. The events that it is given must be among them.
+// documentedCommand compares the JSON lines in the standard output of the last command, field by field, with the tables
+// of docs/json.md. The events that it is given must be among them.
 func documentedCommand(ts *testscript.TestScript, neg bool, args []string) {
 	page, err := os.ReadFile("../../docs/json.md")
 	if neg || err != nil {

@@ -29,7 +29,8 @@ func newMan() *cobra.Command {
 // What the commands' help indents is to be typed, or a table.
 var indented = regexp.MustCompile(`(?m)^  `)
 
-// asMarkdown has what the help indents by two columns indented by as many as the manual pages' generator takes for verbatim text.
+// asMarkdown has what the help indents by two columns indented by as many as the manual pages' generator takes for
+// verbatim text.
 func asMarkdown(cmd *cobra.Command) {
 	cmd.Long = indented.ReplaceAllString(cmd.Long, "    ")
 	for _, c := range cmd.Commands() {

@@ -3,19 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"snag/event"
 	"snag/internal/config"
-	"snag/internal/ui"
 	"snag/netsetup"
 	"snag/recovery"
 	"snag/socs"
@@ -36,19 +30,6 @@ type recoverFlags struct {
 	force                   bool
 	timeout                 time.Duration
 	outputFlags
-}
-
-// outputFlags say how a recovery is shown.
-type outputFlags struct {
-	json, verbose bool
-	logTo         string
-}
-
-func (f *outputFlags) add(cmd *cobra.Command) {
-	fl := cmd.Flags()
-	fl.BoolVar(&f.json, "json", false, "print JSON lines (docs/json.md)")
-	fl.BoolVarP(&f.verbose, "verbose", "v", false, "print what snag does beneath the stages too")
-	fl.StringVar(&f.logTo, "log-file", "", "append a full log to this `file`")
 }
 
 func newRecover() *cobra.Command {
@@ -91,22 +72,9 @@ the one board of that SoC; several are an error that lists them.`,
 	return cmd
 }
 
-func (f *recoverFlags) run(cmd *cobra.Command) (err error) {
-	emit, log, done, err := f.display(cmd.OutOrStdout(), cmd.ErrOrStderr())
-	if err != nil {
-		return err
-	}
-	defer func() { err = done(err) }()
+func (f *recoverFlags) run(cmd *cobra.Command) error {
 	opt, err := f.options()
-	if err != nil {
-		emit(event.Event{Time: time.Now(), SoC: opt.Model.Name, Body: failed(err)})
-		return &shownError{err}
-	}
-	opt.Emit, opt.Log = emit, log
-	if err := recovery.Run(cmd.Context(), opt); err != nil {
-		return &shownError{err}
-	}
-	return nil
+	return f.recover(cmd, opt, err)
 }
 
 // options turns the flags into what the engine takes, and reads the firmware.
@@ -125,12 +93,10 @@ func (f *recoverFlags) options() (recovery.Options, error) {
 	if f.baud <= 0 {
 		return opt, &recovery.UsageError{Err: fmt.Errorf("--baudrate %d: expected more than nothing", f.baud)}
 	}
-	switch opt.Net = recovery.Net(f.net); {
-	case f.net == "auto":
-		opt.Net = recovery.NetAuto
-	case opt.Net != recovery.NetKernel && opt.Net != recovery.NetUser:
-		return opt, &recovery.UsageError{Err: fmt.Errorf("--net %s: expected auto, kernel or user", f.net)}
-	case opt.Net == recovery.NetUser && f.netns != "":
+	if opt.Net, err = recovery.ParseNet(f.net); err != nil {
+		return opt, &recovery.UsageError{Err: fmt.Errorf("--net %w", err)}
+	}
+	if opt.Net == recovery.NetUser && f.netns != "" {
 		return opt, &recovery.UsageError{Err: errors.New("--net user uses no network namespace: leave --netns out")}
 	}
 	if f.netns != "" && os.Geteuid() != 0 {
@@ -140,26 +106,17 @@ func (f *recoverFlags) options() (recovery.Options, error) {
 	if expect == "none" {
 		expect = ""
 	}
-	ids := []struct {
+	for _, i := range []struct {
 		flag, value string
 		id          *usb.ID
-	}{{"--rom-usb", f.romUSB, &opt.ROM}, {"--spl-usb", f.splUSB, &opt.SPL}, {"--expect", expect, &opt.Expect}}
-	if strings.Contains(f.usbPath, ":") {
-		ids = append(ids, struct {
-			flag, value string
-			id          *usb.ID
-		}{"--usb-path", f.usbPath, &opt.ID})
-	} else if f.usbPath != "" {
-		if opt.Port, err = usb.ParsePort(f.usbPath); err != nil {
-			return opt, &recovery.UsageError{Err: fmt.Errorf("--usb-path: %w", err)}
+	}{{"--rom-usb", f.romUSB, &opt.ROM}, {"--spl-usb", f.splUSB, &opt.SPL}, {"--expect", expect, &opt.Expect}} {
+		if err := parseID(i.value, i.id); err != nil {
+			return opt, &recovery.UsageError{Err: fmt.Errorf("%s: %w", i.flag, err)}
 		}
 	}
-	for _, i := range ids {
-		if i.value == "" {
-			continue
-		}
-		if *i.id, err = usb.ParseID(i.value); err != nil {
-			return opt, &recovery.UsageError{Err: fmt.Errorf("%s: %w", i.flag, err)}
+	if f.usbPath != "" {
+		if opt.Port, opt.ID, err = usb.ParseBoard(f.usbPath); err != nil {
+			return opt, &recovery.UsageError{Err: fmt.Errorf("--usb-path: %w", err)}
 		}
 	}
 	if len(f.files)+len(f.entries) == 0 {
@@ -196,8 +153,9 @@ func (f *recoverFlags) options() (recovery.Options, error) {
 func lookup(soc string) (socs.Model, socs.Backend, error) {
 	model, backend, err := recovery.Lookup(soc)
 	if unknown, ok := errors.AsType[*socs.UnknownModelError](err); ok && len(unknown.Near) == 0 {
-		if hint := boardCalled(soc); hint != "" {
-			return model, nil, &recovery.UsageError{Err: err, Hint: hint}
+		if name := config.TemplateOf(soc); name != "" {
+			model, about := config.About(name)
+			err = &recovery.UsageError{Err: err, Hint: fmt.Sprintf("a board's name? snag template %s is for --soc %s: %s", name, model, about)}
 		}
 	}
 	return model, backend, err
@@ -210,89 +168,4 @@ func templatesFor(model string) string {
 		return ""
 	}
 	return "a file to start from: snag template NAME > board.yaml, where NAME is " + strings.Join(names, ", ")
-}
-
-// boardCalled says which SoC a board has that was taken for one.
-func boardCalled(word string) string {
-	for _, name := range config.Templates() {
-		model, about := config.About(name)
-		if plain := strings.NewReplacer(" ", "", "-", "", "_", ""); len(word) > 3 && strings.Contains(strings.ToLower(plain.Replace(name+about)), strings.ToLower(plain.Replace(word))) {
-			return fmt.Sprintf("a board's name? snag template %s is for --soc %s: %s", name, model, about)
-		}
-	}
-	return ""
-}
-
-// display says where events go: to a terminal, as plain lines or as JSON, and to the log file. done
-// ends it, and returns how the command ends that would have ended with an error or nil: output that nobody could
-// read is a failure too, but none that a board is left halfway for.
-func (f *outputFlags) display(stdout, stderr io.Writer) (emit event.Sink, log *slog.Logger, done func(error) error, err error) {
-	// Who is asked for the signal gets the error EPIPE instead, until the process ends.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	var d struct {
-		sink  event.Sink
-		close func() error
-	}
-	verbose := stderr
-	if tty, ok := stdout.(*os.File); f.json {
-		j := ui.NewJSON(stdout)
-		d.sink, d.close = j.Sink, j.Close
-	} else if ok && ui.IsTerminal(tty, os.Getenv) {
-		t := ui.NewTerminal(tty, ui.Columns(tty), ui.Color(os.Getenv))
-		d.sink, d.close, verbose = t.Sink, t.Close, t
-	} else {
-		p := ui.NewPlain(stdout)
-		d.sink, d.close = p.Sink, p.Close
-	}
-	var handlers []slog.Handler
-	if f.verbose {
-		handlers = append(handlers, slog.NewTextHandler(verbose, nil))
-	}
-	emit, done = d.sink, func(err error) error { return unread(err, d.close()) }
-	if f.logTo != "" {
-		file, err := os.OpenFile(f.logTo, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
-		if err != nil {
-			return nil, nil, nil, &recovery.UsageError{Err: fmt.Errorf("--log-file: %w", err)}
-		}
-		written := &firstError{w: file}
-		handler := slog.NewTextHandler(written, &slog.HandlerOptions{Level: slog.LevelDebug})
-		handlers = append(handlers, handler)
-		emit = ui.Tee(d.sink, ui.Log(slog.New(handler)))
-		show := done
-		done = func(err error) error {
-			if lost := errors.Join(written.err, file.Close()); lost != nil {
-				fmt.Fprintf(stderr, "snag: warning: the log is not whole: --log-file: %v\n", lost)
-			}
-			return show(err)
-		}
-	}
-	return emit, slog.New(slog.NewMultiHandler(handlers...)), done, nil
-}
-
-// unread adds to the end of a command that its output could not be written. What was to be shown there is told on standard error then.
-func unread(err, output error) error {
-	if output == nil {
-		return err
-	}
-	if err == nil {
-		return fmt.Errorf("it was done, but could not be told: standard output: %w", output)
-	}
-	if shown, ok := errors.AsType[*shownError](err); ok {
-		return shown.error
-	}
-	return err
-}
-
-// firstError is a writer that remembers its first error. It is the handler that serializes what is written.
-type firstError struct {
-	w   io.Writer
-	err error
-}
-
-func (f *firstError) Write(b []byte) (int, error) {
-	n, err := f.w.Write(b)
-	if f.err == nil {
-		f.err = err
-	}
-	return n, err
 }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"snag/event"
 	"snag/recovery"
 	"snag/usb"
 	"snag/usb/usbfs"
@@ -85,7 +84,7 @@ func builtinHelp() string {
 	return b.String()
 }
 
-func (f *runFlags) run(cmd *cobra.Command, args []string) (err error) {
+func (f *runFlags) run(cmd *cobra.Command, args []string) error {
 	if f.show {
 		text, ok := uuu.Builtin(args[0])
 		if !ok {
@@ -101,21 +100,8 @@ func (f *runFlags) run(cmd *cobra.Command, args []string) (err error) {
 		}
 		return script.DryRun(cmd.OutOrStdout())
 	}
-	emit, log, done, err := f.display(cmd.OutOrStdout(), cmd.ErrOrStderr())
-	if err != nil {
-		return err
-	}
-	defer func() { err = done(err) }()
 	opt, err := f.options(args)
-	if err != nil {
-		emit(event.Event{Time: time.Now(), Body: failed(err)})
-		return &shownError{err}
-	}
-	opt.Emit, opt.Log = emit, log
-	if err := recovery.Run(cmd.Context(), opt); err != nil {
-		return &shownError{err}
-	}
-	return nil
+	return f.recover(cmd, opt, err)
 }
 
 // load loads the script.
@@ -142,14 +128,11 @@ func (f *runFlags) options(args []string) (recovery.Options, error) {
 			return opt, &recovery.UsageError{Err: fmt.Errorf("--env %s: expected NAME=VALUE", e)}
 		}
 	}
-	var err error
-	if strings.Contains(f.usbPath, ":") {
-		opt.ID, err = usb.ParseID(f.usbPath)
-	} else if f.usbPath != "" {
-		opt.Port, err = usb.ParsePort(f.usbPath)
-	}
-	if err != nil {
-		return opt, &recovery.UsageError{Err: fmt.Errorf("--usb-path: %w", err)}
+	if f.usbPath != "" {
+		var err error
+		if opt.Port, opt.ID, err = usb.ParseBoard(f.usbPath); err != nil {
+			return opt, &recovery.UsageError{Err: fmt.Errorf("--usb-path: %w", err)}
+		}
 	}
 	script, err := f.load(args)
 	if err != nil {

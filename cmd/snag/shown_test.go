@@ -21,8 +21,8 @@ import (
 	"snag/socs/socstest"
 )
 
-// TestWhatOneSees recovers boards on a terminal: what stays there is what the families' pages show, numbers apart. A line
-// "..." on a page stands for any that follow.
+// TestWhatOneSees recovers boards on a terminal: what stays there is what the families' pages show, numbers apart. A
+// line "..." on a page stands for any that follow.
 func TestWhatOneSees(t *testing.T) {
 	for _, tt := range []struct {
 		page, model string

@@ -100,8 +100,8 @@ type usbRun interface {
 	Run(ctx context.Context, stdout, stderr io.Writer) error
 }
 
-// simUSB completes the command of such boards. It is called by any of names, its own among them, for which find selects the model; gadget is
-// what U-Boot shows, if it shows anything. simFlags is to follow.
+// simUSB completes the command of such boards. It is called by any of names, its own among them, for which find selects
+// the model; gadget is what U-Boot shows, if it shows anything. simFlags is to follow.
 func simUSB(cmd *cobra.Command, run usbRun, o *sim.Options, gadget *usb.ID, names []string, find func(name string) error) {
 	for _, name := range names {
 		if name != cmd.Name() {

@@ -18,13 +18,14 @@ type Disk struct {
 // diskSector is the unit of partition tables in images of disks.
 const diskSector = 512
 
-// types are those of FAT in a boot sector's partition table: FAT12, FAT16 (up to 32 MiB, above, by LBA), FAT32 (and by LBA).
+// types are those of FAT in a boot sector's partition table: FAT12, FAT16 (up to 32 MiB, above, by LBA), FAT32 (and by
+// LBA).
 var types = []byte{0x01, 0x04, 0x06, 0x0b, 0x0c, 0x0e}
 
 const typeGPT = 0xee
 
-// Open finds the file system in an image of a disk: in the first partition that can have one, or without partitions. The
-// boot sector's partition table has four entries of 16 bytes from 446 on, little-endian:
+// Open finds the file system in an image of a disk: in the first partition that can have one, or without partitions.
+// The boot sector's partition table has four entries of 16 bytes from 446 on, little-endian:
 //
 //	offset size field
 //	0      1    80: active, 0: not, which does not matter here
@@ -32,7 +33,8 @@ const typeGPT = 0xee
 //	8      4    first sector
 //	12     4    sectors
 //
-// That of a GPT says where it is (UEFI Specification 2.10, section 5.3). The error wraps ErrNone if there is no such file system.
+// That of a GPT says where it is (UEFI Specification 2.10, section 5.3). The error wraps ErrNone if there is no such
+// file system.
 func Open(image []byte) (*Disk, error) {
 	if len(image) < diskSector || image[510] != 0x55 || image[511] != 0xaa {
 		return nil, fmt.Errorf("%w: no boot sector with 55 aa at its end", ErrNone)
@@ -86,8 +88,8 @@ var guids = []string{
 // maxGPT is how many partitions are looked at.
 const maxGPT = 128
 
-// openGPT looks at the header in sector 1 ("EFI PART"; at 72 the table's first sector, at 80 its entries, at 84 their size) and
-// at the entries (type at 0, first and last sector at 32 and 40).
+// openGPT looks at the header in sector 1 ("EFI PART"; at 72 the table's first sector, at 80 its entries, at 84 their
+// size) and at the entries (type at 0, first and last sector at 32 and 40).
 func openGPT(image []byte) (*Disk, error) {
 	if len(image) < 2*diskSector || string(image[diskSector:][:8]) != "EFI PART" {
 		return nil, fmt.Errorf("%w: the GUID partition table is missing", ErrNone)

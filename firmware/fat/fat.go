@@ -1,10 +1,10 @@
-// Package fat reads and changes FAT12, FAT16 and FAT32 file systems in memory: the root directory's files, which is where
-// the boot loaders of SoCs look for theirs.
+// Package fat reads and changes FAT12, FAT16 and FAT32 file systems in memory: the root directory's files, which is
+// where the boot loaders of SoCs look for theirs.
 //
-// The format is that of Microsoft's "FAT: General Overview of On-Disk Format", version 1.03. [Open] finds the file system in an
-// image of a disk, [Parse] takes one that is given. [Volume.Files] and [Volume.Read] look at it, [Volume.Write] and
-// [Volume.Remove] change the bytes that were given, in both copies of the allocation table. Names are compared as FAT does,
-// without case. Nothing that an image says of itself is believed beyond its own length.
+// The format is that of Microsoft's "FAT: General Overview of On-Disk Format", version 1.03. [Open] finds the file
+// system in an image of a disk, [Parse] takes one that is given. [Volume.Files] and [Volume.Read] look at it,
+// [Volume.Write] and [Volume.Remove] change the bytes that were given, in both copies of the allocation table. Names
+// are compared as FAT does, without case. Nothing that an image says of itself is believed beyond its own length.
 package fat
 
 import (
@@ -146,8 +146,8 @@ func Parse(b []byte) (*Volume, error) {
 	return v, nil
 }
 
-// isInfo says whether it is a FSInfo sector: "RRaA" at 0, "rrAa" at 484, free clusters (or ffffffff) at 488, where to look for
-// them first at 492.
+// isInfo says whether it is a FSInfo sector: "RRaA" at 0, "rrAa" at 484, free clusters (or ffffffff) at 488, where to
+// look for them first at 492.
 func isInfo(b []byte) bool {
 	return len(b) >= 512 && string(b[:4]) == "RRaA" && string(b[484:488]) == "rrAa"
 }
@@ -160,8 +160,8 @@ func (v *Volume) valid(cluster int) bool {
 	return cluster >= firstValid && cluster < v.Clusters+firstValid
 }
 
-// next reads a cluster's entry of the allocation table: the number of the next cluster of the chain, 0 if it is free, or at
-// least end.
+// next reads a cluster's entry of the allocation table: the number of the next cluster of the chain, 0 if it is free,
+// or at least end.
 func (v *Volume) next(cluster int) int {
 	switch v.Bits {
 	case 32:
@@ -201,7 +201,8 @@ func (v *Volume) set(cluster, next int) {
 	}
 }
 
-// chain follows a chain of clusters that may hold so many bytes at most, and one cluster more. 0 is the chain of an empty file.
+// chain follows a chain of clusters that may hold so many bytes at most, and one cluster more. 0 is the chain of an
+// empty file.
 func (v *Volume) chain(cluster, most int) ([]int, error) {
 	var all []int
 	if cluster == 0 {

@@ -65,8 +65,8 @@ func run(t *testing.T, cmd *exec.Cmd) []byte {
 	return out
 }
 
-// What dosfstools and mtools make is read, and what is written here they find right: dosfstools' fsck.fat has nothing to say of
-// it, and mtools read it.
+// What dosfstools and mtools make is read, and what is written here they find right: dosfstools' fsck.fat has nothing
+// to say of it, and mtools read it.
 func TestForeign(t *testing.T) {
 	if testing.Short() {
 		t.Skip("short tests fetch no packages (dosfstools, mtools)")

@@ -49,8 +49,8 @@ func (v *Volume) remove(f File, chain []int) {
 	}
 }
 
-// Write makes a file, in place of the one of that name if there is one. The name is of 8 characters and 3 at most, in lower case.
-// The error is a *fs.PathError, ErrNoRoom for one; nothing has changed then.
+// Write makes a file, in place of the one of that name if there is one. The name is of 8 characters and 3 at most, in
+// lower case. The error is a *fs.PathError, ErrNoRoom for one; nothing has changed then.
 func (v *Volume) Write(name string, data []byte) error {
 	fail := func(err error) error { return &fs.PathError{Op: "write", Path: name, Err: err} }
 	short, err := newName(name)

@@ -96,8 +96,8 @@ func (s SPKG) Bytes() []byte {
 	return append(b, put(le, crc32.ChecksumIEEE(body))...)
 }
 
-// ZynqMP describes a boot image as Xilinx's bootgen lays it out: boot header, image header table, image headers, partition headers,
-// data. The first partition of the first image is FSBL's.
+// ZynqMP describes a boot image as Xilinx's bootgen lays it out: boot header, image header table, image headers,
+// partition headers, data. The first partition of the first image is FSBL's.
 type ZynqMP struct {
 	PMUFW  []byte // that the ROM is to load
 	Images []ZynqMPImage

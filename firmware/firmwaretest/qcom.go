@@ -23,8 +23,9 @@ func (m MBN) Bytes() []byte {
 	return append(append(append(b, m.Code...), m.Signature...), m.Certificate...)
 }
 
-// QualcommELF builds an executable for 64-bit ARM with a hash segment of a version: 3 and 5 have SHA-256, 6 and 7 SHA-384. There are
-// 20 bytes of made-up metadata in those, and 30 of signature. The hash segment is the second, at 0x1000; the program's begin at 0x2000.
+// QualcommELF builds an executable for 64-bit ARM with a hash segment of a version: 3 and 5 have SHA-256, 6 and 7
+// SHA-384. There are 20 bytes of made-up metadata in those, and 30 of signature. The hash segment is the second, at
+// 0x1000; the program's begin at 0x2000.
 func QualcommELF(version uint32, load uint64, segments ...[]byte) []byte {
 	const page = 0x1000
 	sum := func(b []byte) []byte { d := sha256.Sum256(b); return d[:] }

@@ -9,7 +9,8 @@ import (
 	"snag/firmware/firmwaretest"
 )
 
-// TestSignedInFIT makes what sysfw.itb and the signed tispl.bin are: a FIT whose images have TI's certificates in front.
+// TestSignedInFIT makes what sysfw.itb and the signed tispl.bin are: a FIT whose images have TI's certificates in
+// front.
 func TestSignedInFIT(t *testing.T) {
 	for tool, pkg := range map[string]string{"mkimage": "u-boot-tools", "dtc": "device-tree-compiler"} {
 		if _, err := exec.LookPath(tool); err != nil {

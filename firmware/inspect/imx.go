@@ -8,7 +8,8 @@ import (
 	"snag/firmware"
 )
 
-// ivts adds the next image with an IVT, and what was passed over before it. A plugin ends where the image behind it begins.
+// ivts adds the next image with an IVT, and what was passed over before it. A plugin ends where the image behind it
+// begins.
 func (r *Report) ivts(from int) int {
 	v, err := firmware.FindIVT(r.data, from)
 	if err != nil {

@@ -57,8 +57,8 @@ func debian(t *testing.T, pkg string) (images map[string][]byte, version string)
 	return images, filepath.Base(dir)
 }
 
-// TestDebian holds all of Debian's i.MX images against testdata/debian.txt, whose first line is the package's version. Of
-// another version only what cannot change is compared.
+// TestDebian holds all of Debian's i.MX images against testdata/debian.txt, whose first line is the package's version.
+// Of another version only what cannot change is compared.
 func TestDebian(t *testing.T) {
 	images, version := debian(t, "u-boot-imx:armhf")
 	goldenDebian(t, "debian.txt", images, version)
@@ -116,7 +116,8 @@ func TestDebianSunxi(t *testing.T) {
 	}
 }
 
-// TestDebianRockchip holds Debian's images for Rockchip SoCs against testdata/debian-rockchip.txt and, for the board of 32 bits, -armhf.
+// TestDebianRockchip holds Debian's images for Rockchip SoCs against testdata/debian-rockchip.txt and, for the board of
+// 32 bits, -armhf.
 func TestDebianRockchip(t *testing.T) {
 	for arch, golden := range map[string]string{"arm64": "debian-rockchip.txt", "armhf": "debian-rockchip-armhf.txt"} {
 		images, version := debian(t, "u-boot-rockchip:"+arch)
@@ -181,7 +182,8 @@ func diff(t *testing.T, golden string, got []byte) string {
 	return string(out)
 }
 
-// TestDebianDamaged cuts each image at 20 places, and flips 1,000 bits of it 20 times: whatever comes out, it comes, and soon.
+// TestDebianDamaged cuts each image at 20 places, and flips 1,000 bits of it 20 times: whatever comes out, it comes,
+// and soon.
 func TestDebianDamaged(t *testing.T) {
 	images, _ := debian(t, "u-boot-imx:armhf")
 	stm32, _ := debian(t, "u-boot-stm32:armhf")

@@ -28,7 +28,8 @@ func (r *Report) rockchipLoader() int {
 		list []firmware.RockchipEntry
 	}{{"471 (internal memory)", l.Code471}, {"472 (DRAM)", l.Code472}, {"for flash", l.Flash}} {
 		for _, e := range t.list {
-			// The sections as the ROM starts them; what is for flash is encrypted by sectors, of which the first is enough here.
+			// The sections as the ROM starts them; what is for flash is encrypted by sectors, of which the first is
+			// enough here.
 			code, how := e.Data, ""
 			if _, ok := firmware.RockchipCode(code); !ok {
 				head := e.Data[:min(len(e.Data), 512)]
@@ -102,7 +103,8 @@ func (r *Report) rockchipIDBlock() int {
 	return p.Size
 }
 
-// withFIT takes U-Boot's SPL off a FIT that is behind it, as in what its build makes for 472. Without a FIT there is no more than the program.
+// withFIT takes U-Boot's SPL off a FIT that is behind it, as in what its build makes for 472. Without a FIT there is no
+// more than the program.
 func (r *Report) withFIT(info firmware.Info) int {
 	at, take := r.next(0)
 	if take == nil || string(r.data[at:at+4]) != "\xd0\x0d\xfe\xed" {

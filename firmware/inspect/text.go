@@ -34,7 +34,8 @@ func (r *Report) Write(w io.Writer, all bool) error {
 	return nil
 }
 
-// row writes a part and what is in it. Branch is what stands before its text, trunk what stands before that of its parts.
+// row writes a part and what is in it. Branch is what stands before its text, trunk what stands before that of its
+// parts.
 func row(w io.Writer, p *Part, branch, trunk string, all bool) {
 	var checks []string
 	for _, c := range p.Checks {

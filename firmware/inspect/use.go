@@ -21,8 +21,8 @@ type Use struct {
 	Findings []string `json:"findings"`        // what should be known if it does
 }
 
-// For asks a backend what it would do with the file in each of its slots. Whatever else a slot's firmware needs beside it
-// is taken to be there: the file stands in for it, and what is wrong with it in that place does not count.
+// For asks a backend what it would do with the file in each of its slots. Whatever else a slot's firmware needs beside
+// it is taken to be there: the file stands in for it, and what is wrong with it in that place does not count.
 func (r *Report) For(backend socs.Backend, model socs.Model) []Use {
 	var uses []Use
 	slots := backend.Family().Slots

@@ -1,5 +1,5 @@
-// Package bmap reads and writes block maps: small XML files that say which blocks of a disk image hold data, with a checksum of
-// each stretch of them. Whoever writes the image may leave out all other blocks.
+// Package bmap reads and writes block maps: small XML files that say which blocks of a disk image hold data, with a
+// checksum of each stretch of them. Whoever writes the image may leave out all other blocks.
 //
 // A file is the root element bmap with the attribute version, and in it:
 //
@@ -11,10 +11,12 @@
 //	BmapFileChecksum   hash of this file, its own digits taken for zeros; 1.4 and 2.0 (1.3: BmapFileSHA1)
 //	BlockMap           Range elements: "first-last" or "n", with the attribute chksum (1.1 to 1.3: sha1)
 //
-// [Parse] reads versions 1.0 to 2.0 and checks everything that a reader may rely on, the file's own checksum too; [Map.Encode]
-// writes 2.0. A signature covers the file, the file's ranges cover the image: [Verify] and [VerifyClearsigned] close the chain.
+// [Parse] reads versions 1.0 to 2.0 and checks everything that a reader may rely on, the file's own checksum too;
+// [Map.Encode] writes 2.0. A signature covers the file, the file's ranges cover the image: [Keyring.Verify] and
+// [Keyring.VerifyClearsigned] close the chain.
 //
-// Source: bmaptool of the Yocto Project, BmapCreate.py and BmapCopy.py, and its man page. What versions 1.4 and 2.0 write is the same.
+// Source: bmaptool of the Yocto Project, BmapCreate.py and BmapCopy.py, and its man page. What versions 1.4 and 2.0
+// write is the same.
 package bmap
 
 import (

@@ -23,7 +23,8 @@ type file struct {
 	sha1     bool // and its attribute is sha1
 }
 
-// Parse reads a block map and checks it, by its own checksum if it has one. The file must be the bare XML: see [Clearsigned].
+// Parse reads a block map and checks it, by its own checksum if it has one. The file must be the bare XML: see
+// [Clearsigned].
 func Parse(b []byte) (*Map, error) {
 	m, err := parse(b)
 	if err != nil {

@@ -14,7 +14,8 @@ import (
 // Keyring is the OpenPGP keys whose signatures are trusted.
 type Keyring struct{ keys openpgp.EntityList }
 
-// ParseKeyring reads public keys as "gpg --export" writes them, armored or not. Only these are trusted, not the user's GnuPG keyring.
+// ParseKeyring reads public keys as "gpg --export" writes them, armored or not. Only these are trusted, not the user's
+// GnuPG keyring.
 func ParseKeyring(b []byte) (*Keyring, error) {
 	read := openpgp.ReadKeyRing
 	if bytes.HasPrefix(bytes.TrimSpace(b), []byte("-----BEGIN PGP")) {
@@ -30,8 +31,8 @@ func ParseKeyring(b []byte) (*Keyring, error) {
 	return &Keyring{keys}, nil
 }
 
-// Verify checks the detached signature sig, armored or not, over b. It returns the fingerprint of the key that signed, in upper-case
-// hexadecimal digits.
+// Verify checks the detached signature sig, armored or not, over b. It returns the fingerprint of the key that signed,
+// in upper-case hexadecimal digits.
 func (k *Keyring) Verify(b, sig []byte) (fingerprint string, err error) {
 	check := openpgp.CheckDetachedSignature
 	if bytes.HasPrefix(bytes.TrimSpace(sig), []byte("-----BEGIN PGP")) {
@@ -56,8 +57,8 @@ func Clearsigned(b []byte) (plain []byte, ok bool) {
 	return plaintext(block), true
 }
 
-// VerifyClearsigned checks the signature that a clear-signed file carries, and returns the block map in it and the fingerprint of the
-// key that signed.
+// VerifyClearsigned checks the signature that a clear-signed file carries, and returns the block map in it and the
+// fingerprint of the key that signed.
 func (k *Keyring) VerifyClearsigned(b []byte) (plain []byte, fingerprint string, err error) {
 	block, rest := clearsign.Decode(b)
 	if block == nil {

@@ -134,8 +134,8 @@ func (t *Target) connect(ctx context.Context, d usb.Device) (*session, error) {
 // runTime is the interface's protocol in run-time mode (DFU 1.1, table 4.1).
 const runTime = 1
 
-// appMode says whether the device is in run-time mode, by the state it tells: there are devices whose interface says so in DFU mode too.
-// Not all answer in run-time mode.
+// appMode says whether the device is in run-time mode, by the state it tells: there are devices whose interface says so
+// in DFU mode too. Not all answer in run-time mode.
 func (s *session) appMode(ctx context.Context) (bool, error) {
 	if s.Alts[0].Protocol != runTime {
 		return false, nil
@@ -147,7 +147,8 @@ func (s *session) appMode(ctx context.Context) (bool, error) {
 	return a.State == dfu.AppIdle || a.State == dfu.AppDetach, err
 }
 
-// leaveAppMode has the device enumerate in DFU mode (DFU 1.1, section 5.1): it leaves the bus by itself, or waits for a reset.
+// leaveAppMode has the device enumerate in DFU mode (DFU 1.1, section 5.1): it leaves the bus by itself, or waits for a
+// reset.
 func (s *session) leaveAppMode(ctx context.Context) error {
 	if err := s.Detach(ctx); err != nil {
 		return err

@@ -68,8 +68,8 @@ func (s suffix) check(ids []usb.ID) error {
 	return fmt.Errorf("%w: the file is for devices %s, this is %s", ErrSuffix, s.id, ids[0])
 }
 
-// unsuffixed reads a file without its suffix, if there is one. The CRC in it and its IDs are checked before the file's last bytes are
-// handed out.
+// unsuffixed reads a file without its suffix, if there is one. The CRC in it and its IDs are checked before the file's
+// last bytes are handed out.
 type unsuffixed struct {
 	r    *bufio.Reader
 	ids  []usb.ID

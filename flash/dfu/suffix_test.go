@@ -46,7 +46,8 @@ func TestComparison(t *testing.T) {
 	}
 }
 
-// FuzzUnsuffixed reads any file, in any pieces: what comes out is the file without its last bytes, if these are a suffix.
+// FuzzUnsuffixed reads any file, in any pieces: what comes out is the file without its last bytes, if these are a
+// suffix.
 func FuzzUnsuffixed(f *testing.F) {
 	f.Add(suffixed, uint16(7))
 	f.Add(suffixed[:len(suffixed)-4], uint16(0))

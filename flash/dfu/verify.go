@@ -13,11 +13,11 @@ import (
 
 var _ flash.Verifier = (*Target)(nil)
 
-// Verify implements [flash.Verifier]: it reads the image, and then uploads as much as there is of it. What the image leaves out is
-// compared as zeros, which Write sends.
+// Verify implements [flash.Verifier]: it reads the image, and then uploads as much as there is of it. What the image
+// leaves out is compared as zeros, which Write sends.
 //
-// U-Boot gives back a setting that is larger than the image only once: it goes on where an upload was ended, and so refuses the
-// next one (drivers/dfu/dfu.c, dfu_read).
+// U-Boot gives back a setting that is larger than the image only once: it goes on where an upload was ended, and so
+// refuses the next one (drivers/dfu/dfu.c, dfu_read).
 func (t *Target) Verify(ctx context.Context, im *image.Image, o flash.Options) error {
 	return t.with(ctx, im, func() error { return t.verify(ctx, im, o) })
 }

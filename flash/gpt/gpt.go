@@ -1,7 +1,7 @@
 // Package gpt makes GUID partition tables.
 //
-// A table stands twice on a disk, at its begin behind a protective MBR, and at its end. In blocks, of a disk that has n of them of
-// 512 bytes:
+// A table stands twice on a disk, at its begin behind a protective MBR, and at its end. In blocks, of a disk that has n
+// of them of 512 bytes:
 //
 //	0      protective MBR
 //	1      header
@@ -11,8 +11,8 @@
 //	n-33   the entries again
 //	n-1    the header again
 //
-// [New] lays partitions out, [Table.Sparse] is the table as an Android sparse image that leaves out all the rest of the disk: what any
-// target of package flash writes. Source: UEFI Specification 2.10, sections 5.2.3, 5.3.
+// [New] lays partitions out, [Table.Sparse] is the table as an Android sparse image that leaves out all the rest of the
+// disk: what any target of package flash writes. Source: UEFI Specification 2.10, sections 5.2.3, 5.3.
 package gpt
 
 import (
@@ -102,7 +102,8 @@ type Table struct {
 	primary, backup []byte
 }
 
-// New lays partitions out on a disk of size bytes that has blocks of block bytes. GUIDs that are missing are made of what rand has.
+// New lays partitions out on a disk of size bytes that has blocks of block bytes. GUIDs that are missing are made of
+// what rand has.
 func New(size, block int64, parts []Partition, rand io.Reader) (*Table, error) {
 	if block < 512 || block > 1<<16 || block&(block-1) != 0 {
 		return nil, fmt.Errorf("blocks of %d bytes: expected a power of two from 512 on", block)

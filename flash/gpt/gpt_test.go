@@ -39,7 +39,8 @@ var parts = []Partition{
 	{Name: "root", Size: -1},
 }
 
-// TestNew has the virtual U-Boot, which was written from the specification by itself, read the table, at the begin and at the end.
+// TestNew has the virtual U-Boot, which was written from the specification by itself, read the table, at the begin and
+// at the end.
 func TestNew(t *testing.T) {
 	const size = 16 << 20
 	table, err := New(size+100, 512, parts, rand.Reader)

@@ -114,7 +114,7 @@ var compressedNames = []string{".gz", ".zst", ".xz", ".bz2", ".lz4", ".lzo", ".l
 
 // checkName refuses a file whose name says that it is compressed, though its bytes do not. In a URL it is the path that counts.
 func checkName(name string) error {
-	if u, err := url.Parse(name); isURL(name) && err == nil {
+	if u, err := url.Parse(name); IsURL(name) && err == nil {
 		name = u.Path
 	}
 	if ext := path.Ext(name); slices.Contains(compressedNames, ext) {

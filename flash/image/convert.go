@@ -16,8 +16,8 @@ type SparseOptions struct {
 	SkipHoles bool
 }
 
-// WriteSparse writes an image as Android sparse images. Where BlockSize is 0, it is 4096, or less if the block map has smaller blocks;
-// Size is taken from the image. It closes the image.
+// WriteSparse writes an image as Android sparse images. Where BlockSize is 0, it is 4096, or less if the block map has
+// smaller blocks; Size is taken from the image. It closes the image.
 func WriteSparse(ctx context.Context, im *Image, o SparseOptions) error {
 	defer im.Close()
 	stop := context.AfterFunc(ctx, func() { im.cancel(context.Cause(ctx)) })
@@ -97,12 +97,13 @@ func Verify(ctx context.Context, im *Image, progress func(n int64)) error {
 type MapOptions struct {
 	BlockSize   int64 // 0: 4096
 	NoChecksums bool
-	// Zeros makes blocks that are zeros unmapped, even if they were written. Whoever uses the map loses them on a medium that holds
-	// something else.
+	// Zeros makes blocks that are zeros unmapped, even if they were written. Whoever uses the map loses them on a
+	// medium that holds something else.
 	Zeros bool
 }
 
-// CreateMap makes the block map of an image: mapped is all but holes and what a sparse image leaves out. It closes the image.
+// CreateMap makes the block map of an image: mapped is all but holes and what a sparse image leaves out. It closes the
+// image.
 func CreateMap(ctx context.Context, im *Image, o MapOptions) (*bmap.Map, error) {
 	defer im.Close()
 	stop := context.AfterFunc(ctx, func() { im.cancel(context.Cause(ctx)) })

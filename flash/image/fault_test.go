@@ -22,8 +22,8 @@ import (
 	"snag/flash/sparse"
 )
 
-// TestFaults damages images at random. Whatever happens, an image that is not what it was is never reported as copied, and the error
-// names the range.
+// TestFaults damages images at random. Whatever happens, an image that is not what it was is never reported as copied,
+// and the error names the range.
 func TestFaults(t *testing.T) {
 	kinds := []string{"", "gzip", "zstd", "lz4"}
 	for i := range images(t, 150) {
@@ -206,8 +206,8 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
-// TestCutEnds cuts off the last bytes of compressed files, and those around the begin of a second member: each byte is missed, even if no
-// byte of the image is.
+// TestCutEnds cuts off the last bytes of compressed files, and those around the begin of a second member: each byte is
+// missed, even if no byte of the image is.
 func TestCutEnds(t *testing.T) {
 	_, content := sample(t, 2, 200_000)
 	for kind := range compressors {
@@ -332,7 +332,8 @@ func TestCancelFill(t *testing.T) {
 	}
 }
 
-// TestSparseEnds has Android sparse images that are of nothing, or followed by another one, of which nothing would be written.
+// TestSparseEnds has Android sparse images that are of nothing, or followed by another one, of which nothing would be
+// written.
 func TestSparseEnds(t *testing.T) {
 	header := func(blocks, chunks uint32) []byte {
 		b := binary.LittleEndian.AppendUint32([]byte(sparse.Magic+"\x01\x00\x00\x00\x1c\x00\x0c\x00"), 4096)

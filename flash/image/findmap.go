@@ -13,14 +13,14 @@ import (
 	"snag/flash/bmap"
 )
 
-// MapNames returns where an image's block map may be, likeliest first: for image.ext1.ext2 that is image.ext1.ext2.bmap,
-// image.ext1.bmap and image.bmap, as bmaptool has it. In a URL it is the path that counts.
+// MapNames returns where an image's block map may be, likeliest first: for image.ext1.ext2 that is
+// image.ext1.ext2.bmap, image.ext1.bmap and image.bmap, as bmaptool has it. In a URL it is the path that counts.
 func MapNames(name string) []string {
 	if name == "-" {
 		return nil
 	}
 	file, set := name, func(s string) string { return s }
-	if isURL(name) {
+	if IsURL(name) {
 		u, err := url.Parse(name)
 		if err != nil {
 			return nil
@@ -54,7 +54,7 @@ func (o *Options) findMap(ctx context.Context, im *Image, name string, in *input
 	} else {
 		for _, from = range MapNames(name) {
 			text, err = o.readFile(ctx, from, bmap.MaxSize)
-			if isURL(from) && webPage(text) { // a server that has one for whatever it does not have
+			if IsURL(from) && webPage(text) { // a server that has one for whatever it does not have
 				text, err = nil, fs.ErrNotExist
 			}
 			if !errors.Is(err, fs.ErrNotExist) {
@@ -72,7 +72,7 @@ func (o *Options) findMap(ctx context.Context, im *Image, name string, in *input
 		return fmt.Errorf("block map: %w", err)
 	}
 	im.MapName = from
-	if u, err := url.Parse(from); isURL(from) && err == nil {
+	if u, err := url.Parse(from); IsURL(from) && err == nil {
 		im.MapName = u.Redacted()
 	}
 	if text, im.Signer, err = o.checkSignature(ctx, from, text); err == nil {

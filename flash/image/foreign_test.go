@@ -40,7 +40,8 @@ const (
 	bmapTools   = "bmap-tools"
 )
 
-// TestForeignSparse takes random images through img2simg and simg2img and through snag, in both orders. SNAG_IMAGES=200 for more.
+// TestForeignSparse takes random images through img2simg and simg2img and through snag, in both orders. SNAG_IMAGES=200
+// for more.
 func TestForeignSparse(t *testing.T) {
 	for i := range images(t, 6) {
 		name, content := sample(t, uint64(1000+i), 0)
@@ -207,7 +208,8 @@ func TestForeignLarge(t *testing.T) {
 	})
 }
 
-// TestForeignZstdRuns has holes that are larger than the window, and data behind them that refer back to before them where they may.
+// TestForeignZstdRuns has holes that are larger than the window, and data behind them that refer back to before them
+// where they may.
 func TestForeignZstdRuns(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	content := make([]byte, 40<<20+77)
@@ -251,7 +253,8 @@ func TestForeignZstdRuns(t *testing.T) {
 		im.Close()
 		same(t, "zstd "+args, got, content)
 		t.Logf("zstd %s: %d bytes were not decompressed", args, fills)
-		// The window of some is longer than any hole, and zstd writes blocks as small as wlog=14 makes them in another way.
+		// The window of some is longer than any hole, and zstd writes blocks as small as wlog=14 makes them in another
+		// way.
 		if fills == 0 && (strings.HasPrefix(args, "-1 -") || strings.HasPrefix(args, "-3")) && !strings.Contains(args, "long") {
 			t.Errorf("zstd %s: every zero was decompressed", args)
 		}
@@ -303,7 +306,8 @@ func TestForeignSignature(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(home) }) // the agent ends with it
-	// gpg needs its agent to make keys, and looks for it where it is installed. The package that depends on both has the libraries of both.
+	// gpg needs its agent to make keys, and looks for it where it is installed. The package that depends on both has
+	// the libraries of both.
 	agent := lab.Command(t, "gpg-agent", "gnupg")
 	gpg := func(args ...string) []byte {
 		t.Helper()

@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// seek finds the stretch of data at or behind from. Where holes are unknown, on devices and some file systems, all is data.
+// seek finds the stretch of data at or behind from. Where holes are unknown, on devices and some file systems, all is
+// data.
 func (s *fileSource) seek(from int64) error {
 	conn, err := s.f.SyscallConn()
 	if err != nil {

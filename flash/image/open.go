@@ -64,7 +64,7 @@ func (o *Options) open(ctx context.Context, name string) (*input, error) {
 	switch {
 	case name == "-":
 		return &input{Reader: os.Stdin, size: -1, pipe: true}, nil
-	case isURL(name):
+	case IsURL(name):
 		return o.get(ctx, name)
 	}
 	// A FIFO is open once somebody writes to it.
@@ -110,7 +110,8 @@ func (o *Options) open(ctx context.Context, name string) (*input, error) {
 	return in, nil
 }
 
-func isURL(name string) bool {
+// IsURL reports whether [Open] takes a name for that of a file on an HTTP server.
+func IsURL(name string) bool {
 	return strings.HasPrefix(name, "http://") || strings.HasPrefix(name, "https://")
 }
 
@@ -209,7 +210,7 @@ func (c *counter) Read(p []byte) (int, error) {
 // image finds out what in is, and reads its block map.
 func (o *Options) image(ctx context.Context, name string, in *input) (*Image, error) {
 	im := &Image{Name: name, Format: "raw", Size: -1, BlockSize: 1, in: in, pipe: in.pipe}
-	if u, err := url.Parse(name); isURL(name) && err == nil {
+	if u, err := url.Parse(name); IsURL(name) && err == nil {
 		im.Name = u.Redacted()
 	}
 	err := o.detect(im, in)
@@ -237,7 +238,7 @@ func (o *Options) detect(im *Image, in *input) error {
 	if err != nil {
 		return err
 	}
-	if isURL(im.Name) && !o.AsIs && webPage(head) {
+	if IsURL(im.Name) && !o.AsIs && webPage(head) {
 		return errors.New("the server sends a web page, not an image: is a login needed?")
 	}
 	if c := identify(head); o.AsIs {

@@ -13,8 +13,9 @@ const skip Kind = -1
 
 // source reads an image of one format.
 type source interface {
-	// next returns a piece that begins at from and ends at to or before; Off is the caller's to set. Data are read into buf. from is
-	// never before the end of the last piece. At the end of the image it returns io.EOF; if the image should be longer, io.ErrUnexpectedEOF.
+	// next returns a piece that begins at from and ends at to or before; Off is the caller's to set. Data are read into
+	// buf. from is never before the end of the last piece. At the end of the image it returns io.EOF; if the image
+	// should be longer, io.ErrUnexpectedEOF.
 	next(from, to int64, buf []byte) (Piece, error)
 	// rest reads on behind the last piece, up to io.EOF.
 	rest(buf []byte) (int, error)

@@ -12,12 +12,13 @@ import (
 // Config is how a [Writer] cuts an image.
 type Config struct {
 	BlockSize int64 // 0: 4096
-	// Size is the image's in bytes, 0 if it is not known. If it is, every file covers the whole image, as some devices want.
+	// Size is the image's in bytes, 0 if it is not known. If it is, every file covers the whole image, as some devices
+	// want.
 	Size int64
 	// Max is how long a file may be in bytes; 0: only one file is written.
 	Max int64
-	// MaxWritten is how many bytes a device may have to write for one file, fill chunks written out; 0: any number. A device that
-	// writes is silent, so this bounds the time it is.
+	// MaxWritten is how many bytes a device may have to write for one file, fill chunks written out; 0: any number. A
+	// device that writes is silent, so this bounds the time it is.
 	MaxWritten int64
 	// SkipZeros makes don't-care chunks of blocks of zeros: for a medium that was just erased to zeros.
 	SkipZeros bool
@@ -112,8 +113,8 @@ func (w *Writer) Fill(pattern [4]byte, n int64) error {
 	return w.repeat(n, true, pattern)
 }
 
-// Skip says that the next n bytes of the image are not to be written. A block that is skipped in part is written whole, with zeros
-// in that part.
+// Skip says that the next n bytes of the image are not to be written. A block that is skipped in part is written whole,
+// with zeros in that part.
 func (w *Writer) Skip(n int64) error {
 	return w.repeat(n, false, [4]byte{})
 }

@@ -118,7 +118,8 @@ func Load(sources []Source, slots []socs.Slot) (socs.Firmware, error) {
 	return fw, nil
 }
 
-// Set gives a key of the images' slots a value, as if the configuration had said so. It reports whether any of the slots has the key.
+// Set gives a key of the images' slots a value, as if the configuration had said so. It reports whether any of the
+// slots has the key.
 func Set(fw socs.Firmware, slots []socs.Slot, key string, value any) bool {
 	found := false
 	for _, slot := range slots {

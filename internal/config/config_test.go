@@ -311,3 +311,15 @@ func TestTemplateOfSoC(t *testing.T) {
 		}
 	}
 }
+
+// The board that somebody took for a SoC is found by its template, as names are written, and as people write them.
+func TestTemplateOf(t *testing.T) {
+	for word, want := range map[string]string{
+		"beaglebone": "am335x-beaglebone-black", "BeagleBone_Black": "am335x-beaglebone-black", "orange pi pc": "sunxi-orangepi-pc",
+		"play": "am62x-beagle-play", "dk": "", "nothing": "", "-----": "",
+	} {
+		if got := TemplateOf(word); got != want {
+			t.Errorf("%s: %q, want %q", word, got, want)
+		}
+	}
+}

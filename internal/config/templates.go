@@ -41,8 +41,8 @@ func Template(name string) (string, error) {
 	return string(data), err
 }
 
-// TemplatesFor are the templates for a model, by its name or an alias, or else those of its family, which may be named too. Each names a
-// model in the command that it tells of.
+// TemplatesFor are the templates for a model, by its name or an alias, or else those of its family, which may be named
+// too. Each names a model in the command that it tells of.
 func TemplatesFor(model string) []string {
 	m, err := socs.Lookup(model)
 	family := m.Family
@@ -79,4 +79,19 @@ func About(name string) (model, about string) {
 		model, _, _ = strings.Cut(rest, " ")
 	}
 	return model, strings.TrimRight(about, ".,:")
+}
+
+// TemplateOf finds the template of a board by a word of its name, which users type in the place of a SoC's; empty if
+// there is none.
+func TemplateOf(word string) string {
+	plain := func(s string) string {
+		return strings.ToLower(strings.NewReplacer(" ", "", "-", "", "_", "").Replace(s))
+	}
+	word = plain(word)
+	for _, name := range Templates() {
+		if _, about := About(name); len(word) > 3 && strings.Contains(plain(name+about), word) {
+			return name
+		}
+	}
+	return ""
 }

@@ -30,7 +30,8 @@ type apt struct {
 	log    func(format string, args ...any)
 }
 
-// openApt prepares the state in dir for packages of the architectures archs, from those of the host's archives that are chosen, all if choose is nil.
+// openApt prepares the state in dir for packages of the architectures archs, from those of the host's archives that are
+// chosen, all if choose is nil.
 func openApt(ctx context.Context, dir string, archs []string, choose func([]source) []source, log func(string, ...any)) (*apt, error) {
 	for _, tool := range []string{"apt-get", "dpkg", "dpkg-deb"} {
 		if _, err := exec.LookPath(tool); err != nil {

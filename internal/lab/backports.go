@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// Backport is [Command] for a program that is newer than the distribution's: it is taken from Debian's backports for that. pkgs are the
-// packages to unpack for it; what else they need is the host's. QEMU finds its data.
+// Backport is [Command] for a program that is newer than the distribution's: it is taken from Debian's backports for
+// that. pkgs are the packages to unpack for it; what else they need is the host's. QEMU finds its data.
 func Backport(t testing.TB, program string, pkgs ...string) *exec.Cmd {
 	t.Helper()
 	wanted(t)

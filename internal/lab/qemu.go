@@ -118,11 +118,11 @@ func lines(s []string) []byte {
 // meets it. With the C library at another one in each process starting a process takes 48 ms, else 10.
 const options = "console=ttyS0 quiet panic=-1 mitigations=off nokaslr norandmaps cryptomgr.notests"
 
-// processor is the emulated processor: with what QEMU can emulate, but for what is slower there than doing without. It does
-// "rep movsb" byte by byte, which a kernel that sees "erms" copies and clears all memory with: ten times
-// as slowly as by words. Each of the kernel's accesses to a process's memory ends a translated block twice for
-// "smap", AVX doubles what is saved at each switch, and with SSE 4.2 some Go programs, snag among them, begin by computing tables for the
-// instruction "crc32", which takes them 45 ms.
+// processor is the emulated processor: with what QEMU can emulate, but for what is slower there than doing without. It
+// does "rep movsb" byte by byte, which a kernel that sees "erms" copies and clears all memory with: ten times as slowly
+// as by words. Each of the kernel's accesses to a process's memory ends a translated block twice for "smap", AVX
+// doubles what is saved at each switch, and with SSE 4.2 some Go programs, snag among them, begin by computing tables
+// for the instruction "crc32", which takes them 45 ms.
 const processor = "max,la57=off,erms=off,fsrm=off,smap=off,smep=off,umip=off,avx=off,avx2=off,sse4.2=off"
 
 // command is the QEMU command of a VM whose initramfs, files and share are in dir

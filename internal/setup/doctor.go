@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"snag/netsetup"
 )
 
 // Status is what a check came to.
@@ -72,8 +74,9 @@ func Doctor(ctx context.Context, o Options) ([]Check, error) {
 	return append(checks, d.boards()...), nil
 }
 
-// network tells which way "snag recover --net auto" takes to a board that is a network adapter. The checks are those of what
-// the kernel's way needs. Where it is barred snag's own is there, so that none of them keeps a recovery from working.
+// network tells which way "snag recover --net auto" takes to a board that is a network adapter. The checks are those of
+// what the kernel's way needs. Where it is barred snag's own is there, so that none of them keeps a recovery from
+// working.
 func (d *doctor) network(checks []Check) Check {
 	const name = "network"
 	var barred []string
@@ -290,7 +293,7 @@ func (d *doctor) helperInstalled() Check {
 	if d.uid == 0 {
 		return d.asRoot(name)
 	}
-	path := HelperPath(d.Prefix)
+	path := netsetup.HelperPath(d.Prefix)
 	if d.helper == nil {
 		return Check{name, Fail, path + " is missing", d.typeSetup()}
 	}

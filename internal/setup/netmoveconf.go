@@ -6,11 +6,12 @@ import (
 	"slices"
 	"strings"
 
+	"snag/netsetup"
 	"snag/usb"
 )
 
 // netmoveConf is the list of further USB IDs whose interfaces the helper moves.
-const netmoveConf = "/etc/snag/netmove.conf"
+const netmoveConf = netsetup.HelperConf
 
 const netmoveConfHead = `# USB network devices that snag-netmove may move besides the boards that snag knows.
 # One VID:PID a line, in hexadecimal. "sudo snag setup --usb VID:PID" adds a line here and the udev rules.

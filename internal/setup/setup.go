@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 
+	"snag/netsetup"
 	"snag/socs"
 	"snag/usb"
 )
@@ -74,9 +75,6 @@ const (
 	vendorRules = "/usr/lib/udev/rules.d/" + RulesName
 	helperName  = "snag-netmove"
 )
-
-// HelperPath is where the helper is installed below prefix, which is /usr or /usr/local.
-func HelperPath(prefix string) string { return filepath.Join(prefix, "libexec/snag", helperName) }
 
 // plan is what the system should look like.
 type plan struct {
@@ -187,7 +185,7 @@ func newPlan(o Options) (*plan, error) {
 // planHelper decides on the helper. Its source is trusted as the running program is, which comes from the same
 // directory and was started as root too.
 func (p *plan) planHelper() error {
-	f := &file{what: "helper", path: HelperPath(p.Prefix), mode: 0o755, cap: netAdminEP()}
+	f := &file{what: "helper", path: netsetup.HelperPath(p.Prefix), mode: 0o755, cap: netAdminEP()}
 	if p.gid > 0 {
 		f.mode, f.gid = 0o750, p.gid
 	}
@@ -278,7 +276,7 @@ func (p *plan) check() error {
 	}
 	if p.helper == nil {
 		complete = false
-		p.printf("not in place: helper, %s: missing", HelperPath(p.Prefix))
+		p.printf("not in place: helper, %s: missing", netsetup.HelperPath(p.Prefix))
 	}
 	for _, b := range p.bad {
 		complete = false
@@ -449,10 +447,10 @@ func (p *plan) remove(ctx context.Context) error {
 	if p.staged {
 		rules = p.rules.path
 	}
-	for _, path := range []string{HelperPath(p.Prefix), rules, apparmorProfile, netmoveConf} {
+	for _, path := range []string{netsetup.HelperPath(p.Prefix), rules, apparmorProfile, netmoveConf} {
 		full := filepath.Join(p.root, path)
 		switch path {
-		case HelperPath(p.Prefix):
+		case netsetup.HelperPath(p.Prefix):
 			if p.helper != nil && p.helper.data == nil {
 				p.printf("kept: %s, which a package brought: there is no %s beside snag", path, helperName)
 				continue
@@ -476,7 +474,7 @@ func (p *plan) remove(ctx context.Context) error {
 			p.reloadUdev(ctx)
 		}
 	}
-	for _, dir := range []string{filepath.Dir(HelperPath(p.Prefix)), filepath.Dir(netmoveConf)} {
+	for _, dir := range []string{filepath.Dir(netsetup.HelperPath(p.Prefix)), filepath.Dir(netmoveConf)} {
 		os.Remove(filepath.Join(p.root, dir)) // if empty
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"snag/netsetup"
 	"snag/socs"
 	"snag/usb"
 )
@@ -252,7 +253,7 @@ func TestDrift(t *testing.T) {
 	o, out, _ := newSystem(t, nil)
 	mustSetup(t, o)
 	at := func(path string) string { return filepath.Join(o.host.root, path) }
-	helper, rules := at(HelperPath("/usr/local")), at(adminRules)
+	helper, rules := at(netsetup.HelperPath("/usr/local")), at(adminRules)
 	for _, tt := range []struct {
 		name, want string
 		spoil      func() error
@@ -352,7 +353,7 @@ func TestPackaged(t *testing.T) {
 	stage := o
 	stage.DestDir = o.host.root
 	mustSetup(t, stage)
-	helper := filepath.Join(o.host.root, HelperPath("/usr"))
+	helper := filepath.Join(o.host.root, netsetup.HelperPath("/usr"))
 	if err := errors.Join(os.Chown(helper, 0, 46), os.Chmod(helper, 0o750)); err != nil {
 		t.Fatal(err)
 	}
@@ -395,7 +396,7 @@ func TestNoGroup(t *testing.T) {
 	if bytes.Contains(rules, []byte("GROUP")) {
 		t.Error("the rules name a group that does not exist")
 	}
-	st, err := os.Stat(filepath.Join(o.host.root, HelperPath("/usr/local")))
+	st, err := os.Stat(filepath.Join(o.host.root, netsetup.HelperPath("/usr/local")))
 	if err != nil || st.Mode() != 0o755 {
 		t.Errorf("helper: %v, %v; want mode 0755", st, err)
 	}

@@ -1,8 +1,9 @@
 // Package ui tells people, scripts and log files what happens: the consumers of package event.
 //
-// [Terminal] draws on a terminal, [Plain] writes lines to anything else, [JSON] writes the lines that
-// docs/json.md specifies, [Log] feeds a slog.Logger. Each has a Sink, safe for concurrent calls, and (but
-// for Log) a Close for the end; [Tee] joins several. None reads a clock: times are those of the events.
+// [Terminal] draws on a terminal, [Plain] writes lines to anything else, [JSON] writes the lines that docs/json.md
+// specifies, [Log] feeds a slog.Logger. Each has a Sink, safe for concurrent calls, and (but for Log) a Close for the
+// end; [Tee] joins several, and [Display] those that a command's flags ask for. None reads a clock: times are those of
+// the events.
 //
 // Names come from devices and from the network: on their way to a terminal all strings pass [Printable].
 package ui
@@ -31,7 +32,8 @@ func Tee(sinks ...event.Sink) event.Sink {
 	}
 }
 
-// IsTerminal reports whether f is a terminal on which [Terminal] can draw: one of a kind that is known (term(7)), and not a dumb one.
+// IsTerminal reports whether f is a terminal on which [Terminal] can draw: one of a kind that is known (term(7)), and
+// not a dumb one.
 func IsTerminal(f *os.File, getenv func(string) string) bool {
 	kind := getenv("TERM")
 	return term.IsTerminal(int(f.Fd())) && kind != "" && kind != "dumb"

@@ -14,8 +14,8 @@ import (
 	"snag/plan"
 )
 
-// Protocols are those of -P.
-var Protocols = []string{"fastboot", "fastboot-uboot", "dfu", "ums"}
+// protocols are those of -P.
+var protocols = []string{"fastboot", "fastboot-uboot", "dfu", "ums"}
 
 // Flags are snagflash's.
 type Flags struct {
@@ -44,7 +44,7 @@ func (f Flags) Plan() (*plan.Plan, error) {
 	fastboot, dfu, ums := len(f.Commands) > 0 || f.File != "" || f.Interactive, len(f.DFU) > 0 || f.Keep || f.Detach || f.Reset, f.Source != "" || f.Dest != "" || f.Device != ""
 	others := map[string]bool{"fastboot": dfu || ums, "fastboot-uboot": dfu || ums, "dfu": fastboot || ums, "ums": fastboot || dfu}
 	if other, known := others[f.Protocol]; !known {
-		return nil, fmt.Errorf("-P %s: expected one of %s", f.Protocol, strings.Join(Protocols, ", "))
+		return nil, fmt.Errorf("-P %s: expected one of %s", f.Protocol, strings.Join(protocols, ", "))
 	} else if other {
 		return nil, fmt.Errorf("-P %s, and flags of another protocol", f.Protocol)
 	}

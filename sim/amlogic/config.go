@@ -16,13 +16,14 @@ type Config struct {
 	At     uint8  // the stage that IDENTIFY tells at first; 0: the ROM
 	Gadget usb.ID // what U-Boot shows when it runs; zero: nothing
 
-	// Asks are the pieces of u-boot.bin that the BL2 of G12 asks for. Nil: those that its FIP suggests, as PROTOCOL.md has them.
+	// Asks are the pieces of u-boot.bin that the BL2 of G12 asks for. Nil: those that its FIP suggests, as PROTOCOL.md
+	// has them.
 	Asks []Ask
 	// Leaves has the BL2 of G12 start U-Boot as soon as it has everything, without asking for the last piece again.
 	Leaves bool
 
-	// BL2Delay is the time from a BL2's start until it listens, DRAMDelay that which it takes to set up the DRAM. Nothing is
-	// answered meanwhile. Zero: 400 ms; negative: none.
+	// BL2Delay is the time from a BL2's start until it listens, DRAMDelay that which it takes to set up the DRAM.
+	// Nothing is answered meanwhile. Zero: 400 ms; negative: none.
 	BL2Delay, DRAMDelay time.Duration
 	// GadgetDelay is the time from the start of U-Boot until its gadget shows on the bus. Zero: 300 ms; negative: none.
 	GadgetDelay time.Duration

@@ -15,7 +15,8 @@ const (
 	packet = 512
 )
 
-// device is the USB device. Its control requests are handed to the board one by one, which answers them in its own time.
+// device is the USB device. Its control requests are handed to the board one by one, which answers them in its own
+// time.
 type device struct {
 	*usbdev.Gadget
 	requests chan *request

@@ -6,9 +6,9 @@ import (
 	"math/rand/v2"
 )
 
-// Generate makes firmware for a chip, by the names of Snagboot's files: about as many bytes of U-Boot as asked for, and a BL2 as large
-// as BL2s are, or no larger than that. Its contents are random, by the seed; the headers are right, and as in files that Amlogic's and
-// others' programs made.
+// Generate makes firmware for a chip, by the names of Snagboot's files: about as many bytes of U-Boot as asked for, and
+// a BL2 as large as BL2s are, or no larger than that. Its contents are random, by the seed; the headers are right, and
+// as in files that Amlogic's and others' programs made.
 func Generate(f Family, size int, seed uint64) map[string][]byte {
 	random := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16)})
 	size = max(size, 1024) &^ 15

@@ -11,7 +11,8 @@ import (
 // maxFIP is how much is looked at of a FIP.
 const maxFIP = 4 << 20
 
-// imageAML finds a BL2: 16 bytes, then a header, from which on its offsets count (secureboot.c, st_aml_block_header), little-endian:
+// imageAML finds a BL2: 16 bytes, then a header, from which on its offsets count (secureboot.c, st_aml_block_header),
+// little-endian:
 //
 //	offset size field
 //	0      4    "@AML"
@@ -48,8 +49,8 @@ func imageAML(b []byte) ([]byte, error) {
 	return b[:nonce+size], nil
 }
 
-// imageFIP finds a FIP, as the BL2 of GX wants it, in pieces each encrypted and with a header of its own, or that of AXG, plain behind
-// 16 bytes.
+// imageFIP finds a FIP, as the BL2 of GX wants it, in pieces each encrypted and with a header of its own, or that of
+// AXG, plain behind 16 bytes.
 func imageFIP(b []byte) ([]byte, error) {
 	if len(b) < 16 {
 		return nil, errors.New("nothing")
@@ -109,8 +110,8 @@ func piece(b []byte) (int, error) {
 // image is an entry of a FIP.
 type image struct{ offset, size uint32 }
 
-// tableOf reads the table of a FIP (Trusted Firmware-A, include/tools_share/firmware_image_package.h). Its offsets count from 16 bytes
-// before it.
+// tableOf reads the table of a FIP (Trusted Firmware-A, include/tools_share/firmware_image_package.h). Its offsets
+// count from 16 bytes before it.
 func tableOf(b []byte) ([]image, error) {
 	if !bytes.HasPrefix(b, []byte{0x01, 0x00, 0x64, 0xaa}) {
 		return nil, fmt.Errorf("no FIP but % x", b[:min(4, len(b))])

@@ -75,7 +75,8 @@ var faults = virtual.Faults{
 	Telling:  Status,
 }
 
-// ParseFault reads KIND:STAGE:BYTES or KIND:STAGE:COMMAND, with a status or NAK's time behind another colon: "status:rom:status:2".
+// ParseFault reads KIND:STAGE:BYTES or KIND:STAGE:COMMAND, with a status or NAK's time behind another colon:
+// "status:rom:status:2".
 func ParseFault(s string) (Fault, error) { return faults.Parse(s) }
 
 func (c Config) withDefaults() (Config, error) {

@@ -9,8 +9,8 @@ import (
 	"unicode/utf16"
 )
 
-// disk is boot.img as the second stage reads it: a FAT file system in the first partition that is not empty, or without partitions
-// (Microsoft, "FAT: General Overview of On-Disk Format").
+// disk is boot.img as the second stage reads it: a FAT file system in the first partition that is not empty, or without
+// partitions (Microsoft, "FAT: General Overview of On-Disk Format").
 type disk struct {
 	b                    []byte
 	bits                 int

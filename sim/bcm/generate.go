@@ -11,8 +11,9 @@ import (
 	"strings"
 )
 
-// Generate makes firmware of about a size for a board, by its names in a configuration: bootfiles, config and u-boot, for a SoC that boots
-// from a RAM disk boot too. The kernel has size bytes, U-Boot half of that. It differs from seed to seed.
+// Generate makes firmware of about a size for a board, by its names in a configuration: bootfiles, config and u-boot,
+// for a SoC that boots from a RAM disk boot too. The kernel has size bytes, U-Boot half of that. It differs from seed
+// to seed.
 func Generate(m Model, size int, seed uint64) map[string][]byte {
 	r := rand.New(rand.NewPCG(seed, uint64(len(m.Name))))
 	program := func(n int) []byte {
@@ -80,8 +81,8 @@ func Archive(dir string, files map[string][]byte) []byte {
 	return b.Bytes()
 }
 
-// Disk makes an image of a disk with one partition of at least so many bytes: FAT12 or FAT16 with one sector a cluster, or two. Long
-// names have no short form of their own.
+// Disk makes an image of a disk with one partition of at least so many bytes: FAT12 or FAT16 with one sector a cluster,
+// or two. Long names have no short form of their own.
 func Disk(size int, files map[string][]byte) []byte {
 	const sector, start, entries = 512, 64, 512
 	le := binary.LittleEndian

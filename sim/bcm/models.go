@@ -18,7 +18,8 @@ type Model struct {
 	Product  string
 	Serial   bool // the ROM has a serial number
 
-	// ProvenBy is the program, which nobody here wrote, that has recovered the virtual board, by hand, as docs/bcm.md tells.
+	// ProvenBy is the program, which nobody here wrote, that has recovered the virtual board, by hand, as docs/bcm.md
+	// tells.
 	ProvenBy string
 
 	memsys int      // how many files of memory settings the second stage asks for; 0: it is of the old kind

@@ -9,8 +9,8 @@ import (
 
 // What the stages look at. All numbers are little-endian unless it is said.
 
-// checkSTM32 looks at an STM32 header: "STM2" at 0, the sum of the payload's bytes at 68, its length at 76, the header's
-// version at 72 (1: 256 bytes; 2: 512).
+// checkSTM32 looks at an STM32 header: "STM2" at 0, the sum of the payload's bytes at 68, its length at 76, the
+// header's version at 72 (1: 256 bytes; 2: 512).
 func checkSTM32(b []byte) error {
 	if len(b) < 256 || string(b[:4]) != "STM2" {
 		return errors.New("it has no STM32 header")
@@ -63,8 +63,8 @@ func checkFIT(b []byte) error {
 	return nil
 }
 
-// checkSPKG looks for one good header of eight: "RZN1" at 0, the CRC-32 of the 20 bytes before it at 20, and in the upper
-// 24 bits at 8 the length of what is behind the headers.
+// checkSPKG looks for one good header of eight: "RZN1" at 0, the CRC-32 of the 20 bytes before it at 20, and in the
+// upper 24 bits at 8 the length of what is behind the headers.
 func checkSPKG(b []byte) error {
 	for i := 0; i < 8 && len(b) >= 192; i++ {
 		h := b[24*i : 24*i+24]
@@ -84,8 +84,8 @@ func checkSPKG(b []byte) error {
 	return errors.New("it has no good SPKG header")
 }
 
-// checkZynqMP looks at a boot header: the words at 0x20 and 0x24, the inverted sum of those from 0x20 to 0x44 at 0x48, and
-// that what the ROM loads (source at 0x30, lengths at 0x38 and 0x40) is there.
+// checkZynqMP looks at a boot header: the words at 0x20 and 0x24, the inverted sum of those from 0x20 to 0x44 at 0x48,
+// and that what the ROM loads (source at 0x30, lengths at 0x38 and 0x40) is there.
 func checkZynqMP(b []byte) error {
 	if len(b) < 0x8b8 || binary.LittleEndian.Uint32(b[0x20:]) != 0xaa995566 || string(b[0x24:0x28]) != "XNLX" {
 		return errors.New("it has no ZynqMP boot header")
@@ -100,8 +100,8 @@ func checkZynqMP(b []byte) error {
 	return nil
 }
 
-// checkZynqMPFull looks in addition at what the FSBL goes by: the image header table, with its checksum at 0x3c and more
-// than one partition.
+// checkZynqMPFull looks in addition at what the FSBL goes by: the image header table, with its checksum at 0x3c and
+// more than one partition.
 func checkZynqMPFull(b []byte) error {
 	if err := checkZynqMP(b); err != nil {
 		return err

@@ -18,7 +18,8 @@ type Config struct {
 	SPL SPLKind
 	// Twice is a K3 whose ROM wants its file twice.
 	Twice bool
-	// SameSession is a K3's ROM that takes the second of two files (of AM62L, or Twice) on the USB session of the first.
+	// SameSession is a K3's ROM that takes the second of two files (of AM62L, or Twice) on the USB session of the
+	// first.
 	SameSession bool
 	// OldTFA is a TF-A of ST's ecosystem 3 for MP15, which wants a flash layout before the FIP.
 	OldTFA bool
@@ -26,8 +27,8 @@ type Config struct {
 	STM32SPL bool
 	// OldFSBL is an FSBL of 2017.
 	OldFSBL bool
-	// EarlyLeave is a ROM that starts its file before the host has read the status. RZ/N1's does so when it has told that it
-	// is in dfuMANIFEST (Snagboot, snagrecover/protocols/dfu.py).
+	// EarlyLeave is a ROM that starts its file before the host has read the status. RZ/N1's does so when it has told
+	// that it is in dfuMANIFEST (Snagboot, snagrecover/protocols/dfu.py).
 	EarlyLeave bool
 	// AnyFile has the stages take whatever they are sent for the right file.
 	AnyFile bool
@@ -49,13 +50,13 @@ type Config struct {
 	// Missing are the names of alternate settings that stages do not have.
 	Missing []string
 
-	// Of a gadget: its settings (nil: boot, rootfs and a file, uImage), what is before DFU mode (empty: nothing), whether it has
-	// DfuSe, gives no uploads, or is not manifestation tolerant and waits for a reset at the end.
+	// Of a gadget: its settings (nil: boot, rootfs and a file, uImage), what is before DFU mode (empty: nothing),
+	// whether it has DfuSe, gives no uploads, or is not manifestation tolerant and waits for a reset at the end.
 	Alts                        []Alt
 	RunTime                     RunTime
 	DfuSe, NoUpload, Intolerant bool
-	// Buffer is how many bytes U-Boot collects before it writes them (CONFIG_SYS_DFU_DATA_BUF_SIZE), a multiple of 4096. Zero: 8 MiB.
-	// Drain is how long it takes to write them, and to erase a page of DfuSe.
+	// Buffer is how many bytes U-Boot collects before it writes them (CONFIG_SYS_DFU_DATA_BUF_SIZE), a multiple of
+	// 4096. Zero: 8 MiB. Drain is how long it takes to write them, and to erase a page of DfuSe.
 	Buffer int
 	Drain  time.Duration
 

@@ -11,8 +11,8 @@ import (
 	"snag/sim/virtual"
 )
 
-// device is the USB device of a stage, or of several on one USB session. Its methods come from the carrier, one at a time
-// for endpoint 0; the board waits for end.
+// device is the USB device of a stage, or of several on one USB session. Its methods come from the carrier, one at a
+// time for endpoint 0; the board waits for end.
 type device struct {
 	b      *Board
 	gadget atomic.Pointer[usbdev.Gadget]

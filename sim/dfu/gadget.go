@@ -12,7 +12,8 @@ type Alt struct {
 	Name string
 	Size int    // of the medium, in bytes
 	Data []byte // that is on it before; zeros follow
-	// File is one of a file system: it is written at its end, is as long as what was sent last, and must fit into the buffer.
+	// File is one of a file system: it is written at its end, is as long as what was sent last, and must fit into the
+	// buffer.
 	File bool
 	// DfuSe: where it begins, and the size of its pages. It is erased but for Data.
 	Address uint32

@@ -7,8 +7,8 @@ import (
 )
 
 // Generate makes the files that a board starts with, by the names that snag has for them ("tf-a", "fip-ddr", "fip",
-// "tiboot3", "sysfw", "tispl", "u-boot", "boot", "fsbl"; "image" for a gadget), each with some size bytes of noise. They are as much as the
-// stages and those who check such files look at, and start nothing.
+// "tiboot3", "sysfw", "tispl", "u-boot", "boot", "fsbl"; "image" for a gadget), each with some size bytes of noise.
+// They are as much as the stages and those who check such files look at, and start nothing.
 func Generate(m Model, size int, seed uint64) map[string][]byte {
 	r := rand.New(rand.NewPCG(seed, 0))
 	noise := func() []byte {

@@ -49,8 +49,8 @@ func der(tag byte, parts ...[]byte) []byte {
 	}
 }
 
-// x509 is a file with a certificate that nobody signed, of the size of one with a key of 4096 bits. Its extensions are those that the ROM
-// looks at: what to do with the file (.1) and its SHA-512 (.2). The signature is noise, too.
+// x509 is a file with a certificate that nobody signed, of the size of one with a key of 4096 bits. Its extensions are
+// those that the ROM looks at: what to do with the file (.1) and its SHA-512 (.2). The signature is noise, too.
 func x509(load uint32, payload []byte) []byte {
 	integer := func(n int) []byte { // in as few bytes as hold it with its sign
 		b := binary.BigEndian.AppendUint64(nil, uint64(n))

@@ -30,8 +30,8 @@ type Model struct {
 	Split  bool // K3: system firmware is a file of its own
 
 	// ProvenBy is the program, which nobody here wrote, that has recovered the virtual board stage by stage, or in
-	// brackets one that is alike but for its USB ID, as internal/e2e's TestDFU has it. Empty: none; the model is what the
-	// sources say and no more.
+	// brackets one that is alike but for its USB ID, as internal/e2e's TestDFU has it. Empty: none; the model is what
+	// the sources say and no more.
 	ProvenBy string
 }
 

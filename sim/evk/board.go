@@ -122,11 +122,12 @@ func (b *Board) String() string {
 // Run plugs the board into the port and powers it until the context ends, which unplugs it. The error is the carrier's.
 func (b *Board) Run(ctx context.Context, port usbdev.Port) error { return b.Fastboot.Run(ctx, port) }
 
-// Settled is closed when nothing more happens by itself: U-Boot's fastboot is there, or has been left, or the board is stuck or was
-// unplugged.
+// Settled is closed when nothing more happens by itself: U-Boot's fastboot is there, or has been left, or the board is
+// stuck or was unplugged.
 func (b *Board) Settled() <-chan struct{} { return b.Fastboot.Settled() }
 
-// Contents are SHA-256 of all that keeps its contents, of what is not blank there; what the eMMC boots from; and the fuses.
+// Contents are SHA-256 of all that keeps its contents, of what is not blank there; what the eMMC boots from; and the
+// fuses.
 func (b *Board) Contents() map[string]string {
 	all := map[string]string{"eMMC partconf": fmt.Sprint(b.EMMC.PartConf)}
 	for name, medium := range map[string]interface{ Written(func(int64, []byte)) }{

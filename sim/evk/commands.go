@@ -35,8 +35,8 @@ func buffer(m *uboot.Machine, addr, n uint64) ([]byte, error) {
 	return b, m.Read(addr, b)
 }
 
-// nandbcb is "nandbcb init ADDRESS PARTITION SIZE" and "fspinand init CHIP ADDRESS SIZE": the image goes to the NAND with the tables that the ROM
-// looks for. Here it is the image alone, in the partition nandboot.
+// nandbcb is "nandbcb init ADDRESS PARTITION SIZE" and "fspinand init CHIP ADDRESS SIZE": the image goes to the NAND
+// with the tables that the ROM looks for. Here it is the image alone, in the partition nandboot.
 func (b *Board) nandbcb(_ context.Context, m *uboot.Machine, args []string) error {
 	if len(args) != 5 || args[1] != "init" {
 		return errUsage
@@ -67,8 +67,8 @@ func (b *Board) nandbcb(_ context.Context, m *uboot.Machine, args []string) erro
 // flexSPI begins the header of an image for a NOR flash.
 const flexSPI = 0x42464346
 
-// qspihdr is "qspihdr dump ADDRESS", which fails without a header there, and "qspihdr init ADDRESS SIZE [safe]": the image goes to the NOR
-// flash.
+// qspihdr is "qspihdr dump ADDRESS", which fails without a header there, and "qspihdr init ADDRESS SIZE [safe]": the
+// image goes to the NOR flash.
 func (b *Board) qspihdr(_ context.Context, m *uboot.Machine, args []string) error {
 	if len(args) < 3 {
 		return errUsage

@@ -17,8 +17,8 @@ var (
 	KeemBayUBoot = usb.ID{Vendor: 0x8087, Product: 0xda00}
 )
 
-// KeemBayProvenBy is the program, which nobody here wrote, that has recovered the virtual Keem Bay, as internal/e2e's TestFastboot
-// has it.
+// KeemBayProvenBy is the program, which nobody here wrote, that has recovered the virtual Keem Bay, as internal/e2e's
+// TestFastboot has it.
 const KeemBayProvenBy = "fastboot"
 
 // The names of the stages.
@@ -30,8 +30,8 @@ const (
 // Config is a board and its faults. All may be left out.
 type Config struct {
 	KeemBay bool // the ROM comes first
-	// Before is what comes before U-Boot at each power-on, on the same port: other models' stages, such as those of an i.MX
-	// (imx.Board.Start). Nil: nothing does.
+	// Before is what comes before U-Boot at each power-on, on the same port: other models' stages, such as those of an
+	// i.MX (imx.Board.Start). Nil: nothing does.
 	Before func(ctx context.Context, port usbdev.Port) error
 
 	ID         usb.ID // of U-Boot's gadget; zero: ID, or KeemBayUBoot
@@ -48,14 +48,16 @@ type Config struct {
 	// Console is what "oem console" shows; nil: it is not built in.
 	Console []string
 
-	// UBoot has storage, and a shell for UCmd, ACmd and "oem run"; Partitions and Command do not count then. What is downloaded
-	// is in its memory, from Address on (0: where memory begins), and "oem console" shows what it printed if HasConsole.
+	// UBoot has storage, and a shell for UCmd, ACmd and "oem run"; Partitions and Command do not count then. What is
+	// downloaded is in its memory, from Address on (0: where memory begins), and "oem console" shows what it printed if
+	// HasConsole.
 	UBoot      *uboot.Machine
 	Address    uint64
 	HasConsole bool
 	// NXP has UBoot be NXP's; nil: the mainline's.
 	NXP *NXP
-	// FlashMMC is the device whose partitions flash and erase know (FASTBOOT_FLASH_MMC_DEV); FlashMTD has them know MTD partitions.
+	// FlashMMC is the device whose partitions flash and erase know (FASTBOOT_FLASH_MMC_DEV); FlashMTD has them know MTD
+	// partitions.
 	FlashMMC int
 	FlashMTD bool
 	// Unhashed leaves the SHA-256 of downloads out of the report, which take time.
@@ -65,11 +67,12 @@ type Config struct {
 	// Refuse has FAIL texts for commands, by their begin: "flash:rootfs".
 	Refuse map[string]string
 
-	// Work is how long flash and erase take; Alive is how often INFO tells the host meanwhile, zero: never. (U-Boot does that over
-	// UDP, every 30 s.) It goes for UBoot's commands too.
+	// Work is how long flash and erase take; Alive is how often INFO tells the host meanwhile, zero: never. (U-Boot
+	// does that over UDP, every 30 s.) It goes for UBoot's commands too.
 	Work  time.Duration
 	Alive time.Duration
-	// UBootDelay is the time from the ROM's last answer until the gadget shows on the bus. Zero: 300 ms; negative: none.
+	// UBootDelay is the time from the ROM's last answer until the gadget shows on the bus. Zero: 300 ms; negative:
+	// none.
 	UBootDelay time.Duration
 	// UBootNever is a FIP that does not start, or has no gadget.
 	UBootNever bool
@@ -103,8 +106,8 @@ const (
 // FaultKinds are all.
 var FaultKinds = []FaultKind{Fail, Empty, Cut, Wrong, Size, Long, Infos, Mute, NAK, Hang, Stall, Unplug, Reset}
 
-// AfterData is, as a fault's Command, where the status behind the data of a download is. The others are the first words of
-// commands.
+// AfterData is, as a fault's Command, where the status behind the data of a download is. The others are the first words
+// of commands.
 const AfterData = "data"
 
 var faults = virtual.Faults{

@@ -6,9 +6,9 @@ import (
 	"snag/sim/uboot"
 )
 
-// NXP is what NXP's U-Boot (uboot-imx, drivers/fastboot/fb_fsl) does otherwise: flash knows "all", which is the whole user area, and
-// "bootloader", on the MMC that the environment names by fastboot_dev ("mmc") and mmcdev, which it looks at anew each time. What is downloaded goes to
-// fastboot_buffer, and its size is in fastboot_bytes.
+// NXP is what NXP's U-Boot (uboot-imx, drivers/fastboot/fb_fsl) does otherwise: flash knows "all", which is the whole
+// user area, and "bootloader", on the MMC that the environment names by fastboot_dev ("mmc") and mmcdev, which it looks
+// at anew each time. What is downloaded goes to fastboot_buffer, and its size is in fastboot_bytes.
 type NXP struct {
 	EMMC, Card int64 // where the boot loader begins, in an eMMC's first boot partition and on a card
 }

@@ -10,7 +10,8 @@ import (
 	"snag/sim/uboot"
 )
 
-// What flash and erase do to the storage of a U-Boot (fb_mmc.c, fb_nand.c, lib/image-sparse.c), and the texts of their FAILs.
+// What flash and erase do to the storage of a U-Boot (fb_mmc.c, fb_nand.c, lib/image-sparse.c), and the texts of their
+// FAILs.
 
 // medium is what a name stands for: so many bytes, written in whole blocks.
 type medium struct {

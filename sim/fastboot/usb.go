@@ -60,7 +60,8 @@ func (*function) Control(context.Context, usbdev.Setup, []byte) (int, error) {
 	return 0, usbdev.ErrStall
 }
 
-// transfer makes one of a stage's. It ends by errBegun when the host configures the device anew: what was going on is over then.
+// transfer makes one of a stage's. It ends by errBegun when the host configures the device anew: what was going on is
+// over then.
 func (g *gadget) transfer(ctx context.Context, f func(context.Context) (int, error)) (int, error) {
 	if config, _ := g.Configured(); config != g.seen {
 		first := g.seen == 0
@@ -90,8 +91,8 @@ func (g *gadget) command(ctx context.Context) ([]byte, error) {
 	return buf[:n], err
 }
 
-// data receives whole packets, so that what is too much shows. U-Boot's requests are of 4096 bytes, which no host can tell from
-// others.
+// data receives whole packets, so that what is too much shows. U-Boot's requests are of 4096 bytes, which no host can
+// tell from others.
 func (g *gadget) data(ctx context.Context, buf []byte, rest int) (int, error) {
 	if len(buf) < rest { // whole packets, unless a fault is due there
 		n, err := g.transfer(ctx, func(ctx context.Context) (int, error) { return g.OutPipe(epOut).Read(ctx, buf) })

@@ -266,8 +266,9 @@ func GenerateContainers(version byte, seed uint64, containers ...[]ContainerImag
 	return b
 }
 
-// GenerateSB makes a boot stream of about size bytes that is not encrypted: one section, which loads random bytes. A section header
-// has number, offset and size in blocks, flags; a command checksum, tag, flags, address, count, CRC. SHA-1 ends it.
+// GenerateSB makes a boot stream of about size bytes that is not encrypted: one section, which loads random bytes. A
+// section header has number, offset and size in blocks, flags; a command checksum, tag, flags, address, count, CRC.
+// SHA-1 ends it.
 func GenerateSB(size int, seed uint64) []byte {
 	const first = sbHeader/16 + 1 // block of the section
 	data := random((max(size, 256)-16*first-48)&^15, seed)

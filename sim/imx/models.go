@@ -149,9 +149,9 @@ func Models() []Model {
 	return all
 }
 
-// provenBy is what internal/e2e's TestIMX finds with Debian's uuu 1.4.193 and imx_usb (2020-05-17). "(ROM)" is
-// for a peer that does the ROM's stage and cannot go on with that board's SPL; "(by hand)" is for uuu 1.5.243, which the
-// same test runs where SNAG_UUU names one.
+// provenBy is what internal/e2e's TestIMX finds with Debian's uuu 1.4.193 and imx_usb (2020-05-17). "(ROM)" is for a
+// peer that does the ROM's stage and cannot go on with that board's SPL; "(by hand)" is for uuu 1.5.243, which the same
+// test runs where SNAG_UUU names one.
 var provenBy = map[string]string{
 	"imx28":     "uuu",
 	"imx50":     "imx_usb",
@@ -183,7 +183,8 @@ var provenBy = map[string]string{
 	"imx952":    "uuu 1.5 (by hand)",
 }
 
-// aliases are other names of models: of a sibling with the same ROM, and those by which NXP's ROMs and Snagboot call two.
+// aliases are other names of models: of a sibling with the same ROM, and those by which NXP's ROMs and Snagboot call
+// two.
 var aliases = map[string]string{
 	"imx6dl": "imx6d", "imx6s": "imx6d", "imx6ulz": "imx6ull", "imx7s": "imx7d", "imx815": "imx8mn", "imx865": "imx8mp",
 	"imxrt1060": "imxrt106x", "vybrid": "vf610",

@@ -11,8 +11,8 @@ import (
 
 // Array is the fuses of one chip. Its methods may be called at the same time.
 type Array struct {
-	// Hook, if not nil, is called at each access, and may change its value or make it fail: for chips that lie and supplies that fail. What it
-	// makes of a value that is burnt is what gets burnt.
+	// Hook, if not nil, is called at each access, and may change its value or make it fail: for chips that lie and
+	// supplies that fail. What it makes of a value that is burnt is what gets burnt.
 	Hook func(op Op, bank, word int, value *uint32) error
 
 	model model

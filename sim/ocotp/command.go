@@ -11,8 +11,8 @@ import (
 	"snag/sim/uboot"
 )
 
-// Command is U-Boot's "fuse" (cmd/fuse.c), with its texts. A "prog" without -y waits for an answer on the serial console, which nobody
-// gives.
+// Command is U-Boot's "fuse" (cmd/fuse.c), with its texts. A "prog" without -y waits for an answer on the serial
+// console, which nobody gives.
 func (a *Array) Command(ctx context.Context, m *uboot.Machine, args []string) error {
 	if len(args) < 4 {
 		return errUsage

@@ -16,7 +16,8 @@ var (
 	DumpID = usb.ID{Vendor: 0x05c6, Product: 0x900e}
 )
 
-// ProvenBy is the program, which nobody here wrote, that has recovered the virtual board, as internal/e2e's TestROMs has it.
+// ProvenBy is the program, which nobody here wrote, that has recovered the virtual board, as internal/e2e's TestROMs
+// has it.
 const ProvenBy = "qdl"
 
 // The names of the stages.
@@ -43,8 +44,8 @@ var Modes = []Mode{Image, Dump, Command, Firehose}
 
 // Config is a board and its faults. All may be left out.
 type Config struct {
-	// Single has the first image be a programmer: the ROM wants no other one, and the programmer speaks Firehose. Pending has the
-	// ROM say all the same that it does, as MSM8916's.
+	// Single has the first image be a programmer: the ROM wants no other one, and the programmer speaks Firehose.
+	// Pending has the ROM say all the same that it does, as MSM8916's.
 	Single, Pending bool
 
 	Mode     Mode
@@ -59,7 +60,8 @@ type Config struct {
 	Gadget   usb.ID        // what U-Boot shows on the bus; zero: nothing
 	Delay    time.Duration // from an image's end until it shows that it runs. Zero: 300 ms; negative: none
 
-	// Reenumerate has xbl leave the bus, and come back, before it asks for more; Never is an image that does not start: xbl.
+	// Reenumerate has xbl leave the bus, and come back, before it asks for more; Never is an image that does not start:
+	// xbl.
 	Reenumerate bool
 	Never       string
 
@@ -110,8 +112,8 @@ var faults = virtual.Faults{
 	Telling:  Fail,
 }
 
-// ParseFault reads KIND:STAGE:BYTES or KIND:STAGE:PACKET, with a status or a time behind another colon: "hang:rom:4096",
-// "error:xbl:end:0x21".
+// ParseFault reads KIND:STAGE:BYTES or KIND:STAGE:PACKET, with a status or a time behind another colon:
+// "hang:rom:4096", "error:xbl:end:0x21".
 func ParseFault(s string) (Fault, error) { return faults.Parse(s) }
 
 // maxPiece bounds what is asked for at once, and so what the model keeps.

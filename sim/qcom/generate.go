@@ -26,8 +26,8 @@ func Generate(size int, seed uint64) Images {
 	return Images{XBL: elf(0x14680000, noise(size), noise(size/3+1)), UBoot: elf(0x9fc00000, program), MBN: mbn(5, 0x9fc00000, program)}
 }
 
-// elf makes a file like those of Qualcomm's tools: the headers themselves, the hash segment (version 6, SHA-384), and segments at page
-// boundaries.
+// elf makes a file like those of Qualcomm's tools: the headers themselves, the hash segment (version 6, SHA-384), and
+// segments at page boundaries.
 func elf(load uint64, segments ...[]byte) []byte {
 	const page = 4096
 	n := len(segments) + 2

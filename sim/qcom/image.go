@@ -16,8 +16,8 @@ const (
 	headSize   = 64
 )
 
-// load reads the image as a loader does: an ELF file's header, program headers, hash segment, segments; a header of 40 or 80 bytes and
-// what it announces. It ends with an image that can be started, or has told the host what is wrong.
+// load reads the image as a loader does: an ELF file's header, program headers, hash segment, segments; a header of 40
+// or 80 bytes and what it announces. It ends with an image that can be started, or has told the host what is wrong.
 func (s *session) load(ctx context.Context) error {
 	head, err := s.ask(ctx, 0, headSize)
 	if err != nil {
@@ -128,9 +128,10 @@ func (s *session) elf(ctx context.Context, head []byte) error {
 	return nil
 }
 
-// hashes reads the hash segment, which bits 24 to 26 of a program header's flags give away, and returns a digest of each header's
-// bytes; nil if there is no hash segment, or none that is known here. The words of its header are: 1 version, 5 length of the table; in version 6
-// words 10 and 11, in version 7 words 2 to 4 are lengths of what is in front of the table, behind a header of 12 and 10 words.
+// hashes reads the hash segment, which bits 24 to 26 of a program header's flags give away, and returns a digest of
+// each header's bytes; nil if there is no hash segment, or none that is known here. The words of its header are: 1
+// version, 5 length of the table; in version 6 words 10 and 11, in version 7 words 2 to 4 are lengths of what is in
+// front of the table, behind a header of 12 and 10 words.
 func (s *session) hashes(ctx context.Context, headers []header) ([][]byte, error) {
 	for _, h := range headers {
 		if h.flags>>24&7 != 2 {

@@ -34,7 +34,8 @@ func sunxi(t *testing.T, board string) (spl, uboot []byte) {
 	return b[:binary.LittleEndian.Uint32(b[16:])], b[0x8000:]
 }
 
-// TestAllwinner has Debian's SPL set up an H3 and come back, twice, with a power cycle in between, and starts its U-Boot.
+// TestAllwinner has Debian's SPL set up an H3 and come back, twice, with a power cycle in between, and starts its
+// U-Boot.
 func TestAllwinner(t *testing.T) {
 	m := startAllwinner(t, "h3")
 	spl, uboot := sunxi(t, "nanopi_neo_air")

@@ -69,7 +69,8 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 	return launch(ctx, cfg, "sabrelite", 1, romStart)
 }
 
-// launch starts one of QEMU's machines, whose processor stops where the boot ROM begins, or goes on. first is the number of the first UART.
+// launch starts one of QEMU's machines, whose processor stops where the boot ROM begins, or goes on. first is the
+// number of the first UART.
 func launch(ctx context.Context, cfg Config, machine string, first int, rom uint32) (*Machine, error) {
 	cmd := cfg.QEMU
 	if cmd == nil {

@@ -19,7 +19,8 @@ const (
 type Config struct {
 	Model Model
 
-	// Loader is a board that is not in its ROM but in the loader of its vendor's U-Boot, which shows the same ID and bcdUSB 2.01.
+	// Loader is a board that is not in its ROM but in the loader of its vendor's U-Boot, which shows the same ID and
+	// bcdUSB 2.01.
 	Loader bool
 	// PlainPlug is a USB plug that shows bcdUSB 2.00, as the ROM does.
 	PlainPlug bool
@@ -27,20 +28,22 @@ type Config struct {
 	AnyCode bool
 	// EarlyLeave is a ROM that jumps before the host has the status of the last piece.
 	EarlyLeave bool
-	// Stays is U-Boot without USB: the device stays on the bus and answers nothing. Ignored is a ROM that does not start its last section,
-	// and answers on.
+	// Stays is U-Boot without USB: the device stays on the bus and answers nothing. Ignored is a ROM that does not
+	// start its last section, and answers on.
 	Stays, Ignored bool
 	// NeverPlug is a USB plug that never shows on the bus.
 	NeverPlug bool
-	// PlugTwice is a USB plug that leaves the bus at once and comes back. BareROM is a ROM whose descriptors have no endpoints.
+	// PlugTwice is a USB plug that leaves the bus at once and comes back. BareROM is a ROM whose descriptors have no
+	// endpoints.
 	PlugTwice, BareROM bool
 	// PlugFails has the plug answer that it is not ready so often.
 	PlugFails int
 	// Gadget is what U-Boot shows when it runs; zero: nothing.
 	Gadget usb.ID
 
-	// Piece is how long the ROM takes for each piece of 4096 bytes, Init how long what it calls for 471 runs. JumpDelay is how long it stays on the bus
-	// after the last section, PlugDelay until the next stage is there. Zero: none, 1 ms, 10 ms and 300 ms; negative: none.
+	// Piece is how long the ROM takes for each piece of 4096 bytes, Init how long what it calls for 471 runs. JumpDelay
+	// is how long it stays on the bus after the last section, PlugDelay until the next stage is there. Zero: none, 1
+	// ms, 10 ms and 300 ms; negative: none.
 	Piece, Init, JumpDelay, PlugDelay time.Duration
 	// SameAddress lets the next stage keep the USB address of the one before, on ports that can do so.
 	SameAddress bool
@@ -83,7 +86,8 @@ var faults = virtual.Faults{
 	Commands: []string{At471, At472, AtJump, AtReady, AtChip},
 }
 
-// ParseFault reads KIND:STAGE:BYTES or KIND:STAGE:COMMAND, with NAK's time behind another colon: "stall:rom:4096", "nak:rom:0x472:2s".
+// ParseFault reads KIND:STAGE:BYTES or KIND:STAGE:COMMAND, with NAK's time behind another colon: "stall:rom:4096",
+// "nak:rom:0x472:2s".
 func ParseFault(s string) (Fault, error) { return faults.Parse(s) }
 
 func (c Config) withDefaults() (Config, error) {

@@ -10,8 +10,8 @@ import (
 	"unicode/utf16"
 )
 
-// Images are what a board can be sent: a loader container with a USB plug, or two files in its place, which are not encrypted, as U-Boot's
-// build makes them; and what is written to media, an ID block with both.
+// Images are what a board can be sent: a loader container with a USB plug, or two files in its place, which are not
+// encrypted, as U-Boot's build makes them; and what is written to media, an ID block with both.
 type Images struct {
 	Loader           []byte
 	Code471, Code472 []byte

@@ -22,14 +22,15 @@ type Model struct {
 	ProvenBy string
 }
 
-// What proves the boards: the first of each kind has been downloaded to by it in the VM tests, and its siblings differ by their ID and files only.
+// What proves the boards: the first of each kind has been downloaded to by it in the VM tests, and its siblings differ
+// by their ID and files only.
 const (
 	direct = "rkdeveloptool"
 	like   = "rkdeveloptool (%s)"
 )
 
-// models follow rkdeveloptool's RKScan.cpp, xrock's rock.c and, for chips and encryption, the recipes of rkbin. SRAM is how much of it an image may
-// have by U-Boot's tools/rkcommon.c, where that is more than a TPL's share.
+// models follow rkdeveloptool's RKScan.cpp, xrock's rock.c and, for chips and encryption, the recipes of rkbin. SRAM is
+// how much of it an image may have by U-Boot's tools/rkcommon.c, where that is more than a TPL's share.
 var models = table(`
 	name     ID        chip      tag   rc4 arm64 SRAM    like       aliases
 	rk3399   2207:330c RK330C    RK33  rc4 arm64 0x2e000 .          rk3399pro

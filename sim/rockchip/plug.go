@@ -11,9 +11,10 @@ import (
 	"snag/sim/virtual"
 )
 
-// A USB plug, and the loader mode of vendors' U-Boot, serve Rockchip's commands (rkdeveloptool, RKComm.h) on bulk endpoints, in mass
-// storage's wrappers: 31 bytes with "USBC", a tag, the length of the data, the direction and the command; the data; 13 bytes with "USBS", the
-// tag, the residue and the status. Only what a host asks to see whether it runs is here.
+// A USB plug, and the loader mode of vendors' U-Boot, serve Rockchip's commands (rkdeveloptool, RKComm.h) on bulk
+// endpoints, in mass storage's wrappers: 31 bytes with "USBC", a tag, the length of the data, the direction and the
+// command; the data; 13 bytes with "USBS", the tag, the residue and the status. Only what a host asks to see whether it
+// runs is here.
 const (
 	wrapper  = 31
 	testUnit = 0x00

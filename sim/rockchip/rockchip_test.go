@@ -27,8 +27,8 @@ func TestRC4(t *testing.T) {
 	}
 }
 
-// FuzzROM sends the ROM any requests, of which the first byte of each is the length in 32 bytes: it judges them, and goes on or
-// refuses.
+// FuzzROM sends the ROM any requests, of which the first byte of each is the length in 32 bytes: it judges them, and
+// goes on or refuses.
 func FuzzROM(f *testing.F) {
 	f.Add(uint8(0), []byte{1, 2, 3})
 	f.Add(uint8(3), append([]byte{128}, make([]byte, 4100)...))

@@ -33,7 +33,8 @@ type Config struct {
 	Binary bool
 	// Unread is an answer that an earlier host has not taken. The monitor takes no command before somebody does.
 	Unread string
-	// Midway is what an earlier host has still to send of a file. A port reset makes the monitor forget that, unless it is Deaf.
+	// Midway is what an earlier host has still to send of a file. A port reset makes the monitor forget that, unless it
+	// is Deaf.
 	Midway int
 	Deaf   bool
 	// Stays has U-Boot leave the USB controller as it is: the device stays, and answers nothing.
@@ -71,8 +72,8 @@ const (
 // FaultKinds are all.
 var FaultKinds = []FaultKind{Fail, Ignore, Mute, Cut, Wrong, Long, Endless, Flip, Stall, NAK, Hang, Unplug, Reset}
 
-// What a fault's Command may be besides a letter of the monitor's: the call of an applet, the start of U-Boot, and the answer to a read of
-// the chip's ID.
+// What a fault's Command may be besides a letter of the monitor's: the call of an applet, the start of U-Boot, and the
+// answer to a read of the chip's ID.
 const (
 	CallLowlevel = "lowlevel"
 	CallExtram   = "extram"
@@ -87,8 +88,8 @@ var faults = virtual.Faults{
 	Telling:  Fail,
 }
 
-// ParseFault reads KIND:STAGE:BYTES or KIND:STAGE:COMMAND, with a time (nak) or an applet's status (fail) behind another colon:
-// "fail:rom:extram:0x0f", "unplug:rom:4096".
+// ParseFault reads KIND:STAGE:BYTES or KIND:STAGE:COMMAND, with a time (nak) or an applet's status (fail) behind
+// another colon: "fail:rom:extram:0x0f", "unplug:rom:4096".
 func ParseFault(s string) (Fault, error) { return faults.Parse(s) }
 
 func (c Config) withDefaults() (Config, error) {

@@ -21,9 +21,9 @@ func (m Model) Presets() []int {
 	return []int{0, 1, 2, 3, 8, 9, 12}
 }
 
-// Generate makes the files that a board starts with, by the names that snag has for them: "lowlevel", "extram" and "u-boot", which has
-// size bytes of noise. They are as much as the board and those who check such files look at, and start nothing: Microchip's applets may not be
-// passed on.
+// Generate makes the files that a board starts with, by the names that snag has for them: "lowlevel", "extram" and
+// "u-boot", which has size bytes of noise. They are as much as the board and those who check such files look at, and
+// start nothing: Microchip's applets may not be passed on.
 func Generate(m Model, size int, seed uint64) map[string][]byte {
 	r := rand.New(rand.NewPCG(seed, 0))
 	noise := func(n int) []byte {

@@ -14,9 +14,9 @@ import (
 // Version is what the monitor says of itself.
 const Version = "v1.1 Jun 12 2026 10:00:00"
 
-// monitor is the SAM-BA monitor. A command is a letter, arguments in hexadecimal with a comma between them, and '#'. A letter begins it anew
-// whatever came before. In terminal mode, which is the first, values are answered as text, with a prompt behind; in binary mode ("normal")
-// as they are, and nothing else is.
+// monitor is the SAM-BA monitor. A command is a letter, arguments in hexadecimal with a comma between them, and '#'. A
+// letter begins it anew whatever came before. In terminal mode, which is the first, values are answered as text, with a
+// prompt behind; in binary mode ("normal") as they are, and nothing else is.
 type monitor struct {
 	b       *Board
 	dev     *device

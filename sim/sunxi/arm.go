@@ -47,8 +47,9 @@ type bus interface {
 // cp15 is a register of the system control coprocessor: opc1, CRn, CRm, opc2.
 type cp15 struct{ opc1, crn, crm, opc2 uint8 }
 
-// cpu interprets A32 code as far as what hosts send needs it (ARM DDI 0406C, chapter A5): data processing, loads and stores,
-// branches, status and CP15 registers, barriers. There are no interrupts, and an exception is an error. Addresses are physical.
+// cpu interprets A32 code as far as what hosts send needs it (ARM DDI 0406C, chapter A5): data processing, loads and
+// stores, branches, status and CP15 registers, barriers. There are no interrupts, and an exception is an error.
+// Addresses are physical.
 type cpu struct {
 	bus
 	r    [16]uint32 // the program counter is that of the instruction

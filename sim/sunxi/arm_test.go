@@ -11,8 +11,9 @@ import (
 	"snag/sim/qemu"
 )
 
-// trials makes a program that executes instructions with random registers and flags, and stores what these are afterwards. Of the instructions r0 to
-// r6 are the registers, r7 is where they load and store. Everything is in an H3's SRAM.
+// trials makes a program that executes instructions with random registers and flags, and stores what these are
+// afterwards. Of the instructions r0 to r6 are the registers, r7 is where they load and store. Everything is in an H3's
+// SRAM.
 const (
 	trialCode   = 0x2000
 	trialIn     = 0x8000
@@ -48,7 +49,8 @@ func trials(r *rand.Rand, instructions []uint32) (code, in []byte) {
 	return code, in
 }
 
-// instruction is a random one of those that the interpreter knows, with a condition, but for branches and system registers.
+// instruction is a random one of those that the interpreter knows, with a condition, but for branches and system
+// registers.
 func instruction(r *rand.Rand) uint32 {
 	reg := func(shift int) uint32 { return r.Uint32N(7) << shift }
 	cond := r.Uint32N(15) << 28

@@ -32,7 +32,8 @@ type Config struct {
 	LateStatus bool
 	// Command is how long the ROM takes for each command.
 	Command time.Duration
-	// SPLTime is how long SPL takes to set up DRAM. Zero: 50 ms; negative: none. SPLHangs is one that never returns. A [SoC]'s.
+	// SPLTime is how long SPL takes to set up DRAM. Zero: 50 ms; negative: none. SPLHangs is one that never returns. A
+	// [SoC]'s.
 	SPLTime  time.Duration
 	SPLHangs bool
 

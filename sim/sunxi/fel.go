@@ -12,8 +12,8 @@ import (
 	"snag/sim/virtual"
 )
 
-// Every transfer of FEL is an AWUSB round of three phases: a request of 32 bytes to the device, data in the direction that it tells, and 13
-// bytes from the device (sunxi-tools, fel_lib.c; Snagboot, protocols/fel.py), little-endian:
+// Every transfer of FEL is an AWUSB round of three phases: a request of 32 bytes to the device, data in the direction
+// that it tells, and 13 bytes from the device (sunxi-tools, fel_lib.c; Snagboot, protocols/fel.py), little-endian:
 //
 //	off size                             off size
 //	0   4    "AWUC"                      0   4    "AWUS"
@@ -32,7 +32,8 @@ const (
 	toDevice    = 0x12
 )
 
-// A command is a round with its 16 bytes to the device, a round with its data, and a round with 8 bytes of status to the host:
+// A command is a round with its 16 bytes to the device, a round with its data, and a round with 8 bytes of status to
+// the host:
 //
 //	off size                off size
 //	0   2    command        0   2    0xffff
@@ -92,7 +93,8 @@ func (s *session) violation(format string, args ...any) { s.b.board.Violation(fo
 // errConfigured says that the host selected a configuration: the ROM waits for a request again.
 var errConfigured = errors.New("the host configured the device anew")
 
-// resets is the function of the ROM's device: it ends what goes on before the host's selection of a configuration is answered.
+// resets is the function of the ROM's device: it ends what goes on before the host's selection of a configuration is
+// answered.
 type resets struct {
 	usbdev.Inert
 

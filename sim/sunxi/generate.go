@@ -15,8 +15,8 @@ type Images struct {
 // uBootOffset is where U-Boot is in a combined file with an SPL that ends before.
 const uBootOffset = 0x8000
 
-// Generate makes images with some size bytes of noise for U-Boot. They are as much as ROM, SPL and those who check such files look at,
-// and start nothing.
+// Generate makes images with some size bytes of noise for U-Boot. They are as much as ROM, SPL and those who check such
+// files look at, and start nothing.
 func Generate(m Model, size int, seed uint64) Images {
 	r := rand.New(rand.NewPCG(seed, 0))
 	noise := func(n int) []byte {
@@ -69,7 +69,8 @@ func generateLegacy(load uint32, data []byte) []byte {
 	return append(h, data...)
 }
 
-// firmwareAt is where TF-A is loaded to, and the OpenRISC core's firmware (U-Boot's arch/arm/dts/sunxi-u-boot.dtsi); 0: none.
+// firmwareAt is where TF-A is loaded to, and the OpenRISC core's firmware (U-Boot's arch/arm/dts/sunxi-u-boot.dtsi); 0:
+// none.
 func firmwareAt(m Model) (tfa, scp uint32) {
 	switch m.Name {
 	case "a64", "h5":
@@ -80,7 +81,8 @@ func firmwareAt(m Model) (tfa, scp uint32) {
 	return m.dram.Addr, 0
 }
 
-// generateFIT makes a FIT of TF-A, U-Boot and a device tree for a board of that name, and one for another board before it.
+// generateFIT makes a FIT of TF-A, U-Boot and a device tree for a board of that name, and one for another board before
+// it.
 func generateFIT(m Model, name string, uboot, tfa, dtb []byte) []byte {
 	at, scp := firmwareAt(m)
 	var t tree

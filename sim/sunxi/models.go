@@ -35,7 +35,8 @@ const (
 	arm926 // ARMv5: without barrier instructions
 )
 
-// midr is the main ID register of a core. Bits 19 to 16 are 6 for ARMv5TEJ, 15 for later ones (ARM DDI 0406C, B4.1.105).
+// midr is the main ID register of a core. Bits 19 to 16 are 6 for ARMv5TEJ, 15 for later ones (ARM DDI 0406C,
+// B4.1.105).
 var midr = map[core]uint32{
 	cortexA7: 0x410fc075, cortexA8: 0x413fc082, cortexA53: 0x410fd034, cortexA55: 0x412fd050, arm926: 0x41069265,
 }
@@ -46,8 +47,8 @@ type Model struct {
 	SoC  uint16 // the ID in the answer to the version request
 	SPL  uint32 // where an SPL is loaded to, and the start of the SRAM
 
-	// ProvenBy is the program, which nobody here wrote, that has recovered the virtual board, as internal/e2e's TestROMs has it: Debian's
-	// sunxi-fel or, "(by hand)", one that is newer.
+	// ProvenBy is the program, which nobody here wrote, that has recovered the virtual board, as internal/e2e's
+	// TestROMs has it: Debian's sunxi-fel or, "(by hand)", one that is newer.
 	ProvenBy string
 
 	core    core
@@ -93,12 +94,14 @@ var (
 	sramA2   = Area{0x40000, 0x14000} // the OpenRISC core's
 	sramA2H6 = Area{0x100000, 0x20000}
 
-	// What ROMs keep: A23's and its like; V831's and its like, behind the scratch area, beside a stack at the end of the SRAM.
+	// What ROMs keep: A23's and its like; V831's and its like, behind the scratch area, beside a stack at the end of
+	// the SRAM.
 	keptA23  = []Area{{0x1800, 0x800}, {0x5c00, 0x2400}}
 	keptV831 = Area{0x21400, 0xc00}
 )
 
-// keptA10 is what A10's ROM keeps, and those that are like it but for where the SRAM starts: interrupt stack, stack, data.
+// keptA10 is what A10's ROM keeps, and those that are like it but for where the SRAM starts: interrupt stack, stack,
+// data.
 func keptA10(base uint32) []Area {
 	return []Area{{base + 0x1c00, 0x400}, {base + 0x5c00, 0x1400}, {base + 0x7c00, 0x400}}
 }

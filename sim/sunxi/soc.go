@@ -10,7 +10,8 @@ import (
 	"snag/sim/virtual"
 )
 
-// Machine is the memory and the processor behind a ROM. A ROM calls it from one goroutine at a time. Addresses are physical.
+// Machine is the memory and the processor behind a ROM. A ROM calls it from one goroutine at a time. Addresses are
+// physical.
 type Machine interface {
 	// ReadMemory fills b from the address on, as the ROM does it: byte by byte.
 	ReadMemory(ctx context.Context, addr uint32, b []byte) error
@@ -18,8 +19,9 @@ type Machine interface {
 	// WriteMemory stores b from the address on, byte by byte.
 	WriteMemory(ctx context.Context, addr uint32, b []byte) error
 
-	// Call calls a function in A32 state, with the ROM's stack. It returns when that is back in the ROM, or has left it for good. An
-	// error says that the processor is stuck, or, if it is virtual.ErrReset, that the board is to be reset.
+	// Call calls a function in A32 state, with the ROM's stack. It returns when that is back in the ROM, or has left it
+	// for good. An error says that the processor is stuck, or, if it is virtual.ErrReset, that the board is to be
+	// reset.
 	Call(ctx context.Context, entry uint32) (back bool, err error)
 }
 
@@ -117,8 +119,8 @@ func newSoC(cfg *Config, violation func(string, ...any)) *SoC {
 	return s
 }
 
-// table is the translation table of the ROMs that have one: 1 MiB sections, each mapped to itself, of domain 15 with full access
-// (ARM DDI 0406C, B3.5.1); strongly ordered memory, but normal uncached in the first and the last.
+// table is the translation table of the ROMs that have one: 1 MiB sections, each mapped to itself, of domain 15 with
+// full access (ARM DDI 0406C, B3.5.1); strongly ordered memory, but normal uncached in the first and the last.
 func table() []byte {
 	var b []byte
 	for i := range uint32(4096) {
@@ -455,7 +457,8 @@ func (s *SoC) monitor() error {
 	return nil
 }
 
-// maxSteps is how many instructions may be executed until the ROM is waited for in vain. To sum up an SPL of 200 KiB takes a quarter of that.
+// maxSteps is how many instructions may be executed until the ROM is waited for in vain. To sum up an SPL of 200 KiB
+// takes a quarter of that.
 const maxSteps = 1_000_000
 
 // Call implements [Machine].

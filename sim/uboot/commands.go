@@ -82,7 +82,8 @@ func width(size string) int {
 	return 0
 }
 
-// number reads a number as U-Boot's hextoul: with or without 0x. U-Boot stops at what is no digit; here that is an error.
+// number reads a number as U-Boot's hextoul: with or without 0x. U-Boot stops at what is no digit; here that is an
+// error.
 func number(s string) (uint64, error) {
 	n, err := strconv.ParseUint(strings.TrimPrefix(strings.ToLower(s), "0x"), 16, 64)
 	if err != nil {

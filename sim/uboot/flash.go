@@ -92,7 +92,8 @@ func (d *MTD) show(m *Machine) {
 	}
 }
 
-// nandCommand is nand (cmd/nand.c) for the first NAND: read, write, erase, erase.part, bad. An offset may be a partition's name.
+// nandCommand is nand (cmd/nand.c) for the first NAND: read, write, erase, erase.part, bad. An offset may be a
+// partition's name.
 func nandCommand(_ context.Context, m *Machine, args []string) error {
 	i := slices.IndexFunc(m.MTD, func(d *MTD) bool { return d.NAND })
 	if i < 0 {

@@ -17,7 +17,8 @@ import (
 	"unicode/utf16"
 )
 
-// GPT is a partition table (UEFI, section 5.3). On the medium, little-endian: block 0 is a protective MBR, block 1 the header,
+// GPT is a partition table (UEFI, section 5.3). On the medium, little-endian: block 0 is a protective MBR, block 1 the
+// header,
 //
 //	off size
 //	0   8    "EFI PART"
@@ -30,8 +31,8 @@ import (
 //	72  8    first block of the entries
 //	80  4    how many; 84 4: the size of one; 88 4: their CRC-32
 //
-// and behind it the entries: type GUID (16), GUID (16), first block (8), last block (8), attributes (8), name in UTF-16 (72). The other
-// copy is at the end, entries first.
+// and behind it the entries: type GUID (16), GUID (16), first block (8), last block (8), attributes (8), name in UTF-16
+// (72). The other copy is at the end, entries first.
 type GPT struct {
 	First, Last int64 // blocks for partitions
 	Disk        [16]byte
@@ -197,8 +198,8 @@ var typeWords = map[string]string{
 	"swap": "0657fd6d-a4ab-43c4-84e5-0933c84b4f4f", "lvm": "e6d6d379-f507-44c2-a23c-238f2a3df928",
 }
 
-// LayGPT makes the table that a description means: "name=boot,size=8MiB;name=rootfs,size=-", as "gpt write" and "oem format" have
-// it. uuid_disk, uuid, type and start are optional.
+// LayGPT makes the table that a description means: "name=boot,size=8MiB;name=rootfs,size=-", as "gpt write" and "oem
+// format" have it. uuid_disk, uuid, type and start are optional.
 func LayGPT(text string, size int64) (*GPT, error) {
 	blocks := size / BlockSize
 	t := &GPT{First: 34, Last: blocks - 34}

@@ -46,8 +46,8 @@ type Machine struct {
 	console lines // what was printed
 }
 
-// Command is a command of the shell. args[0] is its name. The error is what went wrong, which is printed; any makes the command
-// fail, and those that wrap [ErrReset], [ErrLeave] or the context's end the command line.
+// Command is a command of the shell. args[0] is its name. The error is what went wrong, which is printed; any makes the
+// command fail, and those that wrap [ErrReset], [ErrLeave] or the context's end the command line.
 type Command func(ctx context.Context, m *Machine, args []string) error
 
 // What ends U-Boot's shell.
@@ -88,7 +88,8 @@ func (m *Machine) Power() {
 	}
 }
 
-// Run runs a command line. An error that wraps [ErrReset] or [ErrLeave] says that U-Boot ends there; any other is the line's failure.
+// Run runs a command line. An error that wraps [ErrReset] or [ErrLeave] says that U-Boot ends there; any other is the
+// line's failure.
 func (m *Machine) Run(ctx context.Context, line string) error {
 	if !m.on {
 		m.Power()

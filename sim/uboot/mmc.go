@@ -13,8 +13,8 @@ const BlockSize = 512
 
 // MMC is an eMMC or an SD card.
 type MMC struct {
-	// Areas are its hardware partitions: 0 the user area, 1 and 2 the boot partitions, 4 to 7 the general purpose ones. Nil: there is
-	// none.
+	// Areas are its hardware partitions: 0 the user area, 1 and 2 the boot partitions, 4 to 7 the general purpose ones.
+	// Nil: there is none.
 	Areas [8]*Store
 	// Group is the size of an erase group in blocks; 0: 1024.
 	Group int64
@@ -24,7 +24,8 @@ type MMC struct {
 	PartConf [3]int
 }
 
-// NewMMC makes an eMMC with a user area and boot partitions of these sizes, which are multiples of 512; boot 0: it is an SD card.
+// NewMMC makes an eMMC with a user area and boot partitions of these sizes, which are multiples of 512; boot 0: it is
+// an SD card.
 func NewMMC(size, boot int64) *MMC {
 	d := &MMC{Areas: [8]*Store{0: NewStore(size, 0)}}
 	if boot > 0 {

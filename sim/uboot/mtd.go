@@ -131,8 +131,8 @@ func (m *Machine) look(name string) (view, error) {
 // bad reports whether the block at off is marked.
 func (v view) bad(off int64) bool { return v.Bad[(v.off+off)/v.Block] }
 
-// io reads or writes n bytes, a multiple of the page's size, as "mtd" and "nand" do: bad blocks are skipped, and what they would have
-// held goes behind them.
+// io reads or writes n bytes, a multiple of the page's size, as "mtd" and "nand" do: bad blocks are skipped, and what
+// they would have held goes behind them.
 func (v view) io(m *Machine, write bool, addr uint64, off, n int64, withBlank bool) error {
 	if err := m.within(addr, n); err != nil {
 		return err
@@ -170,8 +170,8 @@ func (v view) io(m *Machine, write bool, addr uint64, off, n int64, withBlank bo
 	return nil
 }
 
-// clear erases whole blocks; the marked ones are left out, and not made up for. A block that cannot be erased is printed, and no error
-// (cmd/mtd.c, do_mtd_erase).
+// clear erases whole blocks; the marked ones are left out, and not made up for. A block that cannot be erased is
+// printed, and no error (cmd/mtd.c, do_mtd_erase).
 func (v view) clear(m *Machine, off, n int64) error {
 	switch {
 	case off%v.Block != 0:
@@ -212,7 +212,8 @@ func (d *MTD) EraseGood(p MTDPart) error {
 	return nil
 }
 
-// WriteGood writes pages to a partition, at an offset that counts good blocks only. What is to be written is erased first.
+// WriteGood writes pages to a partition, at an offset that counts good blocks only. What is to be written is erased
+// first.
 func (d *MTD) WriteGood(p MTDPart, b []byte, off int64) error {
 	good := int64(0)
 	for at := p.Off; at < p.Off+p.Size && len(b) > 0; at += d.Block {

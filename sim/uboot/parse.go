@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// The language, as far as hush has it in U-Boot's scripts: simple commands of words with quotes, $x and ${x}; ; and newlines, && and ||;
-// if, then, elif, else, fi; while, until, do, done; for x in ...; comments.
+// The language, as far as hush has it in U-Boot's scripts: simple commands of words with quotes, $x and ${x}; ; and
+// newlines, && and ||; if, then, elif, else, fi; while, until, do, done; for x in ...; comments.
 
 // node is a part of a command line.
 type node struct {

@@ -23,8 +23,8 @@ func New(cfg Config) (*Board, error) {
 	return &Board{cfg: c, board: virtual.New[*Stage]("", c.Faults)}, nil
 }
 
-// Settled is closed when nothing more happens by itself: the gadget is there, or has been left, or the board is stuck or
-// was unplugged.
+// Settled is closed when nothing more happens by itself: the gadget is there, or has been left, or the board is stuck
+// or was unplugged.
 func (b *Board) Settled() <-chan struct{} { return b.board.Settled() }
 
 // Report returns what the board has seen so far.
@@ -33,8 +33,8 @@ func (b *Board) Report() Report { return b.board.Report() }
 // Storage is that of a unit.
 func (b *Board) Storage(lun int) Storage { return b.cfg.Units[lun].Storage }
 
-// Run plugs the board into the port and powers it until the context ends, which unplugs it. The error is the carrier's; what
-// became of the board is in [Board.Report]: booted means that the host has ejected it.
+// Run plugs the board into the port and powers it until the context ends, which unplugs it. The error is the carrier's;
+// what became of the board is in [Board.Report]: booted means that the host has ejected it.
 func (b *Board) Run(ctx context.Context, port usbdev.Port) error {
 	return b.board.Run(ctx, port, func(ctx context.Context) error {
 		d := newDevice(b)

@@ -41,7 +41,8 @@ type Unit struct {
 	Fixed    bool          // it says that its medium cannot be removed
 	Absent   time.Duration // there is no medium for so long after the plug; negative: ever
 
-	// Real is how many bytes there are; zero: Size. What is written beyond is lost or, with Wrap, is written from the begin on.
+	// Real is how many bytes there are; zero: Size. What is written beyond is lost or, with Wrap, is written from the
+	// begin on.
 	Real int64
 	Wrap bool
 
@@ -72,7 +73,8 @@ var FaultKinds = []FaultKind{Error, Phase, Cut, Stall, NAK, Hang, Unplug, Reset}
 
 var faults = virtual.Faults{Kinds: FaultKinds, Stages: []string{StageGadget}, Commands: commandNames()}
 
-// ParseFault reads KIND:gadget:BYTES or KIND:gadget:COMMAND, with NAK's time behind another colon: "unplug:gadget:4096".
+// ParseFault reads KIND:gadget:BYTES or KIND:gadget:COMMAND, with NAK's time behind another colon:
+// "unplug:gadget:4096".
 func ParseFault(s string) (Fault, error) { return faults.Parse(s) }
 
 func (c Config) withDefaults() (Config, error) {

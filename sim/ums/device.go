@@ -218,7 +218,8 @@ func (x *exchange) send(ctx context.Context, b []byte) error {
 	return nil
 }
 
-// end ends the data: BOT 1.0, section 6.7.2: less to the host than it asked for ends with a short packet or a stall, what comes from it is received.
+// end ends the data: BOT 1.0, section 6.7.2: less to the host than it asked for ends with a short packet or a stall,
+// what comes from it is received.
 func (x *exchange) end(ctx context.Context) error {
 	switch {
 	case x.in && x.length > x.done && x.done%int64(x.packet) == 0:

@@ -200,8 +200,8 @@ func (x *exchange) inquiry(ctx context.Context) error {
 	return x.send(ctx, b[:min(len(b), int(binary.BigEndian.Uint16(x.cdb[3:])))])
 }
 
-// modeSense answers with no page but the header, which has the write protection (SPC-2, section 8.3.3), or the caching page of no
-// cache (SBC-2, section 6.3.3).
+// modeSense answers with no page but the header, which has the write protection (SPC-2, section 8.3.3), or the caching
+// page of no cache (SBC-2, section 6.3.3).
 func (x *exchange) modeSense(ctx context.Context) error {
 	long := x.cdb[0] == 0x5a
 	page, want := x.cdb[2]&0x3f, int(x.cdb[4])
@@ -278,8 +278,8 @@ func (x *exchange) synchronize(context.Context) error {
 	return nil
 }
 
-// extent reads where a command reads or writes (SBC-2, sections 5.5 to 5.8 and 5.25 to 5.28). It fails the command, and returns no
-// length, if that is not on the unit.
+// extent reads where a command reads or writes (SBC-2, sections 5.5 to 5.8 and 5.25 to 5.28). It fails the command, and
+// returns no length, if that is not on the unit.
 func (x *exchange) extent(in bool) (off, n int64) {
 	be := binary.BigEndian
 	var first, count int64

@@ -25,8 +25,8 @@ type Memory struct {
 
 const chunkSize = 64 << 10
 
-// each calls do with the parts of p and of the chunks where they are; nil for one that is zeros. It makes those for which do says so, and
-// calls do again.
+// each calls do with the parts of p and of the chunks where they are; nil for one that is zeros. It makes those for
+// which do says so, and calls do again.
 func (m *Memory) each(p []byte, off int64, do func(chunk, p []byte) (make bool)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

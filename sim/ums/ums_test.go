@@ -57,7 +57,8 @@ func plug(t *testing.T, cfg Config) (*Board, *initiator) {
 	return b, &initiator{t: t, h: h}
 }
 
-// do carries out a command, with data to the host if in is true. It returns how much of data was transferred and the status.
+// do carries out a command, with data to the host if in is true. It returns how much of data was transferred and the
+// status.
 func (i *initiator) do(lun byte, in bool, data []byte, cdb ...byte) (n int, status byte, err error) {
 	i.tag++
 	var b [commandLen]byte

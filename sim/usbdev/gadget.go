@@ -94,7 +94,8 @@ func (g *Gadget) Close() {
 // Gone is closed when the gadget is.
 func (g *Gadget) Gone() <-chan struct{} { return g.gone }
 
-// Configured returns how often the host has selected a configuration (0 does not count), and what is closed when it does so again.
+// Configured returns how often the host has selected a configuration (0 does not count), and what is closed when it
+// does so again.
 func (g *Gadget) Configured() (times int, again <-chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -112,8 +112,8 @@ func (s *session) answer(reply []byte) {
 	s.changed.Broadcast()
 }
 
-// write writes the answers. Those that become ready while the processor is busy with others go together: the host's kernel
-// takes them one by one anyway, but need not be woken for each.
+// write writes the answers. Those that become ready while the processor is busy with others go together: the host's
+// kernel takes them one by one anyway, but need not be woken for each.
 func (s *session) write() {
 	defer close(s.written)
 	var spare []byte

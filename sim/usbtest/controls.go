@@ -12,8 +12,8 @@ import (
 // The sizes of the data stages of a control stream, in turns. With 1025 it is what HID makes of reports of 1024 bytes.
 var controlSizes = []int{1025, 0, 1, 64, 1025, 512, 63}
 
-// appends yields count requests whose data the device keeps, in one buffer: StreamControl has to copy them. Each has its
-// number as wIndex.
+// appends yields count requests whose data the device keeps, in one buffer: StreamControl has to copy them. Each has
+// its number as wIndex.
 func appends(count int) iter.Seq2[usb.Setup, []byte] {
 	return func(yield func(usb.Setup, []byte) bool) {
 		buf := make([]byte, 1025)
@@ -45,8 +45,8 @@ func then(count int, first iter.Seq2[usb.Setup, []byte], s usb.Setup, data []byt
 	}
 }
 
-// gotAppends checks that the device got at least the first so many requests of appends, and no more than most, without a
-// gap and with their data.
+// gotAppends checks that the device got at least the first so many requests of appends, and no more than most, without
+// a gap and with their data.
 func (t *T) gotAppends(dev *Device, least, most int) {
 	dev.mu.Lock()
 	n := 0

@@ -1,8 +1,8 @@
 // Package usbtest is what every transport has to pass: a suite of tests for a [usb.Host] into whose ports virtual
 // devices can be plugged.
 //
-// [Run] is called by the tests of each transport with a [Lab]: the host, five ports or more, and the list of
-// what the host cannot do, which may neither be too long nor too short. [Device] is the device that the suite plugs in; the
+// [Run] is called by the tests of each transport with a [Lab]: the host, five ports or more, and the list of what the
+// host cannot do, which may neither be too long nor too short. [Device] is the device that the suite plugs in; the
 // tests themselves are its other end. No test asks for an answer within less than seconds: hosts may be emulated.
 package usbtest
 

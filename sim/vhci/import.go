@@ -16,8 +16,8 @@ import (
 const importPoll = 20 * time.Millisecond
 
 // Import plugs in what a USB/IP server at a TCP address has at a bus ID, until ctx ends. When the board there
-// re-enumerates, the next device comes to the same port, as with a cable, and unlike with the usbip tool. The error says
-// why the server cannot be asked any more.
+// re-enumerates, the next device comes to the same port, as with a cable, and unlike with the usbip tool. The error
+// says why the server cannot be asked any more.
 func (p *Port) Import(ctx context.Context, address, busID string) error {
 	defer os.WriteFile(dir+"/detach", []byte(strconv.Itoa(p.number)), 0)
 	for {

@@ -209,8 +209,8 @@ func (p *Port) give(ctx context.Context, fd int, speed usbdev.Speed) error {
 	}
 }
 
-// Detach implements [usbdev.Port]. The kernel unplugs a device whose socket ends, and has then completed what the device has
-// answered; at a word to its detach file it would drop the answers that it has not read.
+// Detach implements [usbdev.Port]. The kernel unplugs a device whose socket ends, and has then completed what the
+// device has answered; at a word to its detach file it would drop the answers that it has not read.
 func (p *Port) Detach() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -83,9 +83,9 @@ func (v *Faults) Check(faults ...Fault) error {
 	return nil
 }
 
-// Due carries out the faults that are due in the stage that runs: at a command or, if that is empty, when it has received
-// n bytes. It returns the first whose kind is the family's own, and is to be called again after that; a Fault without a kind
-// says that there are no more. The error of the others, which are done with, ends the stage.
+// Due carries out the faults that are due in the stage that runs: at a command or, if that is empty, when it has
+// received n bytes. It returns the first whose kind is the family's own, and is to be called again after that; a Fault
+// without a kind says that there are no more. The error of the others, which are done with, ends the stage.
 func (b *Board[S]) Due(ctx context.Context, command string, n int) (Fault, error) {
 	for {
 		f := b.take(command, n)

@@ -18,7 +18,7 @@ import (
 
 	"snag/event"
 	"snag/socs"
-	"snag/socs/dfustage"
+	"snag/socs/stages"
 	"snag/usb"
 )
 
@@ -40,12 +40,10 @@ const (
 
 // Deadlines.
 const (
-	answerTime   = 10 * time.Second // for an answer; the peers wait for 1 s, but BL2 may be verifying what it has
-	dataIdle     = 10 * time.Second // in which a board takes no data
-	askTime      = time.Second      // for one answer to IDENTIFY, while BL2 starts
-	leaveTime    = time.Second      // from a transfer that failed to the board's end, if that was the cause
-	reenumerate  = 20 * time.Second
-	progressTime = 100 * time.Millisecond
+	answerTime  = 10 * time.Second // for an answer; the peers wait for 1 s, but BL2 may be verifying what it has
+	dataIdle    = 10 * time.Second // in which a board takes no data
+	askTime     = time.Second      // for one answer to IDENTIFY, while BL2 starts
+	reenumerate = 20 * time.Second
 )
 
 // How long a BL2 is left alone after it was started, as pyamlboot and Snagboot do: it takes the USB controller over
@@ -86,14 +84,14 @@ func (Backend) Recover(ctx context.Context, job socs.Job) error {
 		return err
 	}
 	r := &recovery{chip: chip, job: job}
-	return dfustage.Drive(ctx, job.Board, r.serve, func() string { return r.stage }, r.hint)
+	return stages.Drive(ctx, job.Board, r.serve, func() string { return r.stage }, r.hint)
 }
 
 // recovery is one board on its way up.
 type recovery struct {
 	*chip
 	job   socs.Job
-	runs  dfustage.Runs
+	runs  stages.Runs
 	stage string
 }
 
@@ -103,7 +101,7 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err
 	if !stage.ROM {
 		return false, r.fail("unplug the board and plug it in again, in USB boot mode", "expected the boot ROM (%s) on port %s, got %s", rom, stage.Port, stage.ID)
 	}
-	if err := r.runs.Begin(r.job.Board, stageROM); err != nil {
+	if err := r.runs.Begin(r.job.Board); err != nil {
 		return false, err
 	}
 	d, err := open(ctx, stage.USB)
@@ -149,44 +147,16 @@ func (r *recovery) fail(hint, format string, args ...any) error {
 
 // settle leaves a BL2 alone that was started.
 func (r *recovery) settle(ctx context.Context, stage *socs.Stage, d time.Duration) error {
-	if dfustage.Left(ctx, stage, d) {
+	if stages.Left(ctx, stage, d) {
 		return fmt.Errorf("after BL2 was started: %w", usb.ErrGone)
 	}
 	return context.Cause(ctx)
 }
 
-// begin tells of a stage, of which n bytes are to be sent, and returns what is to be told of them.
-func (r *recovery) begin(name, path string, n int) *progress {
+// begin tells of a stage, of which n bytes are to be sent.
+func (r *recovery) begin(name, path string, n int) *stages.Transfer {
 	r.stage = name
-	r.job.Board.Emit(name, event.StageBegun{File: path, Bytes: int64(n)})
-	return &progress{board: r.job.Board, stage: name, path: path, total: n, begun: time.Now()}
-}
-
-// progress tells how far a stage is, ten times a second.
-type progress struct {
-	board          socs.Board
-	stage, path    string
-	total          int
-	begun, emitted time.Time
-}
-
-// at says that the device took n bytes of a transfer.
-func (p *progress) at(n int) {
-	if now := time.Now(); now.Sub(p.emitted) >= progressTime {
-		p.emit(now, n)
-	}
-}
-
-func (p *progress) emit(now time.Time, n int) {
-	p.emitted = now
-	p.board.Emit(p.stage, event.Progress{Bytes: int64(n), Total: int64(p.total), Rate: float64(n) / max(now.Sub(p.begun), time.Millisecond).Seconds()})
-}
-
-// done says that the stage has everything.
-func (p *progress) done() {
-	now := time.Now()
-	p.emit(now, p.total)
-	p.board.Emit(p.stage, event.StageDone{Summary: event.StageSummary{Stage: p.stage, File: p.path, Bytes: int64(p.total), Duration: now.Sub(p.begun)}})
+	return stages.Begin(r.job.Board, name, path, n)
 }
 
 // hint tells what may have caused a transfer's failure.

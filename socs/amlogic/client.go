@@ -81,8 +81,8 @@ func (d *device) write(ctx context.Context, addr uint32, data []byte, tell func(
 // maxBlocks is how many blocks a large write may have.
 const maxBlocks = 0xffff
 
-// large writes to memory by a large write, filled up to whole blocks. A block is a transfer of its own: the ROM waits for
-// it as such.
+// large writes to memory by a large write, filled up to whole blocks. A block is a transfer of its own: the ROM waits
+// for it as such.
 func (d *device) large(ctx context.Context, addr uint32, data []byte, block int, tell func(int)) error {
 	blocks := (len(data) + block - 1) / block
 	fail := func(off int, err error) error {

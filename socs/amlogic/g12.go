@@ -8,7 +8,7 @@ import (
 	"snag/event"
 	"snag/firmware"
 	"snag/socs"
-	"snag/socs/dfustage"
+	"snag/socs/stages"
 	"snag/usb"
 )
 
@@ -30,13 +30,13 @@ func (r *recovery) serveG12(ctx context.Context, d *device, stage *socs.Stage) e
 	}
 	bl2 := img.Data[:g12BL2]
 	p := r.begin(stageROM, img.Path, len(bl2))
-	if err := d.large(ctx, load, bl2, g12Block, p.at); err != nil {
+	if err := d.large(ctx, load, bl2, g12Block, p.At); err != nil {
 		return err
 	}
 	if err := d.run(ctx, load); err != nil {
 		return err
 	}
-	p.done()
+	p.Done()
 	p = r.begin(stageBL2, img.Path, len(img.Data)-len(bl2))
 	if err := r.settle(ctx, stage, trainTime); err != nil {
 		return err
@@ -45,15 +45,15 @@ func (r *recovery) serveG12(ctx context.Context, d *device, stage *socs.Stage) e
 }
 
 // feed gives a BL2 what it asks for, until it asks for the same again: then it has all, and starts U-Boot.
-func (r *recovery) feed(ctx context.Context, d *device, stage *socs.Stage, p *progress, file []byte) error {
+func (r *recovery) feed(ctx context.Context, d *device, stage *socs.Stage, p *stages.Transfer, file []byte) error {
 	whole := endOf(file)
 	var last ask
 	reached, sent := 0, 0
 	for seq := range maxAsks {
 		a, err := d.ask(ctx)
-		if seq > 0 && reached >= whole && left(ctx, stage, err) {
+		if seq > 0 && reached >= whole && errors.Is(stages.Gone(ctx, stage, err), usb.ErrGone) {
 			r.job.Board.Emit(stageBL2, event.Warning{Text: fmt.Sprintf("BL2 left before it had told that it has everything (%v): it was given all of the file, taking that for success", err)})
-			p.done()
+			p.Done()
 			return nil
 		}
 		if wrong, ok := errors.AsType[*answerError](err); ok {
@@ -62,7 +62,7 @@ func (r *recovery) feed(ctx context.Context, d *device, stage *socs.Stage, p *pr
 			return err
 		}
 		if seq > 0 && a == last {
-			p.done()
+			p.Done()
 			return nil
 		}
 		if err := a.within(len(file)); err != nil {
@@ -72,7 +72,7 @@ func (r *recovery) feed(ctx context.Context, d *device, stage *socs.Stage, p *pr
 			r.job.Board.Emit(stageBL2, event.Warning{Text: "BL2 asks for the begin of the file, which is itself"})
 		}
 		// Some is asked for twice.
-		err = d.piece(ctx, seq, a, file[a.offset:a.offset+a.length], func(n int) { p.at(min(sent+n, p.total)) })
+		err = d.piece(ctx, seq, a, file[a.offset:a.offset+a.length], func(n int) { p.At(min(sent+n, p.Total)) })
 		if _, ok := errors.AsType[*answerError](err); ok {
 			return r.fail("BL2 does not accept what it asked for: try another cable, and a port without hubs in between", "%w", err)
 		} else if err != nil {
@@ -81,11 +81,6 @@ func (r *recovery) feed(ctx context.Context, d *device, stage *socs.Stage, p *pr
 		last, reached, sent = a, max(reached, int(a.offset)+int(a.length)), sent+int(a.length)
 	}
 	return r.fail("the file is for another board", "BL2 has asked for %d pieces, and does not end", maxAsks)
-}
-
-// left tells whether a transfer failed because the board has left, of which the host may hear a moment later.
-func left(ctx context.Context, stage *socs.Stage, err error) bool {
-	return errors.Is(err, usb.ErrGone) || errors.Is(err, usb.ErrProtocol) && dfustage.Left(ctx, stage, leaveTime)
 }
 
 // endOf is where the images of a file end.

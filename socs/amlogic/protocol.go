@@ -7,8 +7,8 @@ import (
 	"snag/usb"
 )
 
-// Requests (pyamlboot, PROTOCOL.md and pyamlboot/pyamlboot.py). All are the vendor's, to the device itself. Where one has an address,
-// its upper half is wValue, its lower half wIndex.
+// Requests (pyamlboot, PROTOCOL.md and pyamlboot/pyamlboot.py). All are the vendor's, to the device itself. Where one
+// has an address, its upper half is wValue, its lower half wIndex.
 const (
 	reqWrite    = 0x01 // address; up to 64 bytes
 	reqRun      = 0x05 // address; the address with keepPower, 4 bytes
@@ -88,9 +88,9 @@ func largeWrite(addr uint32, length int) []byte {
 	return append(b, make([]byte, 8)...)
 }
 
-// Blocks of parameters for the BL2 of GX and AXG, which pyamlboot has as files (files/usbbl2runpara_*.bin) and Snagboot as constants.
-// Little-endian words: magic, version, command; of the others those that are understood are a FIP's offset (word 5), address (7) and
-// size (8), which need not be that of the file. The last three of the second are not.
+// Blocks of parameters for the BL2 of GX and AXG, which pyamlboot has as files (files/usbbl2runpara_*.bin) and Snagboot
+// as constants. Little-endian words: magic, version, command; of the others those that are understood are a FIP's
+// offset (word 5), address (7) and size (8), which need not be that of the file. The last three of the second are not.
 var (
 	initDRAM = words(0x3412cdab, 0x200, 0xc0df, 1, 0x00400000, 0x0082c0cc, 0x10000000, 0)
 	runFIP   = words(0x3412cdab, 0x200, 0xc0e1, 1, 0, 0xc000, 1, 0x0200c000, 0x000a4000, 0x85cc6257, 0x105e7ec6, 0xdf84f8d4)

@@ -20,6 +20,7 @@ import (
 
 	"snag/event"
 	"snag/socs"
+	"snag/socs/stages"
 	"snag/usb"
 )
 
@@ -38,14 +39,9 @@ const (
 )
 
 const (
-	reenumerate  = 15 * time.Second
-	openTime     = 5 * time.Second
-	goneTime     = time.Second // from a transfer that failed to the board's end, if that was the cause
-	progressTime = 100 * time.Millisecond
+	reenumerate = 15 * time.Second
+	openTime    = 5 * time.Second
 )
-
-// maxRuns is how often the ROM is served: it may come back from a board that was reset.
-const maxRuns = 3
 
 // chip is what differs from SoC to SoC.
 type chip struct {
@@ -103,35 +99,17 @@ func (Backend) Recover(ctx context.Context, job socs.Job) error {
 	if err != nil {
 		return err
 	}
-	for {
-		stage, err := job.Board.Next(ctx)
-		if err != nil {
-			return r.lost(err)
-		}
-		if !stage.ROM {
-			return r.other(stage)
-		}
-		done, err := r.serve(ctx, stage)
-		if err == nil {
-			if done {
-				return nil
-			}
-			continue
-		}
-		if err = r.explain(ctx, stage, err); !errors.Is(err, usb.ErrGone) {
-			return err
-		}
-		job.Board.Emit("", event.Warning{Text: fmt.Sprintf("the board left port %s: %v; waiting for it to come back", stage.Port, err)})
-	}
+	return stages.Drive(ctx, r, r.serve, func() string { return r.at }, r.hintFor)
 }
 
 // recovery is one board on its way up.
 type recovery struct {
-	socs.Job
+	socs.Board
 	chip  *chip
 	files *files
-	runs  int  // how often the ROM was served
-	sent  bool // the second stage was, since
+	runs  stages.Runs
+	at    string // the stage
+	sent  bool   // the ROM was sent the second stage
 }
 
 func newRecovery(job socs.Job) (*recovery, error) {
@@ -143,11 +121,23 @@ func newRecovery(job socs.Job) (*recovery, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &recovery{Job: job, chip: c, files: f}, nil
+	runs := stages.Runs{Did: "it was sent " + c.bootcode,
+		Hint: "the second stage does not start, or the board resets itself: check that bootfiles is of a version for this board, and that power and cable are good"}
+	return &recovery{Board: job.Board, chip: c, files: f, runs: runs, at: stageROM}, nil
 }
 
-// serve gives a stage what it wants. done says that there is nothing more to do.
+// Next implements socs.Board.
+func (r *recovery) Next(ctx context.Context) (*socs.Stage, error) {
+	stage, err := r.Board.Next(ctx)
+	return stage, r.lost(err)
+}
+
+// serve gives a stage what it wants.
 func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err error) {
+	if !stage.ROM {
+		err := r.other(stage)
+		return err == nil, err
+	}
 	short, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
 	p, err := open(short, stage.USB)
@@ -155,15 +145,13 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err
 		return false, err
 	}
 	if !p.rom {
-		return true, r.bootcode(ctx, stage, p)
+		r.at = stageBootcode
+		err := r.bootcode(ctx, stage, p)
+		return err == nil, err
 	}
-	if r.runs++; r.runs > maxRuns {
-		err := &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("the boot ROM is back after it was sent %s %d times", r.chip.bootcode, maxRuns),
-			Hint: "the second stage does not start, or the board resets itself: check that bootfiles is of a version for this board, and that power and cable are good"}
+	r.at = stageROM
+	if err := r.runs.Begin(r.Board); err != nil {
 		return false, err
-	}
-	if r.runs > 1 {
-		r.Board.Emit(stageROM, event.Warning{Text: "the boot ROM is back: starting over"})
 	}
 	return false, r.rom(ctx, stage, p)
 }
@@ -172,8 +160,8 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err
 func (r *recovery) rom(ctx context.Context, stage *socs.Stage, p *port) error {
 	r.sent = false
 	file := r.files.bootcode
-	r.Board.Emit(stageROM, event.StageBegun{File: file.path, Bytes: int64(len(file.data))})
-	if err := p.sendSecond(ctx, file.data, r.progress(stageROM, file)); err != nil {
+	t := r.begin(stage, file)
+	if err := p.sendSecond(ctx, file.data, t.At); err != nil {
 		return err
 	}
 	r.sent = true
@@ -186,7 +174,7 @@ func (r *recovery) rom(ctx context.Context, stage *socs.Stage, p *port) error {
 	}
 	status, err := p.status(ctx)
 	switch {
-	case err != nil && r.left(ctx, stage, err):
+	case errors.Is(stages.Gone(ctx, stage, err), usb.ErrGone):
 		r.Board.Emit(stageROM, event.Note{Text: "the ROM left before it told how it likes the second stage"})
 	case err != nil:
 		return fmt.Errorf("the status of the second stage: %w", err)
@@ -194,43 +182,16 @@ func (r *recovery) rom(ctx context.Context, stage *socs.Stage, p *port) error {
 		return &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("the boot ROM refuses %s with status %#x", file.path, status),
 			Hint: "it has to be Raspberry Pi's own for this SoC, unchanged; on a board that was locked it has to be signed with the owner's key too"}
 	}
-	r.done(stage, stageROM, file)
+	t.Done()
+	r.at = stageBootcode
 	return nil
 }
 
-// left says whether a transfer failed because the board left its port.
-func (r *recovery) left(ctx context.Context, stage *socs.Stage, err error) bool {
-	if errors.Is(err, usb.ErrGone) {
-		return true
-	}
-	if !errors.Is(err, usb.ErrProtocol) {
-		return false
-	}
-	select { // a device that is unplugged may fail a transfer before the host notices that it is gone
-	case <-stage.Gone:
-		return true
-	case <-ctx.Done():
-	case <-time.After(goneTime):
-	}
-	return false
-}
-
-// progress tells how much of a file was sent, not too often.
-func (r *recovery) progress(stage string, f file) func(int64) {
-	begun, emitted, total := time.Now(), time.Time{}, int64(len(f.data))
-	return func(n int64) {
-		now := time.Now()
-		if n < total && now.Sub(emitted) < progressTime {
-			return
-		}
-		emitted = now
-		r.Board.Emit(stage, event.Progress{Bytes: n, Total: total, Rate: float64(n) / max(now.Sub(begun), time.Millisecond).Seconds()})
-	}
-}
-
-// done tells that the board has a file.
-func (r *recovery) done(stage *socs.Stage, name string, f file) {
-	r.Board.Emit(name, event.StageDone{Summary: event.StageSummary{Stage: name, File: f.path, Bytes: int64(len(f.data)), Duration: time.Since(stage.Since)}})
+// begin tells that the board is sent a file.
+func (r *recovery) begin(stage *socs.Stage, f file) *stages.Transfer {
+	t := stages.Begin(r.Board, r.at, f.path, len(f.data))
+	t.Since = stage.Since
+	return t
 }
 
 // other says what to make of a device that is no stage of the family.
@@ -259,24 +220,6 @@ func (r *recovery) lost(err error) error {
 		stuck.Hint = "the second stage did not start: check the board's LED and power, and that bootfiles is of a version for this board"
 	}
 	return err
-}
-
-// explain says why a stage failed. The error wraps usb.ErrGone if the board left.
-func (r *recovery) explain(ctx context.Context, stage *socs.Stage, err error) error {
-	if r.left(ctx, stage, err) && !errors.Is(err, usb.ErrGone) {
-		err = fmt.Errorf("%w (%w)", err, usb.ErrGone)
-	}
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
-	}
-	if _, ok := errors.AsType[*socs.BoardError](err); ok || errors.Is(err, usb.ErrGone) {
-		return err
-	}
-	name := stageROM
-	if r.sent || r.runs == 0 {
-		name = stageBootcode
-	}
-	return &socs.BoardError{Stage: name, Err: err, Hint: r.hintFor(err)}
 }
 
 // hintFor tells what may have caused a failure.

@@ -13,8 +13,8 @@ import (
 	"snag/socs"
 )
 
-// Check implements socs.Backend. U-Boot is put into boot.img here, or into the files that the second stage asks for one by one, with config.txt
-// changed to start it.
+// Check implements socs.Backend. U-Boot is put into boot.img here, or into the files that the second stage asks for one
+// by one, with config.txt changed to start it.
 func (Backend) Check(model socs.Model, fw socs.Firmware) (socs.Firmware, []socs.Finding, error) {
 	k := &check{chip: chips[model.Name], fw: fw, Checked: socs.Checked{Sent: socs.Firmware{}}}
 	if k.chip == nil {

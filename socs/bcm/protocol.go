@@ -12,8 +12,8 @@ import (
 	"snag/usb"
 )
 
-// The requests, of both stages (usbboot, main.c, ep_write and ep_read): both vendor's, to the device, number 0, with the number
-// of bytes in wValue (lower half) and wIndex (upper half).
+// The requests, of both stages (usbboot, main.c, ep_write and ep_read): both vendor's, to the device, number 0, with
+// the number of bytes in wValue (lower half) and wIndex (upper half).
 const (
 	toBoard = 0x40 // so many bytes follow on the bulk endpoint; none: there is no such file
 	toHost  = 0xc0 // so many bytes are the data stage
@@ -62,7 +62,8 @@ type port struct {
 	out    uint8 // endpoint
 }
 
-// open takes the interface of a stage: the last one, since the first of two is a disk's (usbboot, main.c, Initialize_Device).
+// open takes the interface of a stage: the last one, since the first of two is a disk's (usbboot, main.c,
+// Initialize_Device).
 //
 // The index of the serial number in the device descriptor tells the stages apart: it is 0 or 3 in the ROM.
 func open(ctx context.Context, h usb.Handle) (*port, error) {
@@ -97,7 +98,7 @@ func (p *port) length(ctx context.Context, n int) error {
 }
 
 // write sends bytes with their length. progress is told how many of them the board may have; it may be nil.
-func (p *port) write(ctx context.Context, data []byte, progress func(int64)) error {
+func (p *port) write(ctx context.Context, data []byte, progress func(int)) error {
 	if err := p.length(ctx, len(data)); err != nil {
 		return err
 	}
@@ -108,8 +109,9 @@ func (p *port) write(ctx context.Context, data []byte, progress func(int64)) err
 	return nil
 }
 
-// chunks cuts what is to be sent. A chunk is taken when there is room for it, so what is told is ahead of the board by a few.
-func chunks(data []byte, progress func(int64)) iter.Seq[[]byte] {
+// chunks cuts what is to be sent. A chunk is taken when there is room for it, so what is told is ahead of the board by
+// a few.
+func chunks(data []byte, progress func(int)) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for n := 0; n < len(data); {
 			end := min(n+chunk, len(data))
@@ -117,7 +119,7 @@ func chunks(data []byte, progress func(int64)) iter.Seq[[]byte] {
 				return
 			}
 			if n = end; progress != nil {
-				progress(int64(n))
+				progress(n)
 			}
 		}
 	}
@@ -135,7 +137,7 @@ func (p *port) read(ctx context.Context, buf []byte, most time.Duration) error {
 }
 
 // sendSecond sends the ROM the second stage.
-func (p *port) sendSecond(ctx context.Context, data []byte, progress func(int64)) error {
+func (p *port) sendSecond(ctx context.Context, data []byte, progress func(int)) error {
 	message := make([]byte, bootMessageSize)
 	binary.LittleEndian.PutUint32(message, uint32(len(data)))
 	if err := p.write(ctx, message, nil); err != nil {

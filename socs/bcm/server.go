@@ -147,12 +147,12 @@ func (r *recovery) send(ctx context.Context, stage *socs.Stage, p *port, name st
 		r.files.note(name, false)
 		return p.length(ctx, 0)
 	}
-	r.Board.Emit(stageBootcode, event.StageBegun{File: f.path, Bytes: int64(len(f.data))})
-	if err := p.write(ctx, f.data, r.progress(stageBootcode, f)); err != nil {
+	t := r.begin(stage, f)
+	if err := p.write(ctx, f.data, t.At); err != nil {
 		return err
 	}
 	r.files.note(name, true)
-	r.done(stage, stageBootcode, f)
+	t.Done()
 	return nil
 }
 
@@ -191,8 +191,8 @@ func (f *files) String() string {
 	return fmt.Sprintf("it has taken %s, and asked in vain for %s", list(f.served), list(f.missing))
 }
 
-// factoryUUID decodes that of a board: words of 32 bits in hexadecimal, the lower half first, each half with three characters in the way of
-// C40 (usbboot, decode_duid.c).
+// factoryUUID decodes that of a board: words of 32 bits in hexadecimal, the lower half first, each half with three
+// characters in the way of C40 (usbboot, decode_duid.c).
 func factoryUUID(words string) (string, bool) {
 	var id []byte
 	for w := range strings.SplitSeq(words, "_") {

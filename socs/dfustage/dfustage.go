@@ -1,8 +1,5 @@
-// Package dfustage has what the families share whose stages take files over DFU (package dfu): the way from enumeration to
-// enumeration, and the sending of a file with all that is told of it.
-//
-// [Drive] asks the board for its enumerations and hands each to the family. [Open] opens one of them; [Session.Send]
-// gives it a file.
+// Package dfustage has what the families share whose stages take files over DFU (package dfu), beside what [stages] has
+// for all: [Open] opens an enumeration, and [Session.Send] gives it a file.
 package dfustage
 
 import (
@@ -11,8 +8,8 @@ import (
 	"fmt"
 	"time"
 
-	"snag/event"
 	"snag/socs"
+	"snag/socs/stages"
 	"snag/usb"
 	"snag/usb/dfu"
 )
@@ -24,81 +21,8 @@ const (
 	blockTime    = 10 * time.Second       // for a block
 	manifestTime = 30 * time.Second       // from the last block on
 	leaveTime    = 10 * time.Second       // from DETACH to the disconnect
-	goneTime     = time.Second            // from a transfer that failed to the board's end, if that was the cause
-	progressTime = 100 * time.Millisecond
+	goneTime     = time.Second            // for a device that does not answer to leave, or to answer once more
 )
-
-// MaxRuns is how often a recovery is begun: a board that is reset shows its ROM again, and so does one whose first stage
-// does not start.
-const MaxRuns = 3
-
-// Runs counts the beginnings of a recovery.
-type Runs int
-
-// Begin counts one more, of a ROM whose stage has the name. It fails when they are too many.
-func (r *Runs) Begin(board socs.Board, stage string) error {
-	if *r++; *r > MaxRuns {
-		return &socs.BoardError{Stage: stage, Err: fmt.Errorf("the boot ROM is back after the first stage was sent %d times", MaxRuns),
-			Hint: "the first stage does not run on this board: check that it was built for this board and SoC, and that power and cable are good; a closed part starts signed images only"}
-	}
-	if *r > 1 {
-		board.Emit(stage, event.Warning{Text: "the boot ROM is back: starting over"})
-	}
-	return nil
-}
-
-// Drive hands every enumeration of a board to serve, until that says that the board has everything or fails. name is
-// the stage that serve is at, for errors. A board that leaves is waited for; other errors of serve become
-// *socs.BoardErrors, with the hint that hint has for them.
-func Drive(ctx context.Context, board socs.Board, serve func(context.Context, *socs.Stage) (done bool, err error), name func() string, hint func(error) string) error {
-	for {
-		stage, err := board.Next(ctx)
-		if err != nil {
-			return err
-		}
-		done, err := serve(ctx, stage)
-		err = whether(ctx, stage, err)
-		var stuck *socs.BoardError
-		switch {
-		case err == nil && done:
-			return nil
-		case err == nil:
-		case context.Cause(ctx) != nil:
-			return context.Cause(ctx)
-		case errors.As(err, &stuck):
-			return err
-		case errors.Is(err, usb.ErrGone):
-			board.Emit(name(), event.Warning{Text: fmt.Sprintf("the board left port %s: %v; waiting for it to come back", stage.Port, err)})
-		default:
-			return &socs.BoardError{Stage: name(), Err: err, Hint: hint(err)}
-		}
-	}
-}
-
-// whether finds out whether an error on the wire means that the board left: a transfer to a device that is unplugged may
-// fail before the host notices that.
-func whether(ctx context.Context, stage *socs.Stage, err error) error {
-	if !errors.Is(err, usb.ErrProtocol) {
-		return err
-	}
-	if Left(ctx, stage, goneTime) {
-		return fmt.Errorf("%w (%w)", err, usb.ErrGone)
-	}
-	return err
-}
-
-// Left waits for a stage to leave its port, for a time.
-func Left(ctx context.Context, stage *socs.Stage, within time.Duration) bool {
-	timer := time.NewTimer(within)
-	defer timer.Stop()
-	select {
-	case <-stage.Gone:
-		return true
-	case <-ctx.Done():
-	case <-timer.C:
-	}
-	return false
-}
 
 // Hint tells what may have caused a transfer's failure.
 func Hint(err error) string {
@@ -143,7 +67,7 @@ func Open(ctx context.Context, board socs.Board, stage *socs.Stage, ready func(*
 		if err := d.Release(ctx); err != nil {
 			return nil, err
 		}
-		if Left(ctx, stage, askAgain) {
+		if stages.Left(ctx, stage, askAgain) {
 			return nil, fmt.Errorf("USB device %s on port %s: %w", stage.ID, stage.Port, usb.ErrGone)
 		}
 	}
@@ -155,37 +79,29 @@ type File struct {
 	Data []byte
 }
 
-// Send gives a file to an alternate setting, which it selects, and tells of it in the name of a stage. That the device does
-// not answer any more after it has the whole file is success, and left is set: it starts what it has received.
+// Send gives a file to an alternate setting, which it selects, and tells of it in the name of a stage. That the device
+// does not answer any more after it has the whole file is success, and left is set: it starts what it has received.
 func (s *Session) Send(ctx context.Context, name string, alt dfu.Alt, f File) (left bool, err error) {
 	if err := s.Select(ctx, alt); err != nil {
 		return false, err
 	}
-	s.Board.Emit(name, event.StageBegun{File: f.Path, Bytes: int64(len(f.Data))})
-	begun := time.Now()
-	var emitted time.Time
-	tell := func(now time.Time, n int) {
-		emitted = now
-		s.Board.Emit(name, event.Progress{Bytes: int64(n), Total: int64(len(f.Data)), Rate: float64(n) / max(now.Sub(begun), time.Millisecond).Seconds()})
-	}
+	t := stages.Begin(s.Board, name, f.Path, len(f.Data))
 	err = s.Download(ctx, f.Data, func(n int) {
-		if now := time.Now(); n < len(f.Data) && now.Sub(emitted) >= progressTime {
-			tell(now, n)
+		if n < t.Total { // else it is not over: the device may refuse the whole
+			t.At(n)
 		}
 	})
 	if err != nil && !errors.Is(err, dfu.ErrLeft) {
 		return false, fmt.Errorf("%s: %w", f.Path, err)
 	}
-	now := time.Now()
-	tell(now, len(f.Data))
-	s.Board.Emit(name, event.StageDone{Summary: event.StageSummary{Stage: name, File: f.Path, Bytes: int64(len(f.Data)), Duration: now.Sub(begun)}})
+	t.Done()
 	return err != nil, nil
 }
 
-// Started finds out what became of a device that does not answer any more after it has the whole file. One that hangs looks
-// almost like one that has started it: it is still on the wire.
+// Started finds out what became of a device that does not answer any more after it has the whole file. One that hangs
+// looks almost like one that has started it: it is still on the wire.
 func (s *Session) Started(ctx context.Context, alt dfu.Alt) error {
-	if Left(ctx, s.Stage, goneTime) {
+	if stages.Left(ctx, s.Stage, goneTime) {
 		return nil
 	}
 	ask, cancel := context.WithTimeout(ctx, goneTime)
@@ -200,17 +116,17 @@ func (s *Session) Started(ctx context.Context, alt dfu.Alt) error {
 	return nil
 }
 
-// Leave sends DETACH, and waits until the device has left the bus. That is what counts: an answer there may be none. One that says
-// that it does not leave by itself (bitWillDetach) is given a reset of the bus (DFU 1.1, section 5.1).
+// Leave sends DETACH, and waits until the device has left the bus. That is what counts: an answer there may be none.
+// One that says that it does not leave by itself (bitWillDetach) is given a reset of the bus (DFU 1.1, section 5.1).
 func (s *Session) Leave(ctx context.Context) error {
 	err := s.Detach(ctx)
-	if s.Functional != (dfu.Functional{}) && !s.Functional.WillDetach && err == nil && !Left(ctx, s.Stage, goneTime) {
+	if s.Functional != (dfu.Functional{}) && !s.Functional.WillDetach && err == nil && !stages.Left(ctx, s.Stage, goneTime) {
 		err = s.Reset(ctx)
 	}
 	switch {
 	case errors.Is(err, usb.ErrGone):
 		return nil
-	case Left(ctx, s.Stage, leaveTime):
+	case stages.Left(ctx, s.Stage, leaveTime):
 		return nil
 	case err != nil:
 		return err

@@ -17,6 +17,7 @@ import (
 	"snag/socs"
 	"snag/socs/dfustage"
 	"snag/socs/socstest"
+	"snag/socs/stages"
 	"snag/usb"
 	client "snag/usb/dfu"
 )
@@ -190,7 +191,7 @@ func TestStatuses(t *testing.T) {
 	for status := client.Status(1); status <= 15; status++ {
 		for _, when := range []string{"2000", "manifest"} {
 			on(t, dfu.Config{}, fmt.Sprintf("error:rom:%s:%d", when, status), func(t *testing.T, ctx context.Context, b *bench) {
-				err := dfustage.Drive(ctx, b, func(ctx context.Context, stage *socs.Stage) (bool, error) {
+				err := stages.Drive(ctx, b, func(ctx context.Context, stage *socs.Stage) (bool, error) {
 					s, err := dfustage.Open(ctx, b, stage, ready)
 					if err != nil {
 						t.Fatal(err)
@@ -217,7 +218,7 @@ func TestStatuses(t *testing.T) {
 // A setting that is missing is an error that names those that there are.
 func TestMissing(t *testing.T) {
 	on(t, dfu.Config{Model: dfu.Model{Name: "am62x"}, Missing: []string{"bootloader"}}, "", func(t *testing.T, ctx context.Context, b *bench) {
-		err := dfustage.Drive(ctx, b, func(ctx context.Context, stage *socs.Stage) (bool, error) {
+		err := stages.Drive(ctx, b, func(ctx context.Context, stage *socs.Stage) (bool, error) {
 			s, err := dfustage.Open(ctx, b, stage, ready)
 			if err == nil {
 				_, err = s.Find("bootloader")
@@ -251,7 +252,7 @@ func TestDrive(t *testing.T) {
 	name := func() string { return "one" }
 	t.Run("it comes back", func(t *testing.T) {
 		on(t, dfu.Config{}, reset, func(t *testing.T, ctx context.Context, b *bench) {
-			err := dfustage.Drive(ctx, b, serve(b), name, dfustage.Hint)
+			err := stages.Drive(ctx, b, serve(b), name, dfustage.Hint)
 			if err != nil || runs != 2 || len(b.texts) != 1 || !strings.Contains(b.texts[0], "one: the board left port 231-1: file.bin: ") {
 				t.Errorf("%v after %d runs: %q", err, runs, b.texts)
 			}
@@ -261,7 +262,7 @@ func TestDrive(t *testing.T) {
 		on(t, dfu.Config{}, unplug, func(t *testing.T, ctx context.Context, b *bench) {
 			ctx, cancel := context.WithTimeout(ctx, 7*time.Second)
 			defer cancel()
-			if err := dfustage.Drive(ctx, b, serve(b), name, dfustage.Hint); !errors.Is(err, context.DeadlineExceeded) || runs != 1 {
+			if err := stages.Drive(ctx, b, serve(b), name, dfustage.Hint); !errors.Is(err, context.DeadlineExceeded) || runs != 1 {
 				t.Errorf("%v after %d runs", err, runs)
 			}
 		})
@@ -272,7 +273,7 @@ func TestDrive(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(ctx)
 			time.AfterFunc(2500*time.Millisecond, func() { cancel(interrupted) })
 			begun := time.Now()
-			if err := dfustage.Drive(ctx, b, serve(b), name, dfustage.Hint); err != interrupted || time.Since(begun) > 2600*time.Millisecond {
+			if err := stages.Drive(ctx, b, serve(b), name, dfustage.Hint); err != interrupted || time.Since(begun) > 2600*time.Millisecond {
 				t.Errorf("%v after %s", err, time.Since(begun))
 			}
 		})
@@ -280,7 +281,7 @@ func TestDrive(t *testing.T) {
 	t.Run("a board's error is left as it is", func(t *testing.T) {
 		on(t, dfu.Config{}, "", func(t *testing.T, ctx context.Context, b *bench) {
 			want := &socs.BoardError{Stage: "two", Err: errors.New("such"), Hint: "so"}
-			err := dfustage.Drive(ctx, b, func(context.Context, *socs.Stage) (bool, error) { return false, want }, name, dfustage.Hint)
+			err := stages.Drive(ctx, b, func(context.Context, *socs.Stage) (bool, error) { return false, want }, name, dfustage.Hint)
 			if err != want {
 				t.Errorf("%#v", err)
 			}
@@ -289,7 +290,7 @@ func TestDrive(t *testing.T) {
 	t.Run("an error on the wire of a board that stays", func(t *testing.T) {
 		on(t, dfu.Config{}, "", func(t *testing.T, ctx context.Context, b *bench) {
 			begun := time.Now()
-			err := dfustage.Drive(ctx, b, func(context.Context, *socs.Stage) (bool, error) { return false, usb.ErrProtocol }, name, dfustage.Hint)
+			err := stages.Drive(ctx, b, func(context.Context, *socs.Stage) (bool, error) { return false, usb.ErrProtocol }, name, dfustage.Hint)
 			if stuck, _ := errors.AsType[*socs.BoardError](err); stuck == nil || !strings.Contains(stuck.Hint, "another cable") || time.Since(begun) != time.Second {
 				t.Errorf("%#v after %s", err, time.Since(begun))
 			}
@@ -299,7 +300,7 @@ func TestDrive(t *testing.T) {
 		on(t, dfu.Config{}, unplug, func(t *testing.T, ctx context.Context, b *bench) {
 			ctx, cancel := context.WithTimeout(ctx, time.Minute)
 			defer cancel()
-			err := dfustage.Drive(ctx, b, func(ctx context.Context, stage *socs.Stage) (bool, error) {
+			err := stages.Drive(ctx, b, func(ctx context.Context, stage *socs.Stage) (bool, error) {
 				_, err := serve(b)(ctx, stage)
 				if !errors.Is(err, usb.ErrGone) {
 					t.Error(err)
@@ -465,20 +466,6 @@ func TestStarted(t *testing.T) {
 			t.Errorf("an interruption is no start: %v", err)
 		}
 	})
-}
-
-func TestRuns(t *testing.T) {
-	var runs dfustage.Runs
-	b := &bench{t: t}
-	for n := 1; n <= dfustage.MaxRuns; n++ {
-		if err := runs.Begin(b, "rom"); err != nil || len(b.texts) != n-1 {
-			t.Errorf("run %d: %v, %q", n, err, b.texts)
-		}
-	}
-	stuck, _ := errors.AsType[*socs.BoardError](runs.Begin(b, "rom"))
-	if stuck == nil || stuck.Stage != "rom" || stuck.Hint == "" || !strings.Contains(stuck.Error(), "sent 3 times") {
-		t.Errorf("%#v", stuck)
-	}
 }
 
 func TestHint(t *testing.T) {

@@ -7,15 +7,14 @@ import (
 	"fmt"
 	"time"
 
-	"snag/event"
 	"snag/firmware"
 	"snag/socs"
 	"snag/usb"
 )
 
-// The ROMs of i.MX51 and 53 speak SDP over bulk endpoints: commands and answers bare, without report IDs. They know READ_REGISTER,
-// WRITE_REGISTER, WRITE_FILE and ERROR_STATUS. The DCD is executed here, register by register; an image of type "application" is
-// started by the next command. imx_usb, imx_sdp.c.
+// The ROMs of i.MX51 and 53 speak SDP over bulk endpoints: commands and answers bare, without report IDs. They know
+// READ_REGISTER, WRITE_REGISTER, WRITE_FILE and ERROR_STATUS. The DCD is executed here, register by register; an image
+// of type "application" is started by the next command. imx_usb, imx_sdp.c.
 
 // oldImage plans the image of i.MX51.
 func (c *checker) oldImage(p *plan, slot string, img socs.Image) ([]byte, error) {
@@ -140,14 +139,16 @@ func (b *bulk) write(ctx context.Context, addr uint32, width int, value uint32) 
 	return err
 }
 
-// Checks of a DCD. A count is the number of polls before the check fails, 0 means that it is left out: the i.MX6 reference manual, 8.7.2.2. imx_usb
-// does so; Snagboot takes the count for another pair. Without a count the ROM polls for ever, Snagboot for 30 s.
+// Checks of a DCD. A count is the number of polls before the check fails, 0 means that it is left out: the i.MX6
+// reference manual, 8.7.2.2. imx_usb does so; Snagboot takes the count for another pair. Without a count the ROM polls
+// for ever, Snagboot for 30 s.
 const (
 	checkTime = 30 * time.Second
 	checkPoll = 10 * time.Millisecond
 )
 
-// execute does what a DCD says. Of the peers imx_usb refuses masked writes here, and Snagboot accesses of less than 4 bytes.
+// execute does what a DCD says. Of the peers imx_usb refuses masked writes here, and Snagboot accesses of less than 4
+// bytes.
 func (b *bulk) execute(ctx context.Context, commands []firmware.DCDCommand) error {
 	for _, cmd := range commands {
 		var err error
@@ -207,7 +208,7 @@ func (r *recovery) serveBulk(ctx context.Context, stage *socs.Stage) error {
 	}
 	for _, img := range r.plan.images {
 		data := bytes.Clone(img.data)
-		r.board.Emit(stageROM, event.StageBegun{File: img.path, Bytes: int64(len(data))})
+		t := r.begin(stage, stageROM, img.path, len(data))
 		if err := b.execute(ctx, img.dcd); err != nil {
 			return err
 		}
@@ -217,28 +218,28 @@ func (r *recovery) serveBulk(ctx context.Context, stage *socs.Stage) error {
 			at = 20
 		}
 		clear(data[at:][:4])
-		if err := b.writeFile(ctx, r, img.addr, data); err != nil {
+		if err := b.writeFile(ctx, img.addr, data, t.At); err != nil {
 			return err
 		}
 		if !img.plugin {
-			r.done(stage, stageROM, img.path, len(data))
+			t.Done()
 		}
 	}
 	return nil
 }
 
-// writeFile writes an application, which the ROM starts when it is asked for the status.
-func (b *bulk) writeFile(ctx context.Context, r *recovery, addr uint32, data []byte) error {
+// writeFile writes an application, which the ROM starts when it is asked for the status. progress is told how much the
+// ROM has.
+func (b *bulk) writeFile(ctx context.Context, addr uint32, data []byte, progress func(int)) error {
 	c := command{code: cmdWriteFile, address: addr, count: uint32(len(data)), file: fileApplication}
 	if err := b.send(ctx, c); err != nil {
 		return err
 	}
-	progress := r.newProgress(stageROM, len(data))
-	n, err := b.handle.Stream(ctx, b.out.Address, dataIdle, reports(data, bulkChunk, progress.at))
+	n, err := b.handle.Stream(ctx, b.out.Address, dataIdle, reports(data, bulkChunk, progress))
 	if err != nil {
 		return fmt.Errorf("%s: after %d bytes: %w", c, n, err)
 	}
-	progress.done()
+	progress(len(data))
 	status := command{code: cmdErrorStatus}
 	short, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()

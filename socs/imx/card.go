@@ -6,10 +6,10 @@ import (
 	"snag/firmware"
 )
 
-// bootArea cuts an image of a whole card, or of an eMMC, before its first partition: what stands there is the boot loader's.
-// cut tells whether it is one. Partition tables: UEFI 2.10, section 5.2 (MBR; the entry's type is its byte 4, its first
-// block in bytes 8 to 11) and 5.3 (GPT; header in block 1, where its entries are in bytes 72 to 79, their number and size in
-// bytes 80 and 84; the first block of an entry in bytes 32 to 39).
+// bootArea cuts an image of a whole card, or of an eMMC, before its first partition: what stands there is the boot
+// loader's. cut tells whether it is one. Partition tables: UEFI 2.10, section 5.2 (MBR; the entry's type is its byte 4,
+// its first block in bytes 8 to 11) and 5.3 (GPT; header in block 1, where its entries are in bytes 72 to 79, their
+// number and size in bytes 80 and 84; the first block of an entry in bytes 32 to 39).
 func bootArea(data []byte) (area []byte, cut bool) {
 	const block = 512
 	if len(data) < 2*block || data[510] != 0x55 || data[511] != 0xaa {

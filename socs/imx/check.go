@@ -2,7 +2,6 @@ package imx
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -36,7 +35,8 @@ type payload struct {
 	addr uint32 // where SPL has to find it; 0 is where SPL chooses
 	// search says that it is not known where in data U-Boot begins: the SPL must search (SDPV).
 	search bool
-	// end is how many bytes of data are used, 0 if that is not known: what stands behind U-Boot in a stream SPL may not ask for.
+	// end is how many bytes of data are used, 0 if that is not known: what stands behind U-Boot in a stream SPL may not
+	// ask for.
 	end int
 }
 
@@ -95,7 +95,7 @@ func check(model socs.Model, fw socs.Firmware) (*checker, *plan, error) {
 // slots looks at which files there are, and returns those that the chip takes none of.
 func (c *checker) slots(fw socs.Firmware) (refused []string) {
 	fail := func(slot, hint, format string, args ...any) {
-		c.Errs = append(c.Errs, &socs.FirmwareError{Slot: slot, Path: fw[slot].Path, Err: fmt.Errorf(format, args...), Hint: hint})
+		c.Take(slot, fw[slot], socs.Refuse(hint, format, args...))
 	}
 	hint := "give " + c.waysText()
 	var way []string // the one that most of the files belong to

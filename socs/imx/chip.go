@@ -17,8 +17,8 @@ const (
 )
 
 // chip is what differs between the boot ROMs. The IDs, the addresses for the DCD and which ROM skips it are those of
-// uuu's tables (libuuu/config.cpp, rominfo.cpp); what uuu does not know (i.MX23, 50, 51, Vybrid) is from imx_usb's *.conf
-// and imx_sdp.c. The memory map is that of the reference manuals, chapter "Memory Maps".
+// uuu's tables (libuuu/config.cpp, rominfo.cpp); what uuu does not know (i.MX23, 50, 51, Vybrid) is from imx_usb's
+// *.conf and imx_sdp.c. The memory map is that of the reference manuals, chapter "Memory Maps".
 type chip struct {
 	name   string // for people
 	models string // socs' models that have it, by space

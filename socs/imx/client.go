@@ -204,8 +204,8 @@ func (s *sdp) errorStatus(ctx context.Context) (word, error) {
 }
 
 // jump starts the image at an address. The device answers with the HAB word and, only if it does not jump, with HAB's
-// status: success is silence, or the end of the enumeration. A device that leaves before the HAB word was reset: ROMs and SPL
-// wait until that has gone. uuu, imx_usb and Snagboot end well also when they are told of a refusal.
+// status: success is silence, or the end of the enumeration. A device that leaves before the HAB word was reset: ROMs
+// and SPL wait until that has gone. uuu, imx_usb and Snagboot end well also when they are told of a refusal.
 func (s *sdp) jump(ctx context.Context, addr uint32) error {
 	c := command{code: cmdJump, address: addr}
 	if err := s.send(ctx, c, nil, nil); err != nil {

@@ -12,8 +12,8 @@ import (
 	soc "snag/socs/imx"
 )
 
-// The table of docs/imx.md has all models, their ROM's IDs, and which program has proved the virtual board; that is what
-// internal/e2e finds, and what snag list socs says.
+// The table of docs/imx.md has all models, their ROM's IDs, and which program has proved the virtual board; that is
+// what internal/e2e finds, and what snag list socs says.
 func TestDocs(t *testing.T) {
 	text, err := os.ReadFile("../../docs/imx.md")
 	if err != nil {

@@ -1,14 +1,14 @@
 // Package imx recovers boards with NXP's i.MX, from i.MX23 to i.MX95, i.MX RT106x and Vybrid.
 //
-// Three protocols cover them. The ROMs of i.MX50 to i.MX8MM speak the Serial Download Protocol (SDP) over HID reports: the
-// host writes registers and files, has the DCD executed that sets up the DRAM, and jumps to an image. i.MX51 and 53 speak
-// the same over bulk endpoints, with half of the commands. The others take a stream (SDPS) and find in it what they need.
-// Where the first stage is U-Boot's SPL it may serve SDP itself, to be given U-Boot (SDPU; SDPV if it
+// Three protocols cover them. The ROMs of i.MX50 to i.MX8MM speak the Serial Download Protocol (SDP) over HID reports:
+// the host writes registers and files, has the DCD executed that sets up the DRAM, and jumps to an image. i.MX51 and 53
+// speak the same over bulk endpoints, with half of the commands. The others take a stream (SDPS) and find in it what
+// they need. Where the first stage is U-Boot's SPL it may serve SDP itself, to be given U-Boot (SDPU; SDPV if it
 // searches for U-Boot in what it is given).
 //
 // [check] finds in the files what each stage has to be given, a [plan]; [recovery] carries it out. Sources: i.MX
-// 6Dual/6Quad reference manual, 8.9 "USB/UART Serial Download"; uuu (libuuu/sdp.cpp, sdps.cpp, rominfo.cpp, config.cpp);
-// imx_usb (imx_sdp.c); U-Boot (drivers/usb/gadget/f_sdp.c, arch/arm/mach-imx/spl_imx_romapi.c).
+// 6Dual/6Quad reference manual, 8.9 "USB/UART Serial Download"; uuu (libuuu/sdp.cpp, sdps.cpp, rominfo.cpp,
+// config.cpp); imx_usb (imx_sdp.c); U-Boot (drivers/usb/gadget/f_sdp.c, arch/arm/mach-imx/spl_imx_romapi.c).
 package imx
 
 import (
@@ -18,8 +18,8 @@ import (
 	"strings"
 	"time"
 
-	"snag/event"
 	"snag/socs"
+	"snag/socs/stages"
 	"snag/usb"
 )
 
@@ -31,19 +31,13 @@ const (
 
 // Deadlines. uuu waits for 10 s for any answer, Snagboot for 5.
 const (
-	answerTime   = 5 * time.Second  // for an answer to a command
-	fileTime     = 10 * time.Second // for one that a file went before
-	jumpTime     = time.Second      // for the refusal of a jump, of which there is none if it succeeds
-	dataIdle     = 10 * time.Second // in which a board takes no data of a file
-	streamIdle   = 30 * time.Second // and of a stream: SPL sets up the DRAM before it asks for the rest
-	reenumerate  = 20 * time.Second // from the jump to SPL's enumeration
-	goneTime     = time.Second      // from a transfer that failed to the board's end, if that was the cause
-	progressTime = 100 * time.Millisecond
+	answerTime  = 5 * time.Second  // for an answer to a command
+	fileTime    = 10 * time.Second // for one that a file went before
+	jumpTime    = time.Second      // for the refusal of a jump, of which there is none if it succeeds
+	dataIdle    = 10 * time.Second // in which a board takes no data of a file
+	streamIdle  = 30 * time.Second // and of a stream: SPL sets up the DRAM before it asks for the rest
+	reenumerate = 20 * time.Second // from the jump to SPL's enumeration
 )
-
-// maxRuns is how often the first stage is begun: the ROM may be found again by a board that was reset, and by a first
-// stage that does not start.
-const maxRuns = 3
 
 // The firmware, by the names of Snagboot's files.
 const (
@@ -94,19 +88,8 @@ func (Backend) Recover(ctx context.Context, job socs.Job) error {
 	if err != nil {
 		return err
 	}
-	r := &recovery{chip: c.chip, plan: p, board: job.Board, endLog: noLog}
-	defer func() { r.endLog() }()
-	for {
-		stage, err := job.Board.Next(ctx)
-		r.endLog()
-		if err != nil {
-			return err
-		}
-		done, err := r.serve(ctx, stage)
-		if done || err != nil {
-			return err
-		}
-	}
+	r := &recovery{chip: c.chip, plan: p, board: job.Board, at: stageROM, runs: stages.Runs{Did: "the first stage was begun"}, endLog: noLog}
+	return r.drive(ctx)
 }
 
 // recovery is one board on its way up.
@@ -115,65 +98,36 @@ type recovery struct {
 	plan  *plan
 	board socs.Board
 
-	runs   int    // how often the ROM was begun with
+	at     string // the stage
+	runs   stages.Runs
 	state  word   // the last HAB word that was told of
 	endLog func() // ends the reading of the ROM's log
 }
 
 func noLog() {}
 
-// serve does what one enumeration of the board needs. It returns true when the board has everything, and no error
-// when there is more to be done, after the next enumeration.
-func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (bool, error) {
-	name, serve := stageSPL, r.serveSPL
-	if stage.ROM {
-		name, serve = stageROM, r.serveROM
-		if err := r.countRun(stage); err != nil {
-			return false, err
-		}
-	}
-	err := serve(ctx, stage)
-	if errors.Is(err, usb.ErrProtocol) {
-		// A device that is unplugged may fail a transfer before the host notices that it is gone.
-		select {
-		case <-stage.Gone:
-			err = fmt.Errorf("%w (%w)", err, usb.ErrGone)
-		case <-ctx.Done():
-		case <-time.After(goneTime):
-		}
-	}
-	if cause := context.Cause(ctx); cause != nil && err != nil {
-		return false, cause
-	}
-	switch {
-	case err == nil:
-		return !stage.ROM || r.plan.second == nil, nil
-	case errors.Is(err, usb.ErrGone):
-		r.board.Emit(name, event.Warning{Text: fmt.Sprintf("the board left port %s: %v; waiting for it to come back", stage.Port, err)})
-		return false, nil
-	}
-	var stuck *socs.BoardError
-	if errors.As(err, &stuck) {
-		return false, err
-	}
-	return false, &socs.BoardError{Stage: name, Err: err, Hint: hintFor(err, stage.ROM)}
+func (r *recovery) drive(ctx context.Context) error {
+	defer func() { r.endLog() }()
+	return stages.Drive(ctx, r.board, r.serve, func() string { return r.at }, func(err error) string { return hintFor(err, r.at == stageROM) })
 }
 
-// countRun counts the ROM's appearances.
-func (r *recovery) countRun(stage *socs.Stage) error {
+// serve does what one enumeration of the board needs.
+func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err error) {
+	r.endLog()
+	if !stage.ROM {
+		r.at = stageSPL
+		return true, r.serveSPL(ctx, stage)
+	}
+	r.at = stageROM
 	if d := stage.USB.Device(); d.Release < r.release {
-		return &socs.BoardError{Stage: stageROM,
+		return false, &socs.BoardError{Stage: stageROM,
 			Err:  fmt.Errorf("the boot ROM on port %s shows release %04x, expected %04x or later: first silicon (A0) of %s, whose ROM does not speak SDPS", stage.Port, d.Release, r.release, r.chip.name),
 			Hint: "no tool recovers this silicon revision over USB: boot it from a card, or by JTAG"}
 	}
-	if r.runs++; r.runs > maxRuns {
-		return &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("the boot ROM is back after the first stage was begun %d times", maxRuns),
-			Hint: "the first stage does not run on this board: check that it was built for this board and SoC, and that power and cable are good; a closed part starts signed images only"}
+	if err := r.runs.Begin(r.board); err != nil {
+		return false, err
 	}
-	if r.runs > 1 {
-		r.board.Emit(stageROM, event.Warning{Text: "the boot ROM is back: starting over"})
-	}
-	return nil
+	return r.plan.second == nil, r.serveROM(ctx, stage)
 }
 
 // hintFor tells what may have caused a failed transfer.

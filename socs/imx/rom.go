@@ -5,10 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"snag/event"
 	"snag/socs"
+	"snag/socs/stages"
 	"snag/usb"
 	"snag/usb/hid"
 )
@@ -24,8 +24,8 @@ func (r *recovery) serveROM(ctx context.Context, stage *socs.Stage) error {
 	return r.serveHID(ctx, stage)
 }
 
-// serveHID loads and starts the first stage by SDP over HID: DCD, file, no second run of the DCD, jump. A plugin returns to the
-// ROM, which then takes the image behind it.
+// serveHID loads and starts the first stage by SDP over HID: DCD, file, no second run of the DCD, jump. A plugin
+// returns to the ROM, which then takes the image behind it.
 func (r *recovery) serveHID(ctx context.Context, stage *socs.Stage) error {
 	s, err := r.openSDP(ctx, stage, stageROM, r.report)
 	if err != nil {
@@ -46,39 +46,39 @@ func (r *recovery) serveHID(ctx context.Context, stage *socs.Stage) error {
 
 // loadImage writes one image and starts it.
 func (r *recovery) loadImage(ctx context.Context, s *sdp, stage *socs.Stage, img image) error {
-	if err := r.writeImage(ctx, s, img); err != nil {
+	t, err := r.writeImage(ctx, s, stage, img)
+	if err != nil {
 		return err
 	}
 	if err := r.startImage(ctx, s, img); err != nil {
 		return err
 	}
 	if !img.plugin { // which is but a part of the stage
-		r.done(stage, stageROM, img.path, len(img.data))
+		t.Done()
 	}
 	return nil
 }
 
 // writeImage has an image's DCD executed, and writes it.
-func (r *recovery) writeImage(ctx context.Context, s *sdp, img image) error {
+func (r *recovery) writeImage(ctx context.Context, s *sdp, stage *socs.Stage, img image) (*stages.Transfer, error) {
 	data := img.data
-	r.board.Emit(stageROM, event.StageBegun{File: img.path, Bytes: int64(len(data))})
+	t := r.begin(stage, stageROM, img.path, len(data))
 	if img.rawDCD != nil {
 		if err := s.writeDCD(ctx, r.dcd, img.rawDCD); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	progress := r.newProgress(stageROM, len(data))
 	// ROMs without SKIP_DCD_HEADER must not find the DCD again. uuu and Snagboot write the first 1024 bytes once more,
 	// with the DCD's address cleared; imx_usb and armory-boot clear it before they write, which leaves the same in
 	// memory. A signature covers the address: on a closed part clearing it would be refused for certain.
 	if r.clear && img.ivt.DCD != 0 && (s.state != wordClosed || img.ivt.CSF == 0) {
 		data = clearDCD(data)
 	}
-	if err := s.writeParts(ctx, img.addr, data, progress.at); err != nil {
-		return err
+	if err := s.writeParts(ctx, img.addr, data, t.At); err != nil {
+		return nil, err
 	}
-	progress.done()
-	return nil
+	t.At(t.Total)
+	return t, nil
 }
 
 // startImage starts an image that was written.
@@ -94,9 +94,11 @@ func (r *recovery) startImage(ctx context.Context, s *sdp, img image) error {
 	return s.jump(ctx, img.addr)
 }
 
-// done tells that a stage has its file.
-func (r *recovery) done(stage *socs.Stage, name, path string, n int) {
-	r.board.Emit(name, event.StageDone{Summary: event.StageSummary{Stage: name, File: path, Bytes: int64(n), Duration: time.Since(stage.Since)}})
+// begin tells that a stage begins to take a file.
+func (r *recovery) begin(stage *socs.Stage, name, path string, total int) *stages.Transfer {
+	t := stages.Begin(r.board, name, path, total)
+	t.Since = stage.Since
+	return t
 }
 
 // clearDCD returns a copy of an image whose IVT knows no DCD.
@@ -160,31 +162,3 @@ func (r *recovery) tellState(stage string, state word) {
 		r.board.Emit(stage, event.Note{Text: "the part is open (HAB disabled): it starts any image"})
 	}
 }
-
-// progress tells how far a transfer is, ten times a second.
-type progress struct {
-	emit    func(event.Body)
-	total   int
-	begun   time.Time
-	emitted time.Time
-}
-
-func (r *recovery) newProgress(stage string, total int) *progress {
-	return &progress{emit: func(b event.Body) { r.board.Emit(stage, b) }, total: total, begun: time.Now()}
-}
-
-// at says that the device took n bytes.
-func (p *progress) at(n int) {
-	now := time.Now()
-	if now.Sub(p.emitted) < progressTime {
-		return
-	}
-	p.emitted = now
-	p.send(now, n)
-}
-
-func (p *progress) send(now time.Time, n int) {
-	p.emit(event.Progress{Bytes: int64(n), Total: int64(p.total), Rate: float64(n) / max(now.Sub(p.begun), time.Millisecond).Seconds()})
-}
-
-func (p *progress) done() { p.send(time.Now(), p.total) }

@@ -19,7 +19,8 @@ import (
 	"snag/usb"
 )
 
-// scripted is a device that answers what the host sends it by a function. A nil answer stands for the end of its enumeration.
+// scripted is a device that answers what the host sends it by a function. A nil answer stands for the end of its
+// enumeration.
 type scripted struct {
 	desc    *usb.Descriptors
 	reports []byte // the report descriptor
@@ -114,7 +115,8 @@ func (s *scripted) In(ctx context.Context, ep uint8, buf []byte) (int, error) {
 	return copy(buf, b), nil
 }
 
-// serveScripted has a scripted device served as the ROM of a model, with an image of 5000 bytes at 0x10000000.
+// serveScripted has a scripted device served as the ROM of a model, with an image of 5000 bytes at 0x10000000. Without
+// an error the board has everything, or is waited for.
 func serveScripted(t *testing.T, model string, s *scripted, commands []firmware.DCDCommand) ([]event.Body, bool, error) {
 	t.Helper()
 	chip, err := chipOf(socs.Model{Name: model})
@@ -122,20 +124,34 @@ func serveScripted(t *testing.T, model string, s *scripted, commands []firmware.
 		t.Fatal(err)
 	}
 	s.gone = make(chan struct{})
-	b := &eventBoard{}
+	b := &eventBoard{stages: []*socs.Stage{{Port: "1-1", ROM: true, USB: s, Gone: s.gone, Since: time.Now()}}}
 	r := &recovery{chip: chip, board: b, endLog: noLog, plan: &plan{images: []image{{
 		path: "u-boot.imx", ivt: &firmware.IVT{}, data: make([]byte, 5000), addr: 0x10000000, dcd: commands,
 	}}}}
-	done, err := r.serve(t.Context(), &socs.Stage{Port: "1-1", ROM: true, USB: s, Gone: s.gone, Since: time.Now()})
-	return b.events, done, err
+	if err = r.drive(t.Context()); err == errNoStage {
+		return b.events, false, nil
+	}
+	return b.events, err == nil, err
 }
 
 type eventBoard struct {
+	stages []*socs.Stage // that come
+
 	mu     sync.Mutex
 	events []event.Body
 }
 
-func (b *eventBoard) Next(context.Context) (*socs.Stage, error) { return nil, errors.New("no stage") }
+var errNoStage = errors.New("no stage")
+
+func (b *eventBoard) Next(context.Context) (*socs.Stage, error) {
+	if len(b.stages) == 0 {
+		return nil, errNoStage
+	}
+	stage := b.stages[0]
+	b.stages = b.stages[1:]
+	return stage, nil
+}
+
 func (b *eventBoard) Emit(_ string, e event.Body) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -132,7 +132,8 @@ func (w word) hab() string {
 	return fmt.Sprintf("%s: %s, %s, in %s, %s", w, name(habStatus, w[0]), name(habReason, w[1]), name(habContext, w[2]), name(habEngine, w[3]))
 }
 
-// The command block of a stream, report 1: uuu's sdps.cpp, ST_HID_CBW. Little-endian, but for the length of the command.
+// The command block of a stream, report 1: uuu's sdps.cpp, ST_HID_CBW. Little-endian, but for the length of the
+// command.
 //
 //	offset size field
 //	0      4    signature "BLTC"

@@ -8,9 +8,9 @@ import (
 	"snag/socs"
 )
 
-// fixedSecond is where U-Boot stands in the flash.bin of i.MX8MQ and 8MM by NXP's imx-mkimage, and where uuu looks for it
-// if the SPL does not search: at 384 KiB of a card, 33 KiB of which are in front of the file. Mainline's binman puts it to
-// 0x58000 on 8MQ. It is only used if the file does not tell.
+// fixedSecond is where U-Boot stands in the flash.bin of i.MX8MQ and 8MM by NXP's imx-mkimage, and where uuu looks for
+// it if the SPL does not search: at 384 KiB of a card, 33 KiB of which are in front of the file. Mainline's binman puts
+// it to 0x58000 on 8MQ. It is only used if the file does not tell.
 const fixedSecond = 0x57c00
 
 // uboot plans SPL's part where it is a file of its own.
@@ -67,7 +67,8 @@ func (c *checker) secondStage(slot, path string, data []byte) (*payload, error) 
 			return nil, socs.Refuse(c.other(), "it is a uImage that loads to %#x, where %s has no DRAM%s", u.Load, c.chip.name, c.fitting(u.Load))
 		}
 		// SPL does not move a legacy image: its data must lie at the load address, the header before that. At address 0
-		// (where uuu would put it) it does so only if CONFIG_SDP_LOADADDR happens to be right. imx_usb does as is done here.
+		// (where uuu would put it) it does so only if CONFIG_SDP_LOADADDR happens to be right. imx_usb does as is done
+		// here.
 		n := len(data) - u.Trailing
 		return &payload{path: path, data: data[:n], addr: u.Load - uint32(n-len(u.Data))}, nil
 	case kindFIT:
@@ -112,8 +113,8 @@ func (c *checker) secondStage(slot, path string, data []byte) (*payload, error) 
 	return nil, nil
 }
 
-// behind plans SPL's part where it follows the first stage in one file, which begins at base. The first stage ends at end by what
-// it says of itself, and begins at start.
+// behind plans SPL's part where it follows the first stage in one file, which begins at base. The first stage ends at
+// end by what it says of itself, and begins at start.
 func (c *checker) behind(slot string, img socs.Image, base, start, end int) (*payload, error) {
 	off, ok := findSecond(img.Data, start, end)
 	fixed := base + fixedSecond
@@ -157,8 +158,8 @@ func secondKind(b []byte) secondFormat {
 	return kindNone
 }
 
-// findSecond finds the second stage in a file: at every fourth byte, as SPL does, from the first stage's end on. A first
-// stage that announces more room than it has (for its signature) is looked through, too.
+// findSecond finds the second stage in a file: at every fourth byte, as SPL does, from the first stage's end on. A
+// first stage that announces more room than it has (for its signature) is looked through, too.
 func findSecond(data []byte, start, end int) (int, bool) {
 	for off := (end + 3) &^ 3; off < len(data); off += 4 {
 		if secondKind(data[off:]) != kindNone {

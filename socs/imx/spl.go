@@ -9,15 +9,16 @@ import (
 )
 
 // SPLs whose release lies between these search for U-Boot in what they are given (SDPV); older ones jump to the very
-// address (SDPU). uuu, config.cpp; Snagboot, recoveries/imx.py. 0x9999 is what old SPLs say that do not know their USB controller.
+// address (SDPU). uuu, config.cpp; Snagboot, recoveries/imx.py. 0x9999 is what old SPLs say that do not know their USB
+// controller.
 const (
 	firstSDPV = 0x0500
 	lastSDPV  = 0x9998
 )
 
-// serveSPL gives SPL U-Boot. SPL fetches its whole file in one command, since it searches no more than the last file, and
-// neither knows nor needs the DCD. Its commands go one way, by the endpoint if there is one: after the first SET_REPORT it
-// does not look at its endpoint again (U-Boot, f_sdp.c).
+// serveSPL gives SPL U-Boot. SPL fetches its whole file in one command, since it searches no more than the last file,
+// and neither knows nor needs the DCD. Its commands go one way, by the endpoint if there is one: after the first
+// SET_REPORT it does not look at its endpoint again (U-Boot, f_sdp.c).
 func (r *recovery) serveSPL(ctx context.Context, stage *socs.Stage) error {
 	d := stage.USB.Device()
 	second := r.plan.second
@@ -32,15 +33,14 @@ func (r *recovery) serveSPL(ctx context.Context, stage *socs.Stage) error {
 	if err != nil {
 		return err
 	}
-	r.board.Emit(stageSPL, event.StageBegun{File: second.path, Bytes: int64(len(second.data))})
-	progress := r.newProgress(stageSPL, len(second.data))
-	if err := s.writeFile(ctx, second.addr, second.data, progress.at); err != nil {
+	t := r.begin(stage, stageSPL, second.path, len(second.data))
+	if err := s.writeFile(ctx, second.addr, second.data, t.At); err != nil {
 		return err
 	}
-	progress.done()
+	t.At(t.Total)
 	if err := s.jump(ctx, second.addr); err != nil {
 		return err
 	}
-	r.done(stage, stageSPL, second.path, len(second.data))
+	t.Done()
 	return nil
 }

@@ -61,7 +61,8 @@ func (c *checker) endOf(path string, data []byte, off int) (int, error) {
 	return off + second.end, nil
 }
 
-// sdBlocks is what stands before the boot stream in u-boot.sd, which is for a card (U-Boot, tools/mxsboot.c, mx28_create_sd_image).
+// sdBlocks is what stands before the boot stream in u-boot.sd, which is for a card (U-Boot, tools/mxsboot.c,
+// mx28_create_sd_image).
 const sdBlocks = 4 * 512
 
 // bootStream plans a boot stream of i.MX23 and 28.
@@ -164,8 +165,8 @@ func (c *checker) reach(slot string, loads []uint64) error {
 	return socs.Refuse(c.other(), "its programs load to %s, where %s has no memory", where, c.chip.name)
 }
 
-// serveStream pushes the file to a ROM that finds in it what it needs. There is no answer: the ROM takes the data, at last
-// on behalf of SPL, which asks for the rest of the same stream after it has set up the DRAM.
+// serveStream pushes the file to a ROM that finds in it what it needs. There is no answer: the ROM takes the data, at
+// last on behalf of SPL, which asks for the rest of the same stream after it has set up the DRAM.
 func (r *recovery) serveStream(ctx context.Context, stage *socs.Stage) error {
 	d, err := r.openHID(ctx, stage, stageROM)
 	if err != nil {
@@ -173,7 +174,7 @@ func (r *recovery) serveStream(ctx context.Context, stage *socs.Stage) error {
 	}
 	file := r.plan.stream
 	size := r.reportSize(d, stageROM, r.report)
-	r.board.Emit(stageROM, event.StageBegun{File: file.path, Bytes: int64(len(file.data))})
+	t := r.begin(stage, stageROM, file.path, len(file.data))
 	if r.cbw {
 		short, cancel := context.WithTimeout(ctx, answerTime)
 		defer cancel()
@@ -184,14 +185,13 @@ func (r *recovery) serveStream(ctx context.Context, stage *socs.Stage) error {
 	} else {
 		r.startLog(ctx, d)
 	}
-	progress := r.newProgress(stageROM, len(file.data))
 	// The last report is filled up, as by uuu; Snagboot sends a short one.
-	n, err := d.SendAll(ctx, reportData, size, streamIdle, reports(file.data, size, progress.at))
+	n, err := d.SendAll(ctx, reportData, size, streamIdle, reports(file.data, size, t.At))
 	switch {
 	case err == nil:
-		progress.done()
 	case file.end > 0 && n >= int64(file.end) && ctx.Err() == nil:
 		r.board.Emit(stageROM, event.Note{Text: fmt.Sprintf("the board has taken %d of %d bytes, and with these all of U-Boot: it does not want what stands behind that", n, len(file.data))})
+		t.Total = int(n)
 	default:
 		err = fmt.Errorf("after %d of %d bytes of the stream: %w", n, len(file.data), err)
 		if n > 0 && errors.Is(err, context.DeadlineExceeded) {
@@ -200,12 +200,12 @@ func (r *recovery) serveStream(ctx context.Context, stage *socs.Stage) error {
 		}
 		return err
 	}
-	r.done(stage, stageROM, file.path, int(n))
+	t.Done()
 	return nil
 }
 
-// startLog reads what the ROM tells while it boots, until the next stage is there or the recovery ends: uuu (sdps.cpp) takes the
-// text from the fourth byte of a report on.
+// startLog reads what the ROM tells while it boots, until the next stage is there or the recovery ends: uuu (sdps.cpp)
+// takes the text from the fourth byte of a report on.
 func (r *recovery) startLog(ctx context.Context, d *hid.Device) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	done := make(chan struct{})

@@ -129,8 +129,9 @@ func (t *Target) Boot(ctx context.Context, img socs.Image, opt BootOptions) (mor
 	for _, one := range p.images {
 		switch {
 		case opt.NoJump:
-			if err = r.writeImage(ctx, t.sdp, one); err == nil {
-				r.done(t.stage, stageROM, one.path, len(one.data))
+			told, err := r.writeImage(ctx, t.sdp, t.stage, one)
+			if err == nil {
+				told.Done()
 			}
 			return false, t.explain(ctx, err)
 		default:
@@ -173,17 +174,15 @@ func (t *Target) Write(ctx context.Context, addr uint32, path string, data []byt
 	if t.sdp == nil {
 		return t.explain(ctx, errors.New("the device takes nothing but a stream"))
 	}
-	t.r.board.Emit(t.name, event.StageBegun{File: path, Bytes: int64(len(data))})
-	progress := t.r.newProgress(t.name, len(data))
+	told := t.r.begin(t.stage, t.name, path, len(data))
 	write := t.sdp.writeParts
 	if t.name == stageSPL {
 		write = t.sdp.writeFile
 	}
-	if err := write(ctx, addr, data, progress.at); err != nil {
+	if err := write(ctx, addr, data, told.At); err != nil {
 		return t.explain(ctx, err)
 	}
-	progress.done()
-	t.r.done(t.stage, t.name, path, len(data))
+	told.Done()
 	return nil
 }
 

@@ -101,8 +101,8 @@ func TestVariants(t *testing.T) {
 	}
 }
 
-// A signed image goes to a closed part unchanged, whatever that does to the DRAM: with the DCD's address cleared, as an open part
-// gets it, it would be refused for certain.
+// A signed image goes to a closed part unchanged, whatever that does to the DRAM: with the DCD's address cleared, as an
+// open part gets it, it would be refused for certain.
 func TestClosedUnchanged(t *testing.T) {
 	img := imx.IVTImage{Self: 0x177ff400, Before: 0x400, DCD: imx.GenerateDCD(5, false), Size: 20_000, Signed: true}
 	synctest.Test(t, func(t *testing.T) {

@@ -48,7 +48,8 @@ func (c *checker) vectored(p *plan, slot string, img socs.Image) ([]byte, error)
 	last := p.images[len(p.images)-1].ivt
 	switch slot {
 	case slotFlash:
-		// What stands behind has its place from the beginning of flash.bin, which on i.MX8MQ has the HDMI firmware in front.
+		// What stands behind has its place from the beginning of flash.bin, which on i.MX8MQ has the HDMI firmware in
+		// front.
 		base := first.Offset
 		if hdmi(first) {
 			base = 0
@@ -207,9 +208,9 @@ func (c *checker) program(data []byte, v *firmware.IVT) error {
 	return nil
 }
 
-// variables refuses an SPL that has its variables where the chip has no DRAM: U-Boot's for i.MX6Q and its kin has them from
-// 0x18200000 on (include/configs/imx6_spl.h, CONFIG_SPL_BSS_START_ADDR; other i.MX6 and 7: 0x88200000). Their addresses
-// stand in its code, some fifty of them; a few words may look alike in any.
+// variables refuses an SPL that has its variables where the chip has no DRAM: U-Boot's for i.MX6Q and its kin has them
+// from 0x18200000 on (include/configs/imx6_spl.h, CONFIG_SPL_BSS_START_ADDR; other i.MX6 and 7: 0x88200000). Their
+// addresses stand in its code, some fifty of them; a few words may look alike in any.
 func (c *checker) variables(code []byte) error {
 	const start, size, few = 0x18200000, 0x100000, 16
 	if c.arm64 || within(c.dram, start) {

@@ -111,8 +111,8 @@ func TestModels(t *testing.T) {
 	}
 }
 
-// A ROM that wants tiboot3 twice gets it twice, one that starts it early does no harm, and an SPL that was left running is
-// taken up.
+// A ROM that wants tiboot3 twice gets it twice, one that starts it early does no harm, and an SPL that was left running
+// is taken up.
 func TestVariants(t *testing.T) {
 	for _, tc := range []struct {
 		name  string

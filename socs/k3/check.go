@@ -18,7 +18,7 @@ type checker struct {
 }
 
 func (c *checker) refuse(slot string, img socs.Image, hint, format string, args ...any) {
-	c.Errs = append(c.Errs, &socs.FirmwareError{Slot: slot, Path: img.Path, Err: fmt.Errorf(format, args...), Hint: hint})
+	c.Take(slot, img, socs.Refuse(hint, format, args...))
 }
 
 // again is the hint for what is broken.
@@ -115,8 +115,8 @@ func (c *chip) kindOf(slot string) string {
 
 func fit(b []byte) bool { return bytes.HasPrefix(b, []byte("\xd0\x0d\xfe\xed")) }
 
-// identify tells which slots a file may belong to, the likeliest first, and what it is. A FIT is known by what U-Boot's binman
-// calls the images in it.
+// identify tells which slots a file may belong to, the likeliest first, and what it is. A FIT is known by what U-Boot's
+// binman calls the images in it.
 func (c *checker) identify(data []byte) (slots []string, what string) {
 	info := firmware.Identify(data)
 	what = info.String()

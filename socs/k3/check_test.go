@@ -63,7 +63,8 @@ func dtb(compatible ...string) []byte {
 	return t.blob()
 }
 
-// fit is an image tree with a board's description and images of these names, which may be followed by where they go: "uboot to 0x80800000".
+// fit is an image tree with a board's description and images of these names, which may be followed by where they go:
+// "uboot to 0x80800000".
 func fit(board []byte, names ...string) []byte {
 	var t tree
 	t.begin("")

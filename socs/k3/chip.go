@@ -34,8 +34,8 @@ var (
 	sramAM62L = span{0x70800000, 0x70900000}
 )
 
-// chips is the table: U-Boot, doc/board/ti; the product numbers are those of the SoCs' technical reference manuals, "USB
-// DFU boot", and of U-Boot's configurations.
+// chips is the table: U-Boot, doc/board/ti; the product numbers are those of the SoCs' technical reference manuals,
+// "USB DFU boot", and of U-Boot's configurations.
 var chips = []chip{
 	{name: "AM62x", models: "am623 am625", product: 0x6165, compatible: "ti,am625", main: "a53", load: sramWKUP},
 	{name: "AM62Ax", models: "am62a7", product: 0x6165, compatible: "ti,am62a7", main: "a53", load: sramWKUP},

@@ -1,15 +1,16 @@
-// Package k3 recovers boards with TI's K3 SoCs: AM62x, AM62Ax, AM62Dx, AM62Px, AM62Lx, AM64x, AM65x, J7200, J721E, J721S2,
-// J722S and J784S4.
+// Package k3 recovers boards with TI's K3 SoCs: AM62x, AM62Ax, AM62Dx, AM62Px, AM62Lx, AM64x, AM65x, J7200, J721E,
+// J721S2, J722S and J784S4.
 //
-// All of their stages take files by DFU, into alternate settings that are named after the files. The ROM takes tiboot3.bin,
-// an X.509 certificate with SPL for the Cortex-R5 and, on most, the system firmware. That SPL enumerates anew and takes
-// tispl.bin, a FIT with TF-A, OP-TEE and SPL for the Cortex-A, which takes u-boot.img. On AM65x and J721E the R5's SPL asks for
-// sysfw.itb before. On AM62L, which boots on the Cortex-A at once, tiboot3.bin has TF-A's BL1, and the ROM takes tispl.bin too.
+// All of their stages take files by DFU, into alternate settings that are named after the files. The ROM takes
+// tiboot3.bin, an X.509 certificate with SPL for the Cortex-R5 and, on most, the system firmware. That SPL enumerates
+// anew and takes tispl.bin, a FIT with TF-A, OP-TEE and SPL for the Cortex-A, which takes u-boot.img. On AM65x and
+// J721E the R5's SPL asks for sysfw.itb before. On AM62L, which boots on the Cortex-A at once, tiboot3.bin has TF-A's
+// BL1, and the ROM takes tispl.bin too.
 //
-// Which SPL takes what depends on its version: until U-Boot 2026.07 both offer tispl.bin and u-boot.img, then each what it
-// needs. [recovery] therefore goes by the settings that it finds (stages.go); check.go looks at the files. Sources: U-Boot (doc/board/ti,
-// include/env/ti/k3_dfu.env, common/spl/spl_dfu.c, drivers/usb/gadget/f_dfu.c, arch/arm/mach-k3/r5/sysfw-loader.c), and
-// the technical reference manuals of the SoCs, chapter "Initialization".
+// Which SPL takes what depends on its version: until U-Boot 2026.07 both offer tispl.bin and u-boot.img, then each what
+// it needs. [recovery] therefore goes by the settings that it finds (stages.go); check.go looks at the files. Sources:
+// U-Boot (doc/board/ti, include/env/ti/k3_dfu.env, common/spl/spl_dfu.c, drivers/usb/gadget/f_dfu.c,
+// arch/arm/mach-k3/r5/sysfw-loader.c), and the technical reference manuals of the SoCs, chapter "Initialization".
 package k3
 
 import (
@@ -17,7 +18,7 @@ import (
 	"time"
 
 	"snag/socs"
-	"snag/socs/dfustage"
+	"snag/socs/stages"
 )
 
 // The firmware, by the names of Snagboot's files.
@@ -81,7 +82,7 @@ func (Backend) Recover(ctx context.Context, job socs.Job) error {
 		return err
 	}
 	r := &recovery{Board: job.Board, chip: c, firmware: job.Firmware, at: stageROM}
-	if err := dfustage.Drive(ctx, r, r.serve, func() string { return r.at }, r.hint); err != errEverything {
+	if err := stages.Drive(ctx, r, r.serve, func() string { return r.at }, r.hint); err != errEverything {
 		return err
 	}
 	return nil

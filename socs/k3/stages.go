@@ -10,6 +10,7 @@ import (
 	"snag/event"
 	"snag/socs"
 	"snag/socs/dfustage"
+	"snag/socs/stages"
 	"snag/usb"
 	"snag/usb/dfu"
 )
@@ -21,8 +22,8 @@ const (
 	altTispl = "tispl.bin"
 	altUBoot = "u-boot.img"
 
-	// U-Boot itself, if it has a DFU gadget, may offer the files of a boot partition, this one among them. They are not to
-	// be written to.
+	// U-Boot itself, if it has a DFU gadget, may offer the files of a boot partition, this one among them. They are not
+	// to be written to.
 	altFlash = "tiboot3.bin"
 )
 
@@ -182,8 +183,9 @@ func settings(s *dfustage.Session) string {
 	return "the alternate settings " + strings.Join(names, ", ")
 }
 
-// serveROM gives the ROM tiboot3, and, for AM62L's BL1, tispl. It starts them by itself, some before the status is read again. One
-// that stays on the bus asks for the next file there: Snagboot looks for the device, and not whether it is another one.
+// serveROM gives the ROM tiboot3, and, for AM62L's BL1, tispl. It starts them by itself, some before the status is read
+// again. One that stays on the bus asks for the next file there: Snagboot looks for the device, and not whether it is
+// another one.
 func (r *recovery) serveROM(ctx context.Context, s *dfustage.Session) error {
 	for {
 		slot := slotTiboot3
@@ -206,7 +208,7 @@ func (r *recovery) serveROM(ctx context.Context, s *dfustage.Session) error {
 
 // stays tells whether a ROM that has a file is still there after a time, and waits for another.
 func (r *recovery) stays(ctx context.Context, s *dfustage.Session) bool {
-	if dfustage.Left(ctx, s.Stage, stayTime) {
+	if stages.Left(ctx, s.Stage, stayTime) {
 		return false
 	}
 	ask, cancel := context.WithTimeout(ctx, goneTime)
@@ -219,8 +221,8 @@ func (r *recovery) stays(ctx context.Context, s *dfustage.Session) bool {
 func (r *recovery) countRun() error {
 	r.runs++
 	switch {
-	case r.runs > dfustage.MaxRuns:
-		return &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("the boot ROM is back after tiboot3 was sent %d times", dfustage.MaxRuns),
+	case r.runs > stages.MaxRuns:
+		return &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("the boot ROM is back after tiboot3 was sent %d times", stages.MaxRuns),
 			Hint: "the first stage does not run on this board: check that it was built for this board, SoC and security variant (GP, HS-FS, HS-SE), and that power and cable are good"}
 	case r.runs > 1 && r.last == stageROM:
 		r.Emit(stageROM, event.Note{Text: "the boot ROM is back after tiboot3, which some boards need twice: sending it again"})
@@ -250,8 +252,8 @@ func (r *recovery) serveR5(ctx context.Context, s *dfustage.Session) error {
 	return err
 }
 
-// hand sends an SPL files, each to its setting, and makes it go on: it looks at what it has when it leaves the bus, which it
-// does for DETACH alone.
+// hand sends an SPL files, each to its setting, and makes it go on: it looks at what it has when it leaves the bus,
+// which it does for DETACH alone.
 func (r *recovery) hand(ctx context.Context, s *dfustage.Session, name string, files [][2]string) error {
 	r.at, r.maybe = name, false
 	for _, f := range files {
@@ -259,7 +261,7 @@ func (r *recovery) hand(ctx context.Context, s *dfustage.Session, name string, f
 		switch {
 		case err != nil:
 			return err
-		case left && dfustage.Left(ctx, s.Stage, goneTime):
+		case left && stages.Left(ctx, s.Stage, goneTime):
 			return fmt.Errorf("%w before DETACH", usb.ErrGone)
 		case left:
 			return fmt.Errorf("DFU device %s on port %s, alternate setting %q: it has the whole file and does not answer any more: %w",

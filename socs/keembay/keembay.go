@@ -1,9 +1,9 @@
 // Package keembay recovers boards with Intel's Keem Bay (Movidius 3400VE, 3700VE).
 //
-// The boot ROM speaks fastboot, of which it needs one command: "download" of a FIP with BL2 to U-Boot, which it then starts by itself.
-// There is no second stage; U-Boot may show its own fastboot (8087:da00) afterwards. There is no public documentation of the
-// ROM. The source is Snagboot (recoveries/keembay.py, the original contribution), and Trusted Firmware-A for the FIP
-// (include/tools_share/firmware_image_package.h).
+// The boot ROM speaks fastboot, of which it needs one command: "download" of a FIP with BL2 to U-Boot, which it then
+// starts by itself. There is no second stage; U-Boot may show its own fastboot (8087:da00) afterwards. There is no
+// public documentation of the ROM. The source is Snagboot (recoveries/keembay.py, the original contribution), and
+// Trusted Firmware-A for the FIP (include/tools_share/firmware_image_package.h).
 package keembay
 
 import (
@@ -16,6 +16,7 @@ import (
 	"snag/event"
 	"snag/firmware"
 	"snag/socs"
+	"snag/socs/stages"
 	"snag/usb"
 	"snag/usb/fastboot"
 )
@@ -25,14 +26,9 @@ const stageROM = "rom"
 const slotFIP = "fip"
 
 const (
-	openTime     = 5 * time.Second
-	reenumerate  = 20 * time.Second
-	goneTime     = time.Second // from a transfer that failed to the board's end, if that was the cause
-	progressTime = 100 * time.Millisecond
+	openTime    = 5 * time.Second
+	reenumerate = 20 * time.Second
 )
-
-// maxRuns is how often the ROM is served: it may come back from a board that was reset.
-const maxRuns = 3
 
 // maxFIP bounds the file: the command has eight hexadecimal digits.
 const maxFIP = 0xffffffff
@@ -59,80 +55,68 @@ func (Backend) Family() socs.Family {
 
 // Check implements socs.Backend.
 func (Backend) Check(_ socs.Model, fw socs.Firmware) (socs.Firmware, []socs.Finding, error) {
-	const hint = "give the FIP that the board's firmware build makes (fip-evm.bin, fip-m2.bin, fip-hddl2.bin)"
-	refuse := func(slot, hint, format string, args ...any) error {
-		return &socs.FirmwareError{Slot: slot, Path: fw[slot].Path, Err: fmt.Errorf(format, args...), Hint: hint}
-	}
-	var errs []error
-	for slot := range fw {
+	const hint, again = "give the FIP that the board's firmware build makes (fip-evm.bin, fip-m2.bin, fip-hddl2.bin)", "copy or build the file again"
+	c := socs.Checked{Sent: socs.Firmware{}}
+	for slot, img := range fw {
 		if slot != slotFIP {
-			errs = append(errs, refuse(slot, "give "+slotFIP+" alone", "Keem Bay takes no such file"))
+			c.Take(slot, img, socs.Refuse("give "+slotFIP+" alone", "Keem Bay takes no such file"))
 		}
 	}
 	img, ok := fw[slotFIP]
+	fip, err := firmware.ParseFIP(img.Data)
 	switch {
 	case !ok:
-		errs = append(errs, refuse(slotFIP, hint, "missing: Keem Bay needs it"))
+		err = socs.Refuse(hint, "missing: Keem Bay needs it")
 	case len(img.Data) == 0:
-		errs = append(errs, refuse(slotFIP, "copy or build the file again", "the file is empty"))
+		err = socs.Refuse(again, "the file is empty")
 	case int64(len(img.Data)) > maxFIP:
-		errs = append(errs, refuse(slotFIP, hint, "it has %d bytes, the ROM can be told of %d at most", len(img.Data), int64(maxFIP)))
-	default:
-		fip, err := firmware.ParseFIP(img.Data)
-		switch {
-		case fip == nil && !errors.Is(err, firmware.ErrTruncated):
-			errs = append(errs, refuse(slotFIP, hint, "%w; it is %s", err, firmware.Identify(img.Data)))
-		case err != nil:
-			errs = append(errs, refuse(slotFIP, "copy or build the file again", "%w", err))
-		case len(fip.Entries) == 0:
-			errs = append(errs, refuse(slotFIP, hint, "the FIP has no images"))
-		}
+		err = socs.Refuse(hint, "it has %d bytes, the ROM can be told of %d at most", len(img.Data), int64(maxFIP))
+	case fip == nil && !errors.Is(err, firmware.ErrTruncated):
+		err = socs.Refuse(hint, "%w; it is %s", err, firmware.Identify(img.Data))
+	case err != nil:
+		err = socs.Refuse(again, "%w", err)
+	case len(fip.Entries) == 0:
+		err = socs.Refuse(hint, "the FIP has no images")
 	}
-	if len(errs) > 0 {
-		return nil, nil, errors.Join(errs...)
+	c.Take(slotFIP, img, err)
+	if len(c.Errs) > 0 {
+		return nil, nil, errors.Join(c.Errs...)
 	}
-	return socs.Firmware{slotFIP: img}, nil, nil
+	return c.Sent, nil, nil
 }
 
 // Recover implements socs.Backend.
 func (Backend) Recover(ctx context.Context, job socs.Job) error {
-	img := job.Firmware[slotFIP]
-	sent := false // all data at least, if not answered
-	for runs := 0; ; {
-		stage, err := job.Board.Next(ctx)
-		if err != nil {
-			return err
-		}
-		switch {
-		case stage.ROM:
-			if runs++; runs > maxRuns {
-				return &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("the boot ROM is back after it was sent the FIP %d times", maxRuns),
-					Hint: "the FIP does not start on this board: check that it was built for this board, and that power and cable are good"}
-			}
-			if runs > 1 {
-				job.Board.Emit(stageROM, event.Warning{Text: "the boot ROM is back: starting over"})
-			}
-		case sent:
-			job.Board.Emit(stageROM, event.Warning{Text: fmt.Sprintf("the ROM left before it had accepted the FIP, and %s came: taking that for success", stage.ID)})
-			done(job.Board, stage, img)
-			return nil
-		default:
-			return &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("expected the boot ROM (%s) on port %s, got %s", rom, stage.Port, stage.ID),
-				Hint: "put the board into USB recovery mode again"}
-		}
-		sent, err = serve(ctx, job.Board, stage, img)
-		if err == nil {
-			return nil
-		}
-		if err = explain(ctx, stage, err); !errors.Is(err, usb.ErrGone) {
-			return err
-		}
-		job.Board.Emit(stageROM, event.Warning{Text: fmt.Sprintf("the board left port %s: %v; waiting for it to come back", stage.Port, err)})
-	}
+	r := &recovery{board: job.Board, img: job.Firmware[slotFIP], runs: stages.Runs{Did: "it was sent the FIP",
+		Hint: "the FIP does not start on this board: check that it was built for this board, and that power and cable are good"}}
+	return stages.Drive(ctx, job.Board, r.serve, func() string { return stageROM }, hintFor)
 }
 
-// serve sends the ROM its FIP. It tells whether the ROM took all of it, if that failed.
-func serve(ctx context.Context, board socs.Board, stage *socs.Stage, img socs.Image) (sent bool, err error) {
+// recovery is one board on its way up.
+type recovery struct {
+	board socs.Board
+	img   socs.Image
+	runs  stages.Runs
+	sent  *stages.Transfer // to the ROM before this one; nil if that did not take all of it
+}
+
+// serve sends the ROM its FIP.
+func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err error) {
+	switch {
+	case stage.ROM:
+		if err := r.runs.Begin(r.board); err != nil {
+			return false, err
+		}
+	case r.sent != nil:
+		r.board.Emit(stageROM, event.Warning{Text: fmt.Sprintf("the ROM left before it had accepted the FIP, and %s came: taking that for success", stage.ID)})
+		r.sent.Since = stage.Since
+		r.sent.Done()
+		return true, nil
+	default:
+		return false, &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("expected the boot ROM (%s) on port %s, got %s", rom, stage.Port, stage.ID),
+			Hint: "put the board into USB recovery mode again"}
+	}
+	r.sent = nil
 	short, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
 	// Snagboot takes the first interface with a bulk endpoint each way.
@@ -140,49 +124,21 @@ func serve(ctx context.Context, board socs.Board, stage *socs.Stage, img socs.Im
 	if err != nil {
 		return false, err
 	}
-	size := int64(len(img.Data))
-	board.Emit(stageROM, event.StageBegun{File: img.Path, Bytes: size})
-	begun, emitted := time.Now(), time.Time{}
-	progress := func(n int64) {
-		now := time.Now()
-		if sent = n == size; !sent && now.Sub(emitted) < progressTime {
-			return
-		}
-		emitted = now
-		board.Emit(stageROM, event.Progress{Bytes: n, Total: size, Rate: float64(n) / max(now.Sub(begun), time.Millisecond).Seconds()})
-	}
+	size := int64(len(r.img.Data))
+	t := stages.Begin(r.board, stageROM, r.img.Path, len(r.img.Data))
+	t.Since = stage.Since
 	client := fastboot.New(transport)
-	client.Info = func(s string) { board.Emit(stageROM, event.Note{Text: "the boot ROM says: " + s}) }
-	if err := client.Download(ctx, bytes.NewReader(img.Data), size, progress); err != nil {
-		return sent, err
-	}
-	done(board, stage, img)
-	return true, nil
-}
-
-// done tells that the board has everything.
-func done(board socs.Board, stage *socs.Stage, img socs.Image) {
-	board.Emit(stageROM, event.StageDone{Summary: event.StageSummary{Stage: stageROM, File: img.Path, Bytes: int64(len(img.Data)), Duration: time.Since(stage.Since)}})
-}
-
-// explain says why a stage failed. The error wraps usb.ErrGone if the board left.
-func explain(ctx context.Context, stage *socs.Stage, err error) error {
-	if errors.Is(err, usb.ErrProtocol) {
-		// A device that is unplugged may fail a transfer before the host notices that it is gone.
-		select {
-		case <-stage.Gone:
-			err = fmt.Errorf("%w (%w)", err, usb.ErrGone)
-		case <-ctx.Done():
-		case <-time.After(goneTime):
+	client.Info = func(s string) { r.board.Emit(stageROM, event.Note{Text: "the boot ROM says: " + s}) }
+	err = client.Download(ctx, bytes.NewReader(r.img.Data), size, func(n int64) {
+		if t.At(int(n)); n == size {
+			r.sent = t
 		}
+	})
+	if err != nil {
+		return false, err
 	}
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
-	}
-	if errors.Is(err, usb.ErrGone) {
-		return err
-	}
-	return &socs.BoardError{Stage: stageROM, Err: err, Hint: hintFor(err)}
+	t.Done()
+	return true, nil
 }
 
 // hintFor tells what may have caused a failure.

@@ -139,7 +139,8 @@ func request(command uint32, words ...uint32) []byte {
 // newest is the latest version of Sahara that is spoken here.
 const newest = 3
 
-// helloResponse answers a HELLO. The version is the board's unless that is newer than all that is known, as far as it lets be.
+// helloResponse answers a HELLO. The version is the board's unless that is newer than all that is known, as far as it
+// lets be.
 func helloResponse(version, oldest, mode uint32) []byte {
 	return request(cmdHelloResp, max(min(version, newest), oldest), 1, 0, mode, 0, 0, 0, 0, 0, 0)
 }

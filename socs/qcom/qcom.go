@@ -1,15 +1,15 @@
 // Package qcom recovers boards with Qualcomm's IQ-9075 (QCS9100) in Emergency Download mode (EDL).
 //
-// The boot ROM asks for its images by Sahara: which image, which bytes of it, in any order, until it says how the image ended. XBL is
-// first; it sets up the DRAM and asks for U-Boot in the same way. The board decides what it is sent, so the images are a
-// table by id, and their order is the board's.
+// The boot ROM asks for its images by Sahara: which image, which bytes of it, in any order, until it says how the image
+// ended. XBL is first; it sets up the DRAM and asks for U-Boot in the same way. The board decides what it is sent, so
+// the images are a table by id, and their order is the board's.
 //
-// The pieces: packet.go has the packets, session.go serves one USB session, transport.go moves bytes and keeps USB's rules, check.go looks
-// at firmware beforehand.
+// The pieces: packet.go has the packets, session.go serves one USB session, transport.go moves bytes and keeps USB's
+// rules, check.go looks at firmware beforehand.
 //
-// There is no public documentation of Sahara. Sources: Snagboot 3.0, snagrecover/recoveries/qcom.py and protocols/qcom_sahara.py, which
-// Qualcomm contributed; linux-msm/qdl, src/sahara.c, include/qdl.h and src/usb.c; bkerler/edl, edlclient/Library/sahara_defs.py for the status
-// codes and modes.
+// There is no public documentation of Sahara. Sources: Snagboot 3.0, snagrecover/recoveries/qcom.py and
+// protocols/qcom_sahara.py, which Qualcomm contributed; linux-msm/qdl, src/sahara.c, include/qdl.h and src/usb.c;
+// bkerler/edl, edlclient/Library/sahara_defs.py for the status codes and modes.
 package qcom
 
 import (
@@ -20,6 +20,7 @@ import (
 
 	"snag/event"
 	"snag/socs"
+	"snag/socs/stages"
 	"snag/usb"
 )
 
@@ -49,14 +50,9 @@ var slots = []struct {
 }{{slotXBL, 13}, {slotUBoot, 5}}
 
 const (
-	openTime     = 5 * time.Second
-	reenumerate  = 30 * time.Second
-	goneTime     = time.Second // from a transfer that failed to the board's end, if that was the cause
-	progressTime = 100 * time.Millisecond
+	openTime    = 5 * time.Second
+	reenumerate = 30 * time.Second
 )
-
-// maxRuns is how often the board may begin with the same image.
-const maxRuns = 3
 
 // Backend recovers Qualcomm boards.
 type Backend struct{}
@@ -91,26 +87,7 @@ func (Backend) Recover(ctx context.Context, job socs.Job) error {
 			r.images = append(r.images, &image{Image: img, slot: s.name, id: id})
 		}
 	}
-	for {
-		stage, err := job.Board.Next(ctx)
-		if err != nil {
-			return err
-		}
-		err = r.serve(ctx, stage)
-		if err == nil {
-			return nil
-		}
-		if err = r.explain(ctx, stage, err); !errors.Is(err, usb.ErrGone) {
-			return err
-		}
-		if r.left() == 0 {
-			r.note("the board left before it had said that it starts %s: taking that for success", r.images[len(r.images)-1].slot)
-			return nil
-		}
-		if r.active != nil || !r.rested {
-			r.warn("the board left port %s: %v; waiting for it to come back", stage.Port, err)
-		}
-	}
+	return stages.Drive(ctx, job.Board, r.serve, r.stage, hintFor)
 }
 
 // image is one of the files.
@@ -157,8 +134,24 @@ func (r *recovery) warn(format string, args ...any) {
 	r.board.Emit(r.stage(), event.Warning{Text: fmt.Sprintf(format, args...)})
 }
 
-// serve gives a board on a new USB session what it asks for. It returns nil when the board has everything.
-func (r *recovery) serve(ctx context.Context, stage *socs.Stage) error {
+// serve gives a board on a new USB session what it asks for.
+func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err error) {
+	err = stages.Gone(ctx, stage, r.talk(ctx, stage))
+	switch {
+	case err == nil:
+		return true, nil
+	case !errors.Is(err, usb.ErrGone):
+	case r.left() == 0:
+		r.note("the board left before it had said that it starts %s: taking that for success", r.images[len(r.images)-1].slot)
+		return true, nil
+	case r.active == nil && r.rested: // to start what it has
+		return false, nil
+	}
+	return false, err
+}
+
+// talk is one USB session. It returns nil when the board has everything.
+func (r *recovery) talk(ctx context.Context, stage *socs.Stage) error {
 	short, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
 	t, err := open(short, stage.USB)
@@ -176,26 +169,6 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) error {
 		s.reset(ctx)
 	}
 	return err
-}
-
-// explain says why a stage failed. The error wraps usb.ErrGone if the board left.
-func (r *recovery) explain(ctx context.Context, stage *socs.Stage, err error) error {
-	if errors.Is(err, usb.ErrProtocol) {
-		// A device that is unplugged may fail a transfer before the host notices that it is gone.
-		select {
-		case <-stage.Gone:
-			err = fmt.Errorf("%w (%w)", err, usb.ErrGone)
-		case <-ctx.Done():
-		case <-time.After(goneTime):
-		}
-	}
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
-	}
-	if _, ok := errors.AsType[*socs.BoardError](err); ok || errors.Is(err, usb.ErrGone) {
-		return err
-	}
-	return &socs.BoardError{Stage: r.stage(), Err: err, Hint: hintFor(err)}
 }
 
 // hintFor tells what may have caused a failure that the session had no words for.

@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"time"
 
-	"snag/event"
 	"snag/socs"
+	"snag/socs/stages"
 )
 
 // How long the board may take. A loaded XBL trains the DRAM before it says HELLO.
@@ -19,7 +19,8 @@ const (
 	resetTime = time.Second      // for RESET to be taken
 )
 
-// What a board may ask of a host at most: HELLO, in a session; and of an image, in bytes, each request counting for some more.
+// What a board may ask of a host at most: HELLO, in a session; and of an image, in bytes, each request counting for
+// some more.
 const (
 	maxHellos   = 16
 	requestCost = 64
@@ -32,11 +33,10 @@ type session struct {
 	*transport
 	since time.Time // the stage, or the end of the image before
 
-	hellos  int
-	asked   int64 // of the active image, by what the requests cost
-	sent    int64
-	begun   time.Time
-	emitted time.Time
+	hellos int
+	asked  int64 // of the active image, by what the requests cost
+	sent   int64
+	told   *stages.Transfer // of the active image
 }
 
 // fail is an error with what to do about it.
@@ -74,8 +74,8 @@ func (s *session) run(ctx context.Context) error {
 	}
 }
 
-// first waits for what the board says first. If there is nothing its HELLO may have been read by another program: then the answer
-// to that may have it go on.
+// first waits for what the board says first. If there is nothing its HELLO may have been read by another program: then
+// the answer to that may have it go on.
 func (s *session) first(ctx context.Context) (packet, error) {
 	late := time.Now().Add(answer)
 	b, err := s.receive(ctx, firstTime)
@@ -197,10 +197,10 @@ func (s *session) read(ctx context.Context, p packet) error {
 	if s.asked += int64(p.Length) + requestCost; s.asked > 4*int64(size)+moreCost {
 		return s.fail(againHint, "the board asks for the same bytes of %s again and again: %d of a file of %d", img.slot, s.sent, size)
 	}
-	err := s.send(ctx, img.Data[p.Offset:][:p.Length], func(n int) { s.progress(s.sent+int64(n), int64(size)) })
+	err := s.send(ctx, img.Data[p.Offset:][:p.Length], s.progress)
 	if err == nil {
 		s.sent += int64(p.Length)
-		s.progress(s.sent, int64(size))
+		s.progress(0)
 	}
 	return err
 }
@@ -211,9 +211,9 @@ func (s *session) begin(p packet) error {
 		if uint64(img.id) != p.Image {
 			continue
 		}
-		if img.runs++; img.runs > maxRuns {
+		if img.runs++; img.runs > stages.MaxRuns {
 			return s.fail("the image does not start on this board: check that it was built for this board, and that power and cable are good",
-				"the board asks for %s once more, after it had begun with it %d times", img.slot, maxRuns)
+				"the board asks for %s once more, after it had begun with it %d times", img.slot, stages.MaxRuns)
 		}
 		if img.runs > 1 {
 			s.warn("the board asks for %s again: starting over", img.slot)
@@ -223,8 +223,9 @@ func (s *session) begin(p packet) error {
 				i.done = false
 			}
 		}
-		s.active, s.rested, s.asked, s.sent, s.begun = img, false, 0, 0, time.Now()
-		s.board.Emit(s.stage(), event.StageBegun{File: img.Path, Bytes: int64(len(img.Data))})
+		s.active, s.rested, s.asked, s.sent = img, false, 0, 0
+		s.told = stages.Begin(s.board, s.stage(), img.Path, len(img.Data))
+		s.told.Since, s.told.Retries = s.since, img.runs-1
 		return nil
 	}
 	known := ""
@@ -240,14 +241,9 @@ func (s *session) begin(p packet) error {
 		"the board asks for image %d, and there is none%s", p.Image, known)
 }
 
-// progress tells how much was sent.
-func (s *session) progress(n, total int64) {
-	now := time.Now()
-	if n < total && now.Sub(s.emitted) < progressTime {
-		return
-	}
-	s.emitted = now
-	s.board.Emit(s.stage(), event.Progress{Bytes: min(n, total), Total: total, Rate: float64(n) / max(now.Sub(s.begun), time.Millisecond).Seconds()})
+// progress tells how much was sent, n bytes of this request among it. Some may be asked for twice.
+func (s *session) progress(n int) {
+	s.told.At(min(int(s.sent)+n, s.told.Total))
 }
 
 // end takes notice of an image's end.
@@ -265,10 +261,9 @@ func (s *session) end(ctx context.Context, p packet) error {
 	case p.Image != uint64(img.id):
 		return fmt.Errorf("%w: the end of image %d in the middle of image %d", errPacket, p.Image, img.id)
 	}
-	stage := s.stage()
-	s.progress(s.sent, s.sent) // it wants no more
+	s.told.Total = int(s.sent) // it wants no more
+	s.told.Done()
 	s.active, s.rested, img.done = nil, true, true
-	s.board.Emit(stage, event.StageDone{Summary: event.StageSummary{Stage: stage, File: img.Path, Bytes: s.sent, Duration: time.Since(s.since), Retries: img.runs - 1}})
 	s.since = time.Now()
 	return s.send(ctx, request(cmdDone), func(int) {})
 }

@@ -2,7 +2,8 @@ package qcom
 
 import "fmt"
 
-// statuses are the codes of END_IMAGE_TX (edl, sahara_defs.py, the constants; its table of texts is off by one against them).
+// statuses are the codes of END_IMAGE_TX (edl, sahara_defs.py, the constants; its table of texts is off by one against
+// them).
 var statuses = map[uint32]string{
 	0x01: "invalid command in this state",
 	0x02: "protocol mismatch",

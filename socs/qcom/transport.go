@@ -24,8 +24,8 @@ const (
 
 // transport moves packets and data over the two bulk endpoints.
 //
-// A packet is one transfer. Data are any number; if they, or a packet, fill their last packet an empty one ends them, as USB demands
-// (USB 2.0, 5.8.3), since the board does not count.
+// A packet is one transfer. Data are any number; if they, or a packet, fill their last packet an empty one ends them,
+// as USB demands (USB 2.0, 5.8.3), since the board does not count.
 type transport struct {
 	handle  usb.Handle
 	in, out usb.Endpoint

@@ -11,6 +11,7 @@ import (
 	"snag/recovery"
 	"snag/sim/inproc"
 	board "snag/sim/rockchip"
+	"snag/sim/virtual"
 	"snag/socs"
 	"snag/socs/rockchip"
 	"snag/socs/socstest"
@@ -106,77 +107,58 @@ func TestBoards(t *testing.T) {
 // A board that is wrong ends the recovery in time, and the error says what was expected, what came, and what to do; or
 // the recovery gets over it.
 func TestFaults(t *testing.T) {
-	for _, tc := range []struct {
-		fault string // several, by space
-		cfg   board.Config
-		pair  bool // files for U-Boot in the place of the container
-		code  int
-		says  string        // the error, or else the events
-		hint  string        // the hint
-		most  time.Duration // of the whole recovery
-	}{
-		{fault: "stall:rom:0", code: 6, says: "0x471: rk330c_ddr_800MHz_v: after 0 of 20482 bytes: USB control stream on endpoint 0x00 of 2207:330c on port 209-1: endpoint stalled", hint: "a USB plug of an earlier run", most: time.Second},
-		{fault: "stall:rom:8192", code: 6, says: "after 4096 of 20482 bytes", hint: "larger than the memory", most: time.Second},
-		{fault: "stall:rom:30000", code: 6, says: "0x472: rk330c_usbplug_v1.0: after 8192 of 61442 bytes", hint: "larger than the memory", most: time.Second},
-		{fault: "crc:rom:4096", code: 6, says: "0x472: rk330c_usbplug_v1.0: after 0 of 61442 bytes", hint: "dropped the section before", most: time.Second},
-		{fault: "crc:rom:40000", code: 6, says: "the ROM took everything, and is still there", hint: "CRC16 was wrong", most: 12 * time.Second},
-		{fault: "crc:rom:0x472", pair: true, code: 6, says: "the ROM took everything, and is still there", hint: "linked to another address", most: 12 * time.Second},
-		{fault: "nak:rom:8192", most: 5 * time.Second},
-		{fault: "nak:rom:0x471", most: 5 * time.Second},
-		{fault: "nak:rom:jump", most: 5 * time.Second},
-		{fault: "nak:rom:8192:6s", code: 6, says: "after 4096 of 20482 bytes: USB control stream on endpoint 0x00 of 2207:330c on port 209-1: context deadline exceeded", hint: "power-cycle", most: 7 * time.Second},
-		{fault: "hang:rom:8192", code: 6, says: "deadline exceeded", hint: "power-cycle", most: 7 * time.Second},
-		{fault: "hang:rom:30000", code: 6, says: "deadline exceeded", hint: "what 471 loaded did not return", most: 7 * time.Second},
-		{fault: "mute:rom:20482", code: 6, says: "after 20480 of 20482 bytes", hint: "power-cycle", most: 7 * time.Second},
-		{fault: "unplug:rom:8192", code: 6, says: "did not come back within 15s", hint: "cable", most: 16 * time.Second},
-		{fault: "unplug:rom:jump", code: 6, says: "the next stage did not appear on port 209-1 within 20s", most: 22 * time.Second},
-		{fault: "reset:rom:8192", says: "starting over", most: 2 * time.Second},
-		{fault: "reset:rom:30000", says: "starting over", most: 2 * time.Second},
-		{fault: "reset:rom:0x471", says: "starting over", most: 2 * time.Second},
-		{fault: "reset:rom:jump", says: "the boot ROM is back: starting over", most: 10 * time.Second},
-		{fault: "reset:rom:1 reset:rom:2 reset:rom:3", code: 6, says: "the boot ROM is back after it was served 3 times", hint: "for it", most: 5 * time.Second},
-		{cfg: board.Config{Init: 3 * time.Second}, most: 5 * time.Second},
-		{cfg: board.Config{Init: time.Minute}, code: 6, says: "0x472", hint: "what 471 loaded did not return", most: 7 * time.Second},
-		{cfg: board.Config{EarlyLeave: true}, most: 2 * time.Second},
-		{cfg: board.Config{EarlyLeave: true}, pair: true, most: 3 * time.Second},
-		{cfg: board.Config{Stays: true}, pair: true, says: "does not serve USB any more", most: 4 * time.Second},
-		{cfg: board.Config{Ignored: true}, pair: true, code: 6, says: "the ROM took everything, and is still there", hint: "did not start", most: 12 * time.Second},
-		{cfg: board.Config{NeverPlug: true}, code: 6, says: "the next stage did not appear on port 209-1 within 20s", most: 22 * time.Second},
-		{cfg: board.Config{Loader: true}, code: 6, says: "2207:330c on port 209-1 is no ROM", hint: "maskrom button", most: time.Second},
-		{cfg: board.Config{Loader: true, PlainPlug: true}, code: 6, says: "after 0 of 20482 bytes", hint: "a USB plug of an earlier run", most: time.Second},
-		{cfg: board.Config{PlainPlug: true}, says: "a chip that calls itself 330C", most: time.Second},
-		{cfg: board.Config{PlugTwice: true}, says: "a chip that calls itself 330C", most: 5 * time.Second},
-		{fault: "reset:rom:jump", cfg: board.Config{BareROM: true}, says: "the boot ROM is back: starting over", most: 10 * time.Second},
-		{cfg: board.Config{PlugFails: 3}, says: "a chip that calls itself 330C", most: 5 * time.Second},
-		{cfg: board.Config{PlugFails: 100}, says: "it found no storage", most: 12 * time.Second},
-		{cfg: board.Config{SameAddress: true}, most: time.Second},
-		{cfg: board.Config{JumpDelay: 8 * time.Second, PlugDelay: 10 * time.Second}, says: "a chip that calls itself 330C", most: 20 * time.Second},
-		{cfg: board.Config{JumpDelay: -1, PlugDelay: -1, Init: -1}, most: 3 * time.Second},
-		{fault: "fail:plug:chip", most: time.Second},
-		{fault: "cut:plug:ready", code: 6, says: "expected a status of 13 bytes with USBS", hint: "try another loader", most: time.Second},
-		{fault: "wrong:plug:ready", code: 6, says: "expected a status of 13 bytes with USBS and tag", hint: "try another loader", most: time.Second},
-		{fault: "mute:plug:ready", code: 6, says: "deadline exceeded", hint: "try another loader", most: 4 * time.Second},
-		{fault: "stall:plug:ready", code: 6, says: "endpoint stalled", hint: "try another loader", most: time.Second},
-		{fault: "hang:plug:ready", code: 6, says: "deadline exceeded", hint: "try another loader", most: 4 * time.Second},
-		{fault: "unplug:plug:ready", code: 6, says: "did not", most: 20 * time.Second},
-		{fault: "reset:plug:ready", says: "starting over", most: 5 * time.Second},
-	} {
-		t.Run(fmt.Sprintf("%s, %q", tc.fault, tc.says), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				tr := trial{model: "rk3399", cfg: tc.cfg}
-				tr.cfg.Faults = socstest.Faults(t, board.ParseFault, tc.fault)
-				if tc.pair {
-					i := board.Generate(board.Models()[0], 20_000, 60_000, 1)
-					tr.firmware = socstest.Firmware(map[string][]byte{"code471": i.Code471, "code472": i.Code472})
-				}
-				o := tr.run(t)
-				o.Ends(t, tc.code, tc.says, tc.most)
-				if tc.code != 0 && !strings.Contains(recovery.Hint(o.Err), tc.hint) {
-					t.Errorf("hint %q, want %q", recovery.Hint(o.Err), tc.hint)
-				}
-			})
-		})
-	}
+	i := board.Generate(board.Models()[0], 20_000, 60_000, 1)
+	pair := socstest.Firmware(map[string][]byte{"code471": i.Code471, "code472": i.Code472}) // files for U-Boot, in the place of the container
+	socstest.Play(t, board.ParseFault, []socstest.Case[trial]{
+		{Faults: "stall:rom:0", Code: 6, Says: "0x471: rk330c_ddr_800MHz_v: after 0 of 20482 bytes: USB control stream on endpoint 0x00 of 2207:330c on port 209-1: endpoint stalled", Hint: "a USB plug of an earlier run", Most: time.Second},
+		{Faults: "stall:rom:8192", Code: 6, Says: "after 4096 of 20482 bytes", Hint: "larger than the memory", Most: time.Second},
+		{Faults: "stall:rom:30000", Code: 6, Says: "0x472: rk330c_usbplug_v1.0: after 8192 of 61442 bytes", Hint: "larger than the memory", Most: time.Second},
+		{Faults: "crc:rom:4096", Code: 6, Says: "0x472: rk330c_usbplug_v1.0: after 0 of 61442 bytes", Hint: "dropped the section before", Most: time.Second},
+		{Faults: "crc:rom:40000", Code: 6, Says: "the ROM took everything, and is still there", Hint: "CRC16 was wrong", Most: 12 * time.Second},
+		{Faults: "crc:rom:0x472", Config: trial{firmware: pair}, Code: 6, Says: "the ROM took everything, and is still there", Hint: "linked to another address", Most: 12 * time.Second},
+		{Faults: "nak:rom:8192", Most: 5 * time.Second},
+		{Faults: "nak:rom:0x471", Most: 5 * time.Second},
+		{Faults: "nak:rom:jump", Most: 5 * time.Second},
+		{Faults: "nak:rom:8192:6s", Code: 6, Says: "after 4096 of 20482 bytes: USB control stream on endpoint 0x00 of 2207:330c on port 209-1: context deadline exceeded", Hint: "power-cycle", Most: 7 * time.Second},
+		{Faults: "hang:rom:8192", Code: 6, Says: "deadline exceeded", Hint: "power-cycle", Most: 7 * time.Second},
+		{Faults: "hang:rom:30000", Code: 6, Says: "deadline exceeded", Hint: "what 471 loaded did not return", Most: 7 * time.Second},
+		{Faults: "mute:rom:20482", Code: 6, Says: "after 20480 of 20482 bytes", Hint: "power-cycle", Most: 7 * time.Second},
+		{Faults: "unplug:rom:8192", Code: 6, Says: "did not come back within 15s", Hint: "cable", Most: 16 * time.Second},
+		{Faults: "unplug:rom:jump", Code: 6, Says: "the next stage did not appear on port 209-1 within 20s", Most: 22 * time.Second},
+		{Faults: "reset:rom:8192", Says: "starting over", Most: 2 * time.Second},
+		{Faults: "reset:rom:30000", Says: "starting over", Most: 2 * time.Second},
+		{Faults: "reset:rom:0x471", Says: "starting over", Most: 2 * time.Second},
+		{Faults: "reset:rom:jump", Says: "the boot ROM is back: starting over", Most: 10 * time.Second},
+		{Faults: "reset:rom:1 reset:rom:2 reset:rom:3", Code: 6, Says: "the boot ROM is back after it was served 3 times", Hint: "for it", Most: 5 * time.Second},
+		{Config: trial{cfg: board.Config{Init: 3 * time.Second}}, Most: 5 * time.Second},
+		{Config: trial{cfg: board.Config{Init: time.Minute}}, Code: 6, Says: "0x472", Hint: "what 471 loaded did not return", Most: 7 * time.Second},
+		{Config: trial{cfg: board.Config{EarlyLeave: true}}, Most: 2 * time.Second},
+		{Config: trial{cfg: board.Config{EarlyLeave: true}, firmware: pair}, Most: 3 * time.Second},
+		{Config: trial{cfg: board.Config{Stays: true}, firmware: pair}, Says: "does not serve USB any more", Most: 4 * time.Second},
+		{Config: trial{cfg: board.Config{Ignored: true}, firmware: pair}, Code: 6, Says: "the ROM took everything, and is still there", Hint: "did not start", Most: 12 * time.Second},
+		{Config: trial{cfg: board.Config{NeverPlug: true}}, Code: 6, Says: "the next stage did not appear on port 209-1 within 20s", Most: 22 * time.Second},
+		{Config: trial{cfg: board.Config{Loader: true}}, Code: 6, Says: "2207:330c on port 209-1 is no ROM", Hint: "maskrom button", Most: time.Second},
+		{Config: trial{cfg: board.Config{Loader: true, PlainPlug: true}}, Code: 6, Says: "after 0 of 20482 bytes", Hint: "a USB plug of an earlier run", Most: time.Second},
+		{Config: trial{cfg: board.Config{PlainPlug: true}}, Says: "a chip that calls itself 330C", Most: time.Second},
+		{Config: trial{cfg: board.Config{PlugTwice: true}}, Says: "a chip that calls itself 330C", Most: 5 * time.Second},
+		{Faults: "reset:rom:jump", Config: trial{cfg: board.Config{BareROM: true}}, Says: "the boot ROM is back: starting over", Most: 10 * time.Second},
+		{Config: trial{cfg: board.Config{PlugFails: 3}}, Says: "a chip that calls itself 330C", Most: 5 * time.Second},
+		{Config: trial{cfg: board.Config{PlugFails: 100}}, Says: "it found no storage", Most: 12 * time.Second},
+		{Config: trial{cfg: board.Config{SameAddress: true}}, Most: time.Second},
+		{Config: trial{cfg: board.Config{JumpDelay: 8 * time.Second, PlugDelay: 10 * time.Second}}, Says: "a chip that calls itself 330C", Most: 20 * time.Second},
+		{Config: trial{cfg: board.Config{JumpDelay: -1, PlugDelay: -1, Init: -1}}, Most: 3 * time.Second},
+		{Faults: "fail:plug:chip", Most: time.Second},
+		{Faults: "cut:plug:ready", Code: 6, Says: "expected a status of 13 bytes with USBS", Hint: "try another loader", Most: time.Second},
+		{Faults: "wrong:plug:ready", Code: 6, Says: "expected a status of 13 bytes with USBS and tag", Hint: "try another loader", Most: time.Second},
+		{Faults: "mute:plug:ready", Code: 6, Says: "deadline exceeded", Hint: "try another loader", Most: 4 * time.Second},
+		{Faults: "stall:plug:ready", Code: 6, Says: "endpoint stalled", Hint: "try another loader", Most: time.Second},
+		{Faults: "hang:plug:ready", Code: 6, Says: "deadline exceeded", Hint: "try another loader", Most: 4 * time.Second},
+		{Faults: "unplug:plug:ready", Code: 6, Says: "did not", Most: 20 * time.Second},
+		{Faults: "reset:plug:ready", Says: "starting over", Most: 5 * time.Second},
+	}, func(t *testing.T, c socstest.Case[trial], faults []virtual.Fault) *socstest.Outcome[board.Report] {
+		c.Config.model, c.Config.cfg.Faults = "rk3399", faults
+		return c.Config.run(t)
+	})
 }
 
 // The ROM takes sections of every length, whose CRC16 may end a piece, or would be cut in two.

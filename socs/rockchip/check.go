@@ -158,7 +158,8 @@ func (k *checker) loader() {
 	}
 }
 
-// container takes the sections of a loader container, which are sent as they are: the packer has encrypted them for the ROMs that decrypt.
+// container takes the sections of a loader container, which are sent as they are: the packer has encrypted them for the
+// ROMs that decrypt.
 func (k *checker) container(img socs.Image) {
 	l, err := firmware.ParseRockchipLoader(img.Data)
 	switch {
@@ -342,7 +343,8 @@ const maxTries = 64
 
 const fdtMagic = "\xd0\x0d\xfe\xed"
 
-// payload tells whether U-Boot is behind SPL, as a FIT or a legacy image: at a multiple of 4 bytes, and no mere constant in its code.
+// payload tells whether U-Boot is behind SPL, as a FIT or a legacy image: at a multiple of 4 bytes, and no mere
+// constant in its code.
 func payload(b []byte) bool {
 	return behind(b, fdtMagic, func(b []byte) bool {
 		t, err := firmware.ParseFDT(b)

@@ -115,8 +115,8 @@ func TestWrongBase(t *testing.T) {
 	}
 }
 
-// Every board that Debian has a U-Boot for is brought to its SPL with that, by the ID block and by TPL and SPL where these are files: the FIT is
-// for media, since the SPL of this version takes nothing from memory.
+// Every board that Debian has a U-Boot for is brought to its SPL with that, by the ID block and by TPL and SPL where
+// these are files: the FIT is for media, since the SPL of this version takes nothing from memory.
 func TestDebian(t *testing.T) {
 	for _, arch := range []string{"arm64", "armhf"} {
 		root := filepath.Join(lab.Packages(t, "u-boot-rockchip:"+arch)[0], "usr/lib/u-boot")

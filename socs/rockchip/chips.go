@@ -21,10 +21,12 @@ type chip struct {
 	// containers are what containers for it call it, by the recipes of rkbin (RKBOOT).
 	containers string
 	tag        string // that the first image has on media, and may have over USB; empty: none, or not known
-	// plain is a ROM that takes sections as they are. Others decrypt them (rkbin: 471_RC4_OFF; U-Boot, doc/README.rockchip: "openssl rc4").
+	// plain is a ROM that takes sections as they are. Others decrypt them (rkbin: 471_RC4_OFF; U-Boot,
+	// doc/README.rockchip: "openssl rc4").
 	plain bool
 	arm64 bool // it has 64-bit processors
-	// sram is how much of the internal memory the first image may have (U-Boot, tools/rkcommon.c); 0: not known, or that is a TPL's share.
+	// sram is how much of the internal memory the first image may have (U-Boot, tools/rkcommon.c); 0: not known, or
+	// that is a TPL's share.
 	sram int
 	dram uint32 // where the DRAM begins, if something hangs on that
 }

@@ -10,7 +10,8 @@ import (
 	"snag/usb"
 )
 
-// The maskrom's request (rkdeveloptool, RKComm.cpp, RKU_DeviceRequest): vendor, to the device, with 0x471 or 0x472 as its index.
+// The maskrom's request (rkdeveloptool, RKComm.cpp, RKU_DeviceRequest): vendor, to the device, with 0x471 or 0x472 as
+// its index.
 const (
 	requestType = 0x40
 	request     = 0x0c
@@ -37,8 +38,8 @@ func (e *downloadError) Unwrap() error { return e.err }
 
 // wire is a section as it goes over the wire: with its CRC16, high byte first.
 //
-// A section ends with the first piece that is shorter than 4096 bytes. If the CRC16 were cut in two, a zero goes before it; if it ends a full
-// piece, one follows, which changes the CRC16 of all, 0, no more.
+// A section ends with the first piece that is shorter than 4096 bytes. If the CRC16 were cut in two, a zero goes before
+// it; if it ends a full piece, one follows, which changes the CRC16 of all, 0, no more.
 func wire(data []byte) []byte {
 	b := make([]byte, 0, len(data)+4)
 	b = append(b, data...)
@@ -78,11 +79,12 @@ func download(ctx context.Context, h usb.Handle, s *section, progress func(int))
 	return nil
 }
 
-// lastPiece tells whether all but the last piece of a section were taken: the ROM may have jumped before it told that of the last.
+// lastPiece tells whether all but the last piece of a section were taken: the ROM may have jumped before it told that
+// of the last.
 func (e *downloadError) lastPiece() bool { return e.sent+pieceSize >= e.total }
 
-// How long a ROM may stay on the bus after the last section before it is asked whether it is that ROM still, and how often: an RK3576
-// takes more than 3 s to the USB plug.
+// How long a ROM may stay on the bus after the last section before it is asked whether it is that ROM still, and how
+// often: an RK3576 takes more than 3 s to the USB plug.
 const (
 	leaveTime = time.Second
 	probes    = 10
@@ -92,8 +94,8 @@ const (
 // errStays says that the ROM did not start its last section.
 var errStays = errors.New("the ROM took everything, and is still there")
 
-// left waits until the ROM has left the bus. gone is false if the device is there but answers nothing any more: U-Boot, which has not
-// touched USB.
+// left waits until the ROM has left the bus. gone is false if the device is there but answers nothing any more: U-Boot,
+// which has not touched USB.
 func left(ctx context.Context, h usb.Handle, leaves <-chan struct{}) (gone bool, err error) {
 	for range probes {
 		select {

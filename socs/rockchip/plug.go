@@ -11,7 +11,8 @@ import (
 	"snag/usb"
 )
 
-// A USB plug is served as rkdeveloptool (RKComm.h, RKComm.cpp) does: on bulk endpoints, in mass storage's wrappers. To the device, 31 bytes:
+// A USB plug is served as rkdeveloptool (RKComm.h, RKComm.cpp) does: on bulk endpoints, in mass storage's wrappers. To
+// the device, 31 bytes:
 //
 //	0  "USBC"   4  tag   8  length of the data   12 0x80: to the host   13 0   14 6: length of the command   15 the command
 //

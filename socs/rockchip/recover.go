@@ -8,17 +8,11 @@ import (
 
 	"snag/event"
 	"snag/socs"
+	"snag/socs/stages"
 	"snag/usb"
 )
 
-// maxRuns is how often the ROM is served: it may come back from a board that was reset.
-const maxRuns = 3
-
-const (
-	openTime     = 5 * time.Second
-	goneTime     = time.Second // from a transfer that failed to the board's end, if that was the cause
-	progressTime = 100 * time.Millisecond
-)
+const openTime = 5 * time.Second
 
 const cycle = "power-cycle the board into its ROM and run snag again: the ROM is out of step, and takes nothing before"
 
@@ -28,52 +22,9 @@ func (Backend) Recover(ctx context.Context, job socs.Job) error {
 	if err != nil {
 		return err
 	}
-	r := &recovery{board: job.Board, sections: list, plug: list[len(list)-1].plug}
-	for runs := 0; ; {
-		stage, err := r.board.Next(ctx)
-		if err != nil {
-			return err
-		}
-		if !stage.ROM {
-			return &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("expected the boot ROM on port %s, got %s", stage.Port, stage.ID), Hint: "bring the board into its ROM again"}
-		}
-		if r.sent {
-			err := r.meet(ctx, stage)
-			if err == nil {
-				return nil
-			}
-			switch err = explain(ctx, stage, stagePlug, err); {
-			case errors.Is(err, usb.ErrGone): // it may be the plug that comes back, or the ROM
-				r.away(stage, stagePlug, err)
-				continue
-			case !errors.Is(err, errROM):
-				return err
-			}
-			r.sent = false
-		} else if loader := stage.USB.Descriptors().USB&1 != 0; loader {
-			return &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("%s on port %s is no ROM: it is the loader of the board's U-Boot, or a USB plug (bcdUSB %x)", stage.ID, stage.Port, stage.USB.Descriptors().USB),
-				Hint: "bring the board into its ROM: hold its maskrom button at power-on, or run rkdeveloptool rd 3"}
-		}
-		if runs++; runs > maxRuns {
-			return &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("the boot ROM is back after it was served %d times", maxRuns),
-				Hint: "what is sent does not start on this board: check that the files are for it, and that power and cable are good"}
-		}
-		if runs > 1 {
-			r.board.Emit(stageROM, event.Warning{Text: "the boot ROM is back: starting over"})
-		}
-		over, err := r.serve(ctx, stage)
-		if over || err == nil && !r.plug {
-			return nil
-		}
-		if err == nil {
-			r.sent = true
-			continue
-		}
-		if err = explain(ctx, stage, stageROM, err); !errors.Is(err, usb.ErrGone) {
-			return err
-		}
-		r.away(stage, stageROM, err)
-	}
+	r := &recovery{board: job.Board, sections: list, plug: list[len(list)-1].plug, at: stageROM, runs: stages.Runs{Did: "it was served",
+		Hint: "what is sent does not start on this board: check that the files are for it, and that power and cable are good"}}
+	return stages.Drive(ctx, job.Board, r.serve, func() string { return r.at }, func(err error) string { return hintFor(r.at, err) })
 }
 
 // recovery is one of a board.
@@ -81,43 +32,56 @@ type recovery struct {
 	board    socs.Board
 	sections []section
 	plug     bool // the last is a USB plug, which comes back
-	sent     bool // the ROM has everything
+	runs     stages.Runs
+	sent     bool   // the ROM has everything
+	at       string // the stage
 }
 
-// away tells that the board has left in the middle of a stage.
-func (r *recovery) away(stage *socs.Stage, name string, err error) {
-	r.board.Emit(name, event.Warning{Text: fmt.Sprintf("the board left port %s: %v; waiting for it to come back", stage.Port, err)})
-}
-
-// serve sends the ROM its sections, and waits until it has started the last. over says that nothing comes after that.
-func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (over bool, err error) {
-	total, done := int64(0), int64(0)
-	for _, s := range r.sections {
-		total += int64(len(s.data))
+// serve does what one enumeration needs.
+func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err error) {
+	if !stage.ROM {
+		return false, &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("expected the boot ROM on port %s, got %s", stage.Port, stage.ID), Hint: "bring the board into its ROM again"}
 	}
-	first := &r.sections[0]
-	r.board.Emit(stageROM, event.StageBegun{File: first.path, Bytes: total})
-	begun, emitted := time.Now(), time.Time{}
+	if r.sent { // it may be the plug that comes, or the ROM
+		r.at = stagePlug
+		if err := r.meet(ctx, stage); !errors.Is(err, errROM) {
+			return err == nil, err
+		}
+	} else if d := stage.USB.Descriptors(); d.USB&1 != 0 {
+		return false, &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("%s on port %s is no ROM: it is the loader of the board's U-Boot, or a USB plug (bcdUSB %x)", stage.ID, stage.Port, d.USB),
+			Hint: "bring the board into its ROM: hold its maskrom button at power-on, or run rkdeveloptool rd 3"}
+	}
+	r.sent, r.at = false, stageROM
+	if err := r.runs.Begin(r.board); err != nil {
+		return false, err
+	}
+	over, err := r.download(ctx, stage)
+	r.sent = err == nil && r.plug
+	return over || err == nil && !r.plug, err
+}
+
+// download sends the ROM its sections, and waits until it has started the last. over says that nothing comes after
+// that.
+func (r *recovery) download(ctx context.Context, stage *socs.Stage) (over bool, err error) {
+	total, done := 0, 0
+	for _, s := range r.sections {
+		total += len(s.data)
+	}
+	t := stages.Begin(r.board, stageROM, r.sections[0].path, total)
+	t.Since = stage.Since
 	for i := range r.sections {
 		s := &r.sections[i]
-		err := download(ctx, stage.USB, s, func(n int) {
-			now, at := time.Now(), done+int64(n)
-			if at < total && now.Sub(emitted) < progressTime {
-				return
-			}
-			emitted = now
-			r.board.Emit(stageROM, event.Progress{Bytes: at, Total: total, Rate: float64(at) / max(now.Sub(begun), time.Millisecond).Seconds()})
-		})
+		err := download(ctx, stage.USB, s, func(n int) { t.At(done + n) })
 		if failed, ok := errors.AsType[*downloadError](err); ok {
 			failed.first = i == 0
-			if i == len(r.sections)-1 && s.request == 0x472 && failed.lastPiece() && r.isGone(ctx, stage, err) {
+			if i == len(r.sections)-1 && s.request == 0x472 && failed.lastPiece() && errors.Is(stages.Gone(ctx, stage, err), usb.ErrGone) {
 				err = nil // it jumped before it told that it has the last piece
 			}
 		}
 		if err != nil {
 			return false, err
 		}
-		done += int64(len(s.data))
+		done += len(s.data)
 		select {
 		case <-time.After(s.delay):
 		case <-stage.Gone:
@@ -135,25 +99,8 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (over bool, err
 			over = true
 		}
 	}
-	r.board.Emit(stageROM, event.StageDone{Summary: event.StageSummary{Stage: stageROM, File: first.path, Bytes: total, Duration: time.Since(stage.Since)}})
+	t.Done()
 	return over, nil
-}
-
-// isGone waits a moment for the board's end, if that may be why a transfer failed.
-func (r *recovery) isGone(ctx context.Context, stage *socs.Stage, err error) bool {
-	if errors.Is(err, usb.ErrGone) {
-		return true
-	}
-	if !errors.Is(err, usb.ErrProtocol) {
-		return false
-	}
-	select {
-	case <-stage.Gone:
-		return true
-	case <-time.After(goneTime):
-	case <-ctx.Done():
-	}
-	return false
 }
 
 // errROM says that what came back is the ROM.
@@ -185,26 +132,6 @@ func (r *recovery) meet(ctx context.Context, stage *socs.Stage) error {
 	}
 	r.board.Emit(stagePlug, event.StageDone{Summary: event.StageSummary{Stage: stagePlug, Duration: time.Since(stage.Since)}})
 	return nil
-}
-
-// explain says why a stage failed. The error wraps usb.ErrGone if the board left.
-func explain(ctx context.Context, stage *socs.Stage, name string, err error) error {
-	if errors.Is(err, usb.ErrProtocol) && !errors.Is(err, usb.ErrGone) {
-		// A device that is unplugged may fail a transfer before the host notices that it is gone.
-		select {
-		case <-stage.Gone:
-			err = fmt.Errorf("%w (%w)", err, usb.ErrGone)
-		case <-ctx.Done():
-		case <-time.After(goneTime):
-		}
-	}
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
-	}
-	if errors.Is(err, usb.ErrGone) || errors.Is(err, errROM) {
-		return err
-	}
-	return &socs.BoardError{Stage: name, Err: err, Hint: hintFor(name, err)}
 }
 
 // hintFor tells what may have caused a failure.

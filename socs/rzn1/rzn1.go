@@ -1,20 +1,20 @@
 // Package rzn1 recovers boards with Renesas' RZ/N1.
 //
-// The ROM takes one file by DFU, into the only alternate setting there is: U-Boot in an SPKG, which says where it goes and
-// has a CRC. U-Boot runs from the internal memory until it has set up the DRAM, and is the last stage. Sources: RZ/N1D,
-// RZ/N1S and RZ/N1L Group User's Manual: System Introduction, Multiplexing, Electrical and Mechanical Information, chapter
-// "Boot"; U-Boot, tools/renesas_spkgimage.c.
+// The ROM takes one file by DFU, into the only alternate setting there is: U-Boot in an SPKG, which says where it goes
+// and has a CRC. U-Boot runs from the internal memory until it has set up the DRAM, and is the last stage. Sources:
+// RZ/N1D, RZ/N1S and RZ/N1L Group User's Manual: System Introduction, Multiplexing, Electrical and Mechanical
+// Information, chapter "Boot"; U-Boot, tools/renesas_spkgimage.c.
 package rzn1
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"snag/firmware"
 	"snag/socs"
 	"snag/socs/dfustage"
+	"snag/socs/stages"
 	"snag/usb"
 	"snag/usb/dfu"
 )
@@ -23,7 +23,8 @@ const stageROM = "rom"
 
 const slotUBoot = "u-boot"
 
-// The internal memory that the ROM loads to: 2 MiB on RZ/N1D, 6 MiB on the others (User's Manual, chapter "Memory Map").
+// The internal memory that the ROM loads to: 2 MiB on RZ/N1D, 6 MiB on the others (User's Manual, chapter "Memory
+// Map").
 const (
 	sramStart = 0x20000000
 	sramEnd   = 0x20600000
@@ -48,48 +49,44 @@ func (Backend) Family() socs.Family {
 }
 
 // Check implements socs.Backend. The image is sent as it is.
-func (Backend) Check(model socs.Model, fw socs.Firmware) (socs.Firmware, []socs.Finding, error) {
+func (Backend) Check(_ socs.Model, fw socs.Firmware) (socs.Firmware, []socs.Finding, error) {
+	const want, again = "give u-boot.bin.spkg, which U-Boot's build makes for RZ/N1", "copy or build the file again"
+	c := socs.Checked{Sent: socs.Firmware{}}
 	img, ok := fw[slotUBoot]
-	refuse := func(hint string, err error) (socs.Firmware, []socs.Finding, error) {
-		return nil, nil, &socs.FirmwareError{Slot: slotUBoot, Path: img.Path, Err: err, Hint: hint}
-	}
-	const want = "give u-boot.bin.spkg, which U-Boot's build makes for RZ/N1"
-	if !ok {
-		return refuse(want, errors.New("missing: the ROM needs it"))
-	}
-	const again = "copy or build the file again"
 	s, err := firmware.ParseSPKG(img.Data)
 	switch {
+	case !ok:
+		err = socs.Refuse(want, "missing: the ROM needs it")
 	case len(img.Data) == 0:
-		return refuse(again, errors.New("the file is empty"))
+		err = socs.Refuse(again, "the file is empty")
 	case s == nil:
-		return refuse(want, fmt.Errorf("expected an SPKG, it is %s (%w)", firmware.Identify(img.Data), err))
+		err = socs.Refuse(want, "expected an SPKG, it is %s (%w)", firmware.Identify(img.Data), err)
 	case err != nil:
-		return refuse(again, err)
+		err = socs.Refuse(again, "%w", err)
+	case s.Load < sramStart || uint64(s.Load)+uint64(len(s.Payload)) > sramEnd:
+		c.Warn(slotUBoot, "%s loads to %#08x: only the internal memory, from %#08x on, is there before U-Boot sets up the DRAM", img.Path, s.Load, sramStart)
 	}
-	var findings []socs.Finding
-	if s.Load < sramStart || uint64(s.Load)+uint64(len(s.Payload)) > sramEnd {
-		findings = append(findings, socs.Finding{Slot: slotUBoot, Warning: true, Text: fmt.Sprintf(
-			"%s loads to %#08x: only the internal memory, from %#08x on, is there before U-Boot sets up the DRAM", img.Path, s.Load, sramStart)})
+	if c.Take(slotUBoot, img, err); err != nil {
+		return nil, nil, errors.Join(c.Errs...)
 	}
-	return socs.Firmware{slotUBoot: img}, findings, nil
+	return c.Sent, c.Findings, nil
 }
 
 // Recover implements socs.Backend.
 func (Backend) Recover(ctx context.Context, job socs.Job) error {
 	r := &recovery{job: job}
-	return dfustage.Drive(ctx, job.Board, r.serve, func() string { return stageROM }, dfustage.Hint)
+	return stages.Drive(ctx, job.Board, r.serve, func() string { return stageROM }, dfustage.Hint)
 }
 
 // recovery is one board on its way up.
 type recovery struct {
 	job  socs.Job
-	runs dfustage.Runs
+	runs stages.Runs
 }
 
 // serve gives the ROM its file.
 func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err error) {
-	if err := r.runs.Begin(r.job.Board, stageROM); err != nil {
+	if err := r.runs.Begin(r.job.Board); err != nil {
 		return false, err
 	}
 	s, err := dfustage.Open(ctx, r.job.Board, stage, func(*dfu.Device) bool { return true })

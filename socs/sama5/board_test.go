@@ -14,6 +14,7 @@ import (
 	"snag/sim/inproc"
 	"snag/sim/sama5"
 	"snag/sim/usbdev"
+	"snag/sim/virtual"
 	"snag/socs"
 	backend "snag/socs/sama5"
 	"snag/socs/socstest"
@@ -153,75 +154,58 @@ func check(t *testing.T, name string, o *socstest.Outcome[sama5.Report]) {
 	}
 }
 
-// A board that is wrong ends the recovery in time, and the error says what was expected and what came; or the recovery gets over it.
+// A board that is wrong ends the recovery in time, and the error says what was expected and what came; or the recovery
+// gets over it.
 func TestFaults(t *testing.T) {
-	for _, tc := range []struct {
-		fault string // several, by space
-		cfg   sama5.Config
-		code  int
-		says  string // the error, or else the warnings
-		most  time.Duration
-	}{
-		{fault: "mute:rom:N", says: "only after a reset of the port", most: 3 * time.Second},
-		{fault: "mute:rom:N mute:rom:N", code: 6, says: "stage rom: N#: no answer", most: 8 * time.Second},
-		{fault: "cut:rom:N", says: "only after a reset of the port", most: 3 * time.Second},
-		{fault: "wrong:rom:N", says: "only after a reset of the port", most: 3 * time.Second},
-		{fault: "long:rom:N", says: "only after a reset of the port", most: 3 * time.Second},
-		{fault: "endless:rom:N", code: 6, says: "N#: odd answer: expected a line", most: 3 * time.Second},
-		{fault: "stall:rom:N", code: 6, says: "N#: USB", most: 3 * time.Second},
-		{fault: "nak:rom:N", says: "only after a reset of the port", most: 12 * time.Second},
-		{fault: "hang:rom:N", code: 6, says: "stage rom: #: USB out", most: 15 * time.Second},
-		{fault: "mute:rom:V", code: 6, says: "V#: no answer", most: 8 * time.Second},
-		{fault: "endless:rom:V", code: 6, says: "V#: odd answer", most: 3 * time.Second},
+	socstest.Play(t, sama5.ParseFault, []socstest.Case[sama5.Config]{
+		{Faults: "mute:rom:N", Says: "only after a reset of the port", Most: 3 * time.Second},
+		{Faults: "mute:rom:N mute:rom:N", Code: 6, Says: "stage rom: N#: no answer", Most: 8 * time.Second},
+		{Faults: "cut:rom:N", Says: "only after a reset of the port", Most: 3 * time.Second},
+		{Faults: "wrong:rom:N", Says: "only after a reset of the port", Most: 3 * time.Second},
+		{Faults: "long:rom:N", Says: "only after a reset of the port", Most: 3 * time.Second},
+		{Faults: "endless:rom:N", Code: 6, Says: "N#: odd answer: expected a line", Most: 3 * time.Second},
+		{Faults: "stall:rom:N", Code: 6, Says: "N#: USB", Most: 3 * time.Second},
+		{Faults: "nak:rom:N", Says: "only after a reset of the port", Most: 12 * time.Second},
+		{Faults: "hang:rom:N", Code: 6, Says: "stage rom: #: USB out", Most: 15 * time.Second},
+		{Faults: "mute:rom:V", Code: 6, Says: "V#: no answer", Most: 8 * time.Second},
+		{Faults: "endless:rom:V", Code: 6, Says: "V#: odd answer", Most: 3 * time.Second},
 
-		{fault: "mute:rom:id", code: 6, says: "chip ID: w", most: 8 * time.Second},
-		{fault: "cut:rom:id", code: 6, says: "chip ID: wffffee40,#: 2 of 4 bytes", most: 8 * time.Second},
-		{fault: "wrong:rom:id", code: 6, says: "another chip: sama5d3 has 0x8a5c07c2 at 0xffffee40 (of the bits 0xfffffffe), this one 0x8a5c0782", most: 3 * time.Second},
-		{fault: "long:rom:id", code: 6, says: "odd answer: expected 4 bytes, got 104", most: 3 * time.Second},
-		{fault: "endless:rom:id", code: 6, says: "odd answer: expected 4 bytes, got ", most: 3 * time.Second},
-		{fault: "hang:rom:id", code: 6, says: "chip ID", most: 8 * time.Second},
+		{Faults: "mute:rom:id", Code: 6, Says: "chip ID: w", Most: 8 * time.Second},
+		{Faults: "cut:rom:id", Code: 6, Says: "chip ID: wffffee40,#: 2 of 4 bytes", Most: 8 * time.Second},
+		{Faults: "wrong:rom:id", Code: 6, Says: "another chip: sama5d3 has 0x8a5c07c2 at 0xffffee40 (of the bits 0xfffffffe), this one 0x8a5c0782", Most: 3 * time.Second},
+		{Faults: "long:rom:id", Code: 6, Says: "odd answer: expected 4 bytes, got 104", Most: 3 * time.Second},
+		{Faults: "endless:rom:id", Code: 6, Says: "odd answer: expected 4 bytes, got ", Most: 3 * time.Second},
+		{Faults: "hang:rom:id", Code: 6, Says: "chip ID", Most: 8 * time.Second},
 
-		{fault: "flip:rom:S", code: 6, says: "stage lowlevel: memory lost what was written: at 0x30", most: 3 * time.Second},
-		{fault: "flip:rom:W", code: 6, says: "stage lowlevel: odd answer: the applet's command is 0xffffffbf, expected 0x0, or 0xffffffff when it is done", most: 3 * time.Second},
-		{fault: "stall:rom:S", code: 6, says: "stalled", most: 3 * time.Second},
-		{fault: "nak:rom:S", says: "", most: 8 * time.Second},
-		{fault: "nak:rom:30000", says: "", most: 8 * time.Second},
-		{fault: "hang:rom:S", code: 6, says: "bytes to 0x300000: USB out", most: 8 * time.Second},
-		{fault: "hang:rom:60000", code: 6, says: "stage u-boot", most: 8 * time.Second},
-		{fault: "unplug:rom:60000", code: 6, says: "did not come back within 15s", most: 25 * time.Second},
-		{fault: "unplug:rom:S", code: 6, says: "did not come back within 15s", most: 20 * time.Second},
-		{fault: "reset:rom:60000", says: "starting over", most: 5 * time.Second},
-		{fault: "reset:rom:S reset:rom:S reset:rom:60000", code: 6, says: "the boot ROM is back after the first stage was sent 3 times", most: 8 * time.Second},
+		{Faults: "flip:rom:S", Code: 6, Says: "stage lowlevel: memory lost what was written: at 0x30", Most: 3 * time.Second},
+		{Faults: "flip:rom:W", Code: 6, Says: "stage lowlevel: odd answer: the applet's command is 0xffffffbf, expected 0x0, or 0xffffffff when it is done", Most: 3 * time.Second},
+		{Faults: "stall:rom:S", Code: 6, Says: "stalled", Most: 3 * time.Second},
+		{Faults: "nak:rom:S", Says: "", Most: 8 * time.Second},
+		{Faults: "nak:rom:30000", Says: "", Most: 8 * time.Second},
+		{Faults: "hang:rom:S", Code: 6, Says: "bytes to 0x300000: USB out", Most: 8 * time.Second},
+		{Faults: "hang:rom:60000", Code: 6, Says: "stage u-boot", Most: 8 * time.Second},
+		{Faults: "unplug:rom:60000", Code: 6, Says: "did not come back within 15s", Most: 25 * time.Second},
+		{Faults: "unplug:rom:S", Code: 6, Says: "did not come back within 15s", Most: 20 * time.Second},
+		{Faults: "reset:rom:60000", Says: "starting over", Most: 5 * time.Second},
+		{Faults: "reset:rom:S reset:rom:S reset:rom:60000", Code: 6, Says: "the boot ROM is back after the first stage was sent 3 times", Most: 8 * time.Second},
 
-		{fault: "fail:rom:lowlevel:0x0f", code: 6, says: "stage lowlevel: the applet failed with status 0x0f, APPLET_FAIL", most: 3 * time.Second},
-		{fault: "fail:rom:extram:0x0f", code: 6, says: "stage extram: the applet failed with status 0x0f, APPLET_FAIL", most: 3 * time.Second},
-		{fault: "fail:rom:extram:0x55", code: 6, says: "stage extram: the applet failed with status 0x55, which has no name", most: 3 * time.Second},
-		{fault: "ignore:rom:lowlevel", code: 6, says: "stage lowlevel: the applet was called and does nothing: after 10s its command is 0x0, expected 0xffffffff", most: 15 * time.Second},
-		{fault: "hang:rom:extram", code: 6, says: "stage extram: the applet was called and did not come back", most: 15 * time.Second},
-		{fault: "nak:rom:extram:8s", says: "", most: 12 * time.Second},
-		{fault: "reset:rom:extram", says: "starting over", most: 5 * time.Second},
-		{fault: "unplug:rom:u-boot", most: 3 * time.Second, code: -1}, // after everything: nobody can tell
-		{cfg: sama5.Config{Preset: 9}, code: 6, says: "stage extram: the applet failed with status 0x0f, APPLET_FAIL", most: 3 * time.Second},
-		{cfg: sama5.Config{DRAM: 64 << 20}, code: 6, says: "stage u-boot", most: 12 * time.Second},
-		{cfg: sama5.Config{Secure: true}, code: 6, says: "stage rom: N#: the chip is in secure mode", most: 3 * time.Second},
-		{cfg: sama5.Config{Midway: 5000, Deaf: true}, code: 6, says: "stage rom: N#: no answer", most: 8 * time.Second},
-		{cfg: sama5.Config{Model: model(t, "sama5d4")}, code: 6, says: "stage rom: chip ID: wffffee40,#: 0 of 4 bytes", most: 8 * time.Second},
-	} {
-		t.Run(strings.TrimSpace(fmt.Sprint(tc.fault, " ", tc.says)), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				cfg := tc.cfg
-				cfg.Faults = socstest.Faults(t, sama5.ParseFault, tc.fault)
-				o := recoverBoard(t, "sama5d3", cfg, nil)
-				if tc.code < 0 {
-					if o.Err != nil || o.Took > tc.most {
-						t.Errorf("%v after %s", o.Err, o.Took)
-					}
-					return
-				}
-				o.Ends(t, tc.code, tc.says, tc.most)
-			})
-		})
-	}
+		{Faults: "fail:rom:lowlevel:0x0f", Code: 6, Says: "stage lowlevel: the applet failed with status 0x0f, APPLET_FAIL", Most: 3 * time.Second},
+		{Faults: "fail:rom:extram:0x0f", Code: 6, Says: "stage extram: the applet failed with status 0x0f, APPLET_FAIL", Most: 3 * time.Second},
+		{Faults: "fail:rom:extram:0x55", Code: 6, Says: "stage extram: the applet failed with status 0x55, which has no name", Most: 3 * time.Second},
+		{Faults: "ignore:rom:lowlevel", Code: 6, Says: "stage lowlevel: the applet was called and does nothing: after 10s its command is 0x0, expected 0xffffffff", Most: 15 * time.Second},
+		{Faults: "hang:rom:extram", Code: 6, Says: "stage extram: the applet was called and did not come back", Most: 15 * time.Second},
+		{Faults: "nak:rom:extram:8s", Says: "", Most: 12 * time.Second},
+		{Faults: "reset:rom:extram", Says: "starting over", Most: 5 * time.Second},
+		{Faults: "unplug:rom:u-boot", Most: 3 * time.Second, Unseen: true}, // after everything: nobody can tell
+		{Config: sama5.Config{Preset: 9}, Code: 6, Says: "stage extram: the applet failed with status 0x0f, APPLET_FAIL", Most: 3 * time.Second},
+		{Config: sama5.Config{DRAM: 64 << 20}, Code: 6, Says: "stage u-boot", Most: 12 * time.Second},
+		{Config: sama5.Config{Secure: true}, Code: 6, Says: "stage rom: N#: the chip is in secure mode", Most: 3 * time.Second},
+		{Config: sama5.Config{Midway: 5000, Deaf: true}, Code: 6, Says: "stage rom: N#: no answer", Most: 8 * time.Second},
+		{Config: sama5.Config{Model: model(t, "sama5d4")}, Code: 6, Says: "stage rom: chip ID: wffffee40,#: 0 of 4 bytes", Most: 8 * time.Second},
+	}, func(t *testing.T, c socstest.Case[sama5.Config], faults []virtual.Fault) *socstest.Outcome[sama5.Report] {
+		c.Config.Faults = faults
+		return recoverBoard(t, "sama5d3", c.Config, nil)
+	})
 }
 
 // With --expect the recovery ends when U-Boot's gadget is there, or says that it is not.

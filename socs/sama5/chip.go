@@ -7,12 +7,13 @@ import (
 	"strings"
 )
 
-// chip is what differs between the SoCs (SAM-BA 3.3.1, src/plugins/device; the remap's address is Snagboot's, recoveries/sama5.py).
+// chip is what differs between the SoCs (SAM-BA 3.3.1, src/plugins/device; the remap's address is Snagboot's,
+// recoveries/sama5.py).
 type chip struct {
 	model string
 
-	// The chip ID: where it is, which bits count (the lowest are the silicon's revision), and what they are. exids are those of the
-	// extension behind it; none: any.
+	// The chip ID: where it is, which bits count (the lowest are the silicon's revision), and what they are. exids are
+	// those of the extension behind it; none: any.
 	cidrAt, cidrMask, cidr uint32
 	exids                  []uint32
 

@@ -1,7 +1,7 @@
 // Package sama5 recovers boards with Microchip's SAMA5D2, SAMA5D3 and SAMA5D4.
 //
-// The boot ROM has the SAM-BA monitor, which reads and writes memory, and calls what it was loaded. It is a CDC ACM device: snag
-// speaks to its bulk endpoints, not to the tty that Linux makes of it. The monitor is called by hosts so:
+// The boot ROM has the SAM-BA monitor, which reads and writes memory, and calls what it was loaded. It is a CDC ACM
+// device: snag speaks to its bulk endpoints, not to the tty that Linux makes of it. The monitor is called by hosts so:
 //
 //	an applet that sets the clocks                lowlevel    to the internal SRAM, called, and comes back
 //	an applet that sets up the DRAM               extram      the same
@@ -9,8 +9,9 @@
 //
 // Applets are Microchip's (they come with SAM-BA 3). Their arguments and results are in a mailbox in front of them.
 //
-// chip.go has the addresses and the tables, check.go what the files must be, monitor.go the monitor. Sources: the data sheets, chapter "Standard
-// Boot Strategies", "SAM-BA Monitor" (SAMA5D2, DS60001476; SAMA5D3, DS60001609; SAMA5D4, DS60001525); SAM-BA 3.3.1 (src/plugins/connection/serial, src/plugins/device); atmel-software-package
+// chip.go has the addresses and the tables, check.go what the files must be, monitor.go the monitor. Sources: the data
+// sheets, chapter "Standard Boot Strategies", "SAM-BA Monitor" (SAMA5D2, DS60001476; SAMA5D3, DS60001609; SAMA5D4,
+// DS60001525); SAM-BA 3.3.1 (src/plugins/connection/serial, src/plugins/device); atmel-software-package
 // (samba_applets); Snagboot (recoveries/sama5.py, firmware/samba_applet.py).
 package sama5
 
@@ -23,7 +24,7 @@ import (
 
 	"snag/event"
 	"snag/socs"
-	"snag/socs/dfustage"
+	"snag/socs/stages"
 	"snag/usb"
 )
 
@@ -36,11 +37,10 @@ const (
 )
 
 const (
-	openTime     = 5 * time.Second
-	reenumerate  = 20 * time.Second // after a board that was reset
-	appletTime   = 10 * time.Second // for an applet to come back
-	pollTime     = 5 * time.Millisecond
-	progressTime = 100 * time.Millisecond
+	openTime    = 5 * time.Second
+	reenumerate = 20 * time.Second // after a board that was reset
+	appletTime  = 10 * time.Second // for an applet to come back
+	pollTime    = 5 * time.Millisecond
 )
 
 // Backend recovers SAMA5 boards.
@@ -78,14 +78,14 @@ func (Backend) Recover(ctx context.Context, job socs.Job) error {
 		return err
 	}
 	r := &recovery{plan: p, board: job.Board, at: stageROM}
-	return dfustage.Drive(ctx, job.Board, r.serve, func() string { return r.at }, r.hint)
+	return stages.Drive(ctx, job.Board, r.serve, func() string { return r.at }, r.hint)
 }
 
 // recovery is one board on its way up.
 type recovery struct {
 	*plan
 	board socs.Board
-	runs  dfustage.Runs
+	runs  stages.Runs
 	m     *monitor
 	stage *socs.Stage
 	at    string // the stage
@@ -97,7 +97,7 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err
 	if !stage.ROM {
 		return false, &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("expected the boot ROM on port %s, got %s", stage.Port, stage.ID), Hint: "put the board into USB recovery mode again"}
 	}
-	if err := r.runs.Begin(r.board, stageROM); err != nil {
+	if err := r.runs.Begin(r.board); err != nil {
 		return false, err
 	}
 	if err := r.connect(ctx); err != nil {
@@ -112,19 +112,21 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err
 		slot string
 		call call
 	}{{slotLowlevel, r.lowlevel}, {slotExtram, r.extram}} {
-		if err := r.file(ctx, a.slot, r.chip.sram); err != nil {
+		t, err := r.file(ctx, a.slot, r.chip.sram)
+		if err != nil {
 			return false, err
 		}
 		if err := r.call(ctx, a.call); err != nil {
 			return false, err
 		}
-		r.done(a.slot)
+		t.Done()
 	}
 	r.at = slotUBoot
 	if err := r.m.setWord(ctx, r.chip.remap, 1); err != nil {
 		return false, err
 	}
-	if err := r.file(ctx, slotUBoot, r.address); err != nil {
+	t, err := r.file(ctx, slotUBoot, r.address)
+	if err != nil {
 		return false, err
 	}
 	// A board that leaves at once has started it.
@@ -135,7 +137,7 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err
 	if a, ok := stage.USB.(usb.Abandoner); ok {
 		a.Abandon()
 	}
-	r.done(slotUBoot)
+	t.Done()
 	return true, nil
 }
 
@@ -189,31 +191,17 @@ func (r *recovery) identify(ctx context.Context) error {
 	return nil
 }
 
-// file loads a file to memory.
-func (r *recovery) file(ctx context.Context, slot string, address uint32) error {
+// file loads a file to memory. It is done when it has done its work.
+func (r *recovery) file(ctx context.Context, slot string, address uint32) (t *stages.Transfer, err error) {
 	r.at = slot
 	img := r.Sent[slot]
-	total := int64(len(img.Data))
-	r.board.Emit(slot, event.StageBegun{File: img.Path, Bytes: total})
-	begun, emitted := time.Now(), time.Time{}
-	return r.m.load(ctx, address, img.Data, func(n int) {
-		now := time.Now()
-		if n < len(img.Data) && now.Sub(emitted) < progressTime {
-			return
-		}
-		emitted = now
-		r.board.Emit(slot, event.Progress{Bytes: int64(n), Total: total, Rate: float64(n) / max(now.Sub(begun), time.Millisecond).Seconds()})
-	})
+	t = stages.Begin(r.board, slot, img.Path, len(img.Data))
+	t.Since = r.stage.Since
+	return t, r.m.load(ctx, address, img.Data, t.At)
 }
 
-// done tells that a file has done its work.
-func (r *recovery) done(slot string) {
-	img := r.Sent[slot]
-	r.board.Emit(slot, event.StageDone{Summary: event.StageSummary{Stage: slot, File: img.Path, Bytes: int64(len(img.Data)), Duration: time.Since(r.stage.Since)}})
-}
-
-// The mailbox, from an applet's address on (atmel-software-package, samba_applets/common/applet.h). The words behind the status are the command's
-// arguments, and its results in their place.
+// The mailbox, from an applet's address on (atmel-software-package, samba_applets/common/applet.h). The words behind
+// the status are the command's arguments, and its results in their place.
 //
 //	0x04  command: 0 initializes; its complement when that is done
 //	0x08  status

@@ -9,9 +9,10 @@ import (
 	"snag/sim/usbdev"
 )
 
-// Disguise is a port on which boards show other descriptors than their own, as boards by another maker do that are right all the
-// same: every interface has another number, behind one of nobody's, every endpoint another address; and, if it is wanted,
-// other strings. SET_INTERFACE is refused where there is one setting (USB 2.0, section 9.4.10). All else stays as it is.
+// Disguise is a port on which boards show other descriptors than their own, as boards by another maker do that are
+// right all the same: every interface has another number, behind one of nobody's, every endpoint another address; and,
+// if it is wanted, other strings. SET_INTERFACE is refused where there is one setting (USB 2.0, section 9.4.10). All
+// else stays as it is.
 type Disguise struct {
 	usbdev.Port
 	Strings func(d *usbdev.Descriptors) // changes a copy; nil: they stay

@@ -7,8 +7,8 @@ import (
 	"snag/sim/usbdev"
 )
 
-// Glimpse is a port on which a device enumerates, leaves before it has answered anything but that, and comes back: bad contacts, and
-// gadgets that a boot stage sets up twice. Nth says which of the board's devices does, from 1 on.
+// Glimpse is a port on which a device enumerates, leaves before it has answered anything but that, and comes back: bad
+// contacts, and gadgets that a boot stage sets up twice. Nth says which of the board's devices does, from 1 on.
 type Glimpse struct {
 	usbdev.Port
 	Nth int

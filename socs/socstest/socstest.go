@@ -93,7 +93,9 @@ type Case[C any] struct {
 	Config C      // what else is wrong
 	Code   int
 	Says   string        // the error, or else the events
+	Hint   string        // part of the error's
 	Most   time.Duration // of the whole recovery
+	Unseen bool          // it goes wrong when the board has everything, which no host can tell: its report does not count
 }
 
 // Play recovers the boards by run, each in a bubble of its own time, and fails the test unless all end as
@@ -108,7 +110,15 @@ func Play[C any, R Report](t *testing.T, parse func(string) (virtual.Fault, erro
 		}
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				run(t, c, Faults(t, parse, c.Faults)).Ends(t, c.Code, c.Says, c.Most)
+				o := run(t, c, Faults(t, parse, c.Faults))
+				if c.Unseen {
+					o.ends(t, 0, c.Says, c.Most)
+				} else {
+					o.Ends(t, c.Code, c.Says, c.Most)
+				}
+				if hint := recovery.Hint(o.Err); !strings.Contains(hint, c.Hint) {
+					t.Errorf("hint %q, want %q", hint, c.Hint)
+				}
 			})
 		})
 	}
@@ -200,6 +210,23 @@ func (a *Attempt) Bad(t *testing.T, code int, says string) {
 	}
 }
 
+// ends fails the test unless the recovery ended within a time: with a text among its notes and warnings, if the code is
+// 0, else with that code and the text in the error.
+func (a *Attempt) ends(t *testing.T, code int, says string, most time.Duration) {
+	t.Helper()
+	switch {
+	case code != 0:
+		a.Bad(t, code, says)
+	case a.Err != nil:
+		t.Errorf("%v\n%s", a.Err, a.Texts())
+	case !strings.Contains(a.Texts(), says):
+		t.Errorf("it said %q, want %q", a.Texts(), says)
+	}
+	if a.Took > most {
+		t.Errorf("it took %s, want %s at most", a.Took, most)
+	}
+}
+
 // Good fails the test unless the board was recovered, and the host did nothing wrong.
 func (o *Outcome[R]) Good(t *testing.T) {
 	t.Helper()
@@ -212,12 +239,8 @@ func (o *Outcome[R]) Good(t *testing.T) {
 // code is 0, else badly with that code and the text in the error.
 func (o *Outcome[R]) Ends(t *testing.T, code int, says string, most time.Duration) {
 	t.Helper()
-	if code != 0 {
-		o.Bad(t, code, says)
-	} else if o.Good(t); !strings.Contains(o.Texts(), says) {
-		t.Errorf("it said %q, want %q", o.Texts(), says)
-	}
-	if o.Took > most {
-		t.Errorf("it took %s, want %s at most", o.Took, most)
+	o.ends(t, code, says, most)
+	if err := o.Report.Err(); code == 0 && err != nil {
+		t.Errorf("%v\n%s", err, o.Texts())
 	}
 }

@@ -74,7 +74,7 @@ func check(model socs.Model, fw socs.Firmware) (*checker, error) {
 // slots looks at which files there are, and returns those that the chip takes none of.
 func (c *checker) slots(fw socs.Firmware) (refused []string) {
 	fail := func(slot, format string, args ...any) {
-		c.Errs = append(c.Errs, &socs.FirmwareError{Slot: slot, Path: fw[slot].Path, Err: fmt.Errorf(format, args...), Hint: "give " + c.waysText()})
+		c.Take(slot, fw[slot], socs.Refuse("give "+c.waysText(), format, args...))
 	}
 	_, fip := fw[slotFIP]
 	_, uboot := fw[slotUBoot]
@@ -128,8 +128,7 @@ func (c *checker) fsbl(slot string, data []byte, fw socs.Firmware) ([]byte, erro
 	fip, haveFIP := fw[slotFIP]
 	spl := isSPL(img.Payload)
 	if spl && haveFIP {
-		c.Errs = append(c.Errs, &socs.FirmwareError{Slot: slotFIP, Path: fip.Path, Err: errors.New("the first stage is U-Boot's SPL, which starts no FIP"),
-			Hint: "give u-boot.itb or u-boot.img of its build as " + slotUBoot + " instead"})
+		c.Take(slotFIP, fip, socs.Refuse("give u-boot.itb or u-boot.img of its build as "+slotUBoot+" instead", "the first stage is U-Boot's SPL, which starts no FIP"))
 	}
 	if spl && !bytes.Contains(img.Payload, []byte("dfu_alt_info")) {
 		c.Warn(slot, "it is a U-Boot SPL with no DFU settings of its own: unless its build has CONFIG_SPL_DFU it will not ask for U-Boot over USB")

@@ -2,8 +2,8 @@ package stm32mp
 
 import "encoding/binary"
 
-// flashLayout is what TF-A of STM32MP15 up to version 3 of ST's ecosystem takes before what it starts. It uses nothing of
-// it, so this one names nothing but the stages. The columns are option, phase, name, type, device and offset (ST's
+// flashLayout is what TF-A of STM32MP15 up to version 3 of ST's ecosystem takes before what it starts. It uses nothing
+// of it, so this one names nothing but the stages. The columns are option, phase, name, type, device and offset (ST's
 // wiki, "STM32CubeProgrammer flashlayout"), behind an STM32 header of version 1 (ST's wiki, "STM32 header for binary
 // files"), little-endian, all else 0:
 //

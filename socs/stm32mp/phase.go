@@ -13,6 +13,7 @@ import (
 	"snag/event"
 	"snag/socs"
 	"snag/socs/dfustage"
+	"snag/socs/stages"
 	"snag/usb"
 	"snag/usb/dfu"
 )
@@ -93,7 +94,7 @@ type recovery struct {
 	*chip
 	fw    socs.Firmware
 	board socs.Board
-	runs  dfustage.Runs
+	runs  stages.Runs
 	at    string // the stage
 
 	detached time.Time // when the last DETACH was sent
@@ -222,8 +223,8 @@ func (r *recovery) follow(ctx context.Context, s *session) (done bool, err error
 	return false, err // nil: it has left, or enumerates anew
 }
 
-// first is the phase that an enumeration begins in. A ROM waits for the first stage, whatever it says; TF-A of STM32MP15 has the
-// same settings. TF-A that does not tell waits for what it has the first setting for.
+// first is the phase that an enumeration begins in. A ROM waits for the first stage, whatever it says; TF-A of
+// STM32MP15 has the same settings. TF-A that does not tell waits for what it has the first setting for.
 func (r *recovery) first(ctx context.Context, s *session) (*phase, error) {
 	_, rom := s.settings[phaseFSBL]
 	if rom && r.detach {
@@ -293,7 +294,7 @@ func (r *recovery) answer(ctx context.Context, s *session, p *phase) error {
 	case phaseLayout:
 		f = dfustage.File{Path: "flash layout", Data: flashLayout()}
 	case phaseFSBL:
-		if err := r.runs.Begin(r.board, r.at); err != nil {
+		if err := r.runs.Begin(r.board); err != nil {
 			return err
 		}
 		f = r.file(slotTFA)
@@ -342,8 +343,8 @@ func (r *recovery) phaseError(s *session, p *phase) error {
 		Hint: "check that all files are of one build for this board, reset the board and run snag again"}
 }
 
-// next makes the board go on to what it was sent, and returns the phase that it is in then; nil if it is to be looked for on its
-// port.
+// next makes the board go on to what it was sent, and returns the phase that it is in then; nil if it is to be looked
+// for on its port.
 func (r *recovery) next(ctx context.Context, s *session) (*phase, error) {
 	switch {
 	case s.sent[phaseLayout] && !s.sent[phaseSSBL]:
@@ -396,7 +397,7 @@ func (r *recovery) await(ctx context.Context, s *session, sent byte) (*phase, er
 		default:
 			return &p, nil
 		}
-		if dfustage.Left(ctx, s.Stage, askAgain) {
+		if stages.Left(ctx, s.Stage, askAgain) {
 			return nil, nil
 		}
 	}
@@ -408,7 +409,7 @@ func (r *recovery) await(ctx context.Context, s *session, sent byte) (*phase, er
 // is the port's reset that makes the host ask; before that, TF-A must run.
 func (r *recovery) renew(ctx context.Context, s *session) error {
 	if !r.stays {
-		if dfustage.Left(ctx, s.Stage, leaveTime) {
+		if stages.Left(ctx, s.Stage, leaveTime) {
 			return nil
 		}
 	} else if left, err := r.answers(ctx, s); left || err != nil {
@@ -419,7 +420,7 @@ func (r *recovery) renew(ctx context.Context, s *session) error {
 
 // again does so once more for a ROM that was still there.
 func (r *recovery) again(ctx context.Context, s *session) error {
-	if dfustage.Left(ctx, s.Stage, resetAgain) {
+	if stages.Left(ctx, s.Stage, resetAgain) {
 		return nil
 	}
 	if left, err := r.answers(ctx, s); left || err != nil {
@@ -453,7 +454,7 @@ func (r *recovery) answers(ctx context.Context, s *session) (left bool, err erro
 		case context.Cause(ctx) != nil:
 			return false, context.Cause(ctx)
 		}
-		if dfustage.Left(ctx, s.Stage, askAgain) {
+		if stages.Left(ctx, s.Stage, askAgain) {
 			return true, nil
 		}
 	}

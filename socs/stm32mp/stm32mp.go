@@ -6,10 +6,11 @@
 // and the FIP with U-Boot. A DETACH makes either of them start what it has. A first stage may also be U-Boot's
 // SPL, if it has DFU: its settings are called by files.
 //
-// [check] looks at the files; [recovery.serve] does what the board's phases ask for (phase.go). Sources: AN5275 "USB DFU/USART
-// protocols used in STM32MP1 series bootloaders"; TF-A (plat/st/common/usb_dfu.c, stm32cubeprogrammer_usb.c,
-// plat/st/stm32mp1/stm32mp1_usb_dfu.c, plat/st/stm32mp2/stm32mp2_usb_dfu.c); U-Boot (arch/arm/mach-stm32mp/cmd_stm32prog,
-// drivers/usb/gadget/f_dfu.c, include/configs/stm32mp15_dh_dhsom.h); ST's wiki, "How to load U-Boot with dfu-util".
+// [check] looks at the files; [recovery.serve] does what the board's phases ask for (phase.go). Sources: AN5275 "USB
+// DFU/USART protocols used in STM32MP1 series bootloaders"; TF-A (plat/st/common/usb_dfu.c, stm32cubeprogrammer_usb.c,
+// plat/st/stm32mp1/stm32mp1_usb_dfu.c, plat/st/stm32mp2/stm32mp2_usb_dfu.c); U-Boot
+// (arch/arm/mach-stm32mp/cmd_stm32prog, drivers/usb/gadget/f_dfu.c, include/configs/stm32mp15_dh_dhsom.h); ST's wiki,
+// "How to load U-Boot with dfu-util".
 package stm32mp
 
 import (
@@ -20,6 +21,7 @@ import (
 
 	"snag/socs"
 	"snag/socs/dfustage"
+	"snag/socs/stages"
 	"snag/usb"
 )
 
@@ -90,7 +92,7 @@ func (Backend) Recover(ctx context.Context, job socs.Job) error {
 		return err
 	}
 	r := &recovery{chip: c.chip, fw: c.Sent, board: job.Board, at: stageROM}
-	return dfustage.Drive(ctx, job.Board, r.serve, func() string { return r.at }, dfustage.Hint)
+	return stages.Drive(ctx, job.Board, r.serve, func() string { return r.at }, dfustage.Hint)
 }
 
 // chip is what is different between the models.

@@ -39,7 +39,8 @@ const (
 	forces = "give the build for this board; --force sends it all the same"
 )
 
-// dramStart is the lowest address at which Allwinner's SoCs have DRAM: A80; the others from 0x40000000 on, F1C100s from 0x80000000.
+// dramStart is the lowest address at which Allwinner's SoCs have DRAM: A80; the others from 0x40000000 on, F1C100s from
+// 0x80000000.
 const dramStart = 0x20000000
 
 // check looks at the firmware. chip is nil if the board has not told yet which it is: what needs it is left out then.
@@ -187,7 +188,8 @@ func (p *plan) sameSoC(chip *chip, slot, tree string) error {
 	return nil
 }
 
-// second looks at what SPL would load. Given are the device tree's name that SPL has, and the one that the user has chosen.
+// second looks at what SPL would load. Given are the device tree's name that SPL has, and the one that the user has
+// chosen.
 func (p *plan) second(chip *chip, slot string, img socs.Image, splTree, chosen string) (*uboot, error) {
 	if len(img.Data) == 0 {
 		return nil, socs.Refuse(again, "the file is empty")
@@ -236,7 +238,8 @@ func (c *chip) spares(p part) error {
 	return nil
 }
 
-// legacy looks at a uImage. It is started at its load address, as sunxi-fel and Snagboot do: its entry is 0 or the same.
+// legacy looks at a uImage. It is started at its load address, as sunxi-fel and Snagboot do: its entry is 0 or the
+// same.
 func (p *plan) legacy(chip *chip, slot string, data []byte) (*uboot, error) {
 	img, err := firmware.ParseUImage(data)
 	switch {
@@ -375,7 +378,8 @@ func isUBoot(img *firmware.FITImage) bool { return strings.EqualFold(img.OS, "u-
 // maxListed is how many device trees a message names.
 const maxListed = 32
 
-// choose finds the configuration: the user's choice by its description or name, else the one with SPL's device tree, the default, the first.
+// choose finds the configuration: the user's choice by its description or name, else the one with SPL's device tree,
+// the default, the first.
 func (p *plan) choose(f *firmware.FIT, slot, splTree, chosen string) (*firmware.FITConfig, error) {
 	if len(f.Configs) == 0 {
 		return nil, socs.Refuse(again, "the FIT has no configurations")

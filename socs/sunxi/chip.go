@@ -10,8 +10,8 @@ import (
 	"snag/socs"
 )
 
-// chip is what must be known of an SoC to run SPL from its ROM's FEL. The boot ROMs differ in where they keep their stacks and data,
-// which SPL, linked to where the ROM would load it, overlaps.
+// chip is what must be known of an SoC to run SPL from its ROM's FEL. The boot ROMs differ in where they keep their
+// stacks and data, which SPL, linked to where the ROM would load it, overlaps.
 //
 // The numbers are those of sunxi-tools (soc_info.c), with which Snagboot's (soc_info.yaml) agree.
 type chip struct {
@@ -46,7 +46,8 @@ const (
 	thunkSize   = 0x200
 )
 
-// Sets of areas. Which is the stack for interrupts, the stack, and the data is known of some: the three areas are these in turn.
+// Sets of areas. Which is the stack for interrupts, the stack, and the data is known of some: the three areas are these
+// in turn.
 var (
 	swapsA10   = []swap{{0x1c00, 0xa400, 0x400}, {0x5c00, 0xa800, 0x1400}, {0x7c00, 0xbc00, 0x400}}
 	swapsA31   = []swap{{0x1800, 0x20000, 0x800}, {0x5c00, 0x20800, 0x2400}} // SRAM B, with the MMU's table
@@ -141,9 +142,9 @@ func chipOf(m socs.Model) (*chip, error) {
 	return nil, fmt.Errorf("no boot ROM is known for the model %q", m.Name)
 }
 
-// chipOfTree finds the chip that a device tree, or what it says to be compatible with, is for; nil if that is not known. The longest
-// beginning that fits counts. Trees that U-Boot takes from Linux have the vendor's directory in front (CONFIG_OF_UPSTREAM):
-// "allwinner/sun50i-a64-pine64-plus".
+// chipOfTree finds the chip that a device tree, or what it says to be compatible with, is for; nil if that is not
+// known. The longest beginning that fits counts. Trees that U-Boot takes from Linux have the vendor's directory in
+// front (CONFIG_OF_UPSTREAM): "allwinner/sun50i-a64-pine64-plus".
 func chipOfTree(name string) *chip {
 	name = path.Base(name)
 	var found *chip
@@ -178,7 +179,8 @@ type piece struct {
 	data []byte
 }
 
-// place cuts SPL into pieces: what belongs where the ROM's areas are goes into their backups, for the thunk to exchange.
+// place cuts SPL into pieces: what belongs where the ROM's areas are goes into their backups, for the thunk to
+// exchange.
 func (c *chip) place(spl []byte) []piece {
 	swaps := slices.SortedFunc(slices.Values(c.swaps), func(a, b swap) int { return cmp.Compare(a.area, b.area) })
 	var pieces []piece

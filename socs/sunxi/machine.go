@@ -64,7 +64,8 @@ const (
 	sctlrBranch = 1 << 11
 	sctlrICache = 1 << 12
 
-	// Any ROM is taken to have set the bits of sctlrWant, if those of sctlrAny are left out: no data cache, low vectors of this byte order, ARM state.
+	// Any ROM is taken to have set the bits of sctlrWant, if those of sctlrAny are left out: no data cache, low vectors
+	// of this byte order, ARM state.
 	sctlrAny  = sctlrMMU | 1<<6 | sctlrBranch | sctlrICache | 1<<13 | 1<<22 | 1<<23
 	sctlrWant = 0x00050038
 )
@@ -89,8 +90,8 @@ const (
 	romSection   = 0xfff
 )
 
-// prepare brings the processor into the state that SPL is run in: secure, caches and MMU off. It returns the table to turn the MMU on with
-// afterwards, nil if there is to be none.
+// prepare brings the processor into the state that SPL is run in: secure, caches and MMU off. It returns the table to
+// turn the MMU on with afterwards, nil if there is to be none.
 func (m *machine) prepare(ctx context.Context) (*table, error) {
 	c := m.chip
 	if c.icache {
@@ -245,7 +246,8 @@ func (c *chip) exchange() []uint32 {
 	return append(words, 0, 0, 0)
 }
 
-// switchOver makes ready to start a 64-bit program: at the vector of a reset, to which the processor comes in AArch64. It returns what to call.
+// switchOver makes ready to start a 64-bit program: at the vector of a reset, to which the processor comes in AArch64.
+// It returns what to call.
 func (m *machine) switchOver(ctx context.Context, entry uint32) (uint32, error) {
 	rvbar := m.chip.rvbar
 	if m.chip.otherDie != 0 {

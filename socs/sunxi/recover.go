@@ -8,7 +8,7 @@ import (
 
 	"snag/event"
 	"snag/socs"
-	"snag/socs/dfustage"
+	"snag/socs/stages"
 	"snag/usb"
 	"snag/usb/fel"
 )
@@ -19,10 +19,10 @@ const (
 	resetTime    = 20 * time.Millisecond // from a port's reset on, for the ROM to begin anew
 	splTime      = 10 * time.Second
 	startTime    = 2 * time.Second // for the ROM's answer when it calls what does not return
-	progressTime = 100 * time.Millisecond
 
-	// settleTime is for how long the bus is quiet while SPL runs, which changes the clocks; on 64-bit parts the processor is reset. sunxi-fel
-	// waits as long, Snagboot 500 ms: both found that what is sent meanwhile is lost at times.
+	// settleTime is for how long the bus is quiet while SPL runs, which changes the clocks; on 64-bit parts the
+	// processor is reset. sunxi-fel waits as long, Snagboot 500 ms: both found that what is sent meanwhile is lost at
+	// times.
 	settleTime = 250 * time.Millisecond
 )
 
@@ -31,7 +31,7 @@ type recovery struct {
 	fw    socs.Firmware
 	board socs.Board
 	named *chip // of the model that the user named; nil: the family
-	runs  dfustage.Runs
+	runs  stages.Runs
 	at    string // the stage
 }
 
@@ -42,7 +42,7 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err
 			Hint: "the board was reset and has booted from something else: bring it into FEL mode again"}
 	}
 	r.at = stageROM
-	if err := r.runs.Begin(r.board, r.at); err != nil {
+	if err := r.runs.Begin(r.board); err != nil {
 		return false, err
 	}
 	dev, version, err := r.connect(ctx, stage)
@@ -64,8 +64,7 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err
 	}
 	m := &machine{Device: dev, chip: chip}
 	r.at = stageSPL
-	r.begin(r.fw[slotSPL].Path, len(p.spl))
-	begun := time.Now()
+	t := stages.Begin(r.board, r.at, r.fw[slotSPL].Path, len(p.spl))
 	table, err := m.prepare(ctx)
 	if chip.riscv && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		return false, &socs.BoardError{Stage: r.at, Err: err,
@@ -74,7 +73,7 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err
 	if err != nil {
 		return false, err
 	}
-	if err := m.runSPL(ctx, stage.Gone, p.spl, r.progress(len(p.spl))); err != nil {
+	if err := m.runSPL(ctx, stage.Gone, p.spl, t.At); err != nil {
 		return false, err
 	}
 	if table != nil {
@@ -82,7 +81,7 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err
 			return false, err
 		}
 	}
-	r.done(r.fw[slotSPL].Path, len(p.spl), begun)
+	t.Done()
 	if p.uboot == nil {
 		r.board.Emit(r.at, event.Note{Text: "SPL has set the DRAM up and returned to FEL, where the board waits"})
 		return true, nil
@@ -91,7 +90,8 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err
 	return true, r.second(ctx, m, p.uboot)
 }
 
-// connect opens the ROM, and resets the port if what answers is out of step with what is asked: another program stopped in the middle.
+// connect opens the ROM, and resets the port if what answers is out of step with what is asked: another program stopped
+// in the middle.
 func (r *recovery) connect(ctx context.Context, stage *socs.Stage) (*fel.Device, fel.Version, error) {
 	short, cancel := context.WithTimeout(ctx, versionTime)
 	defer cancel()
@@ -110,7 +110,7 @@ func (r *recovery) connect(ctx context.Context, stage *socs.Stage) (*fel.Device,
 		if err := stage.USB.Reset(ctx); err != nil {
 			return nil, version, err
 		}
-		dfustage.Left(ctx, stage, resetTime)
+		stages.Left(ctx, stage, resetTime)
 	}
 }
 
@@ -135,15 +135,13 @@ func (r *recovery) identify(v fel.Version) (*chip, error) {
 
 // second sends what follows SPL, and starts it.
 func (r *recovery) second(ctx context.Context, m *machine, u *uboot) error {
-	path, total := r.fw[slotUBoot].Path, 0
+	total := 0
 	for _, p := range u.parts {
 		total += len(p.data)
 	}
-	r.begin(path, total)
-	begun, sent := time.Now(), 0
-	progress := r.progress(total)
+	t, sent := stages.Begin(r.board, r.at, r.fw[slotUBoot].Path, total), 0
 	for _, p := range u.parts {
-		if err := m.Write(ctx, p.addr, p.data, func(n int) { progress(sent + n) }); err != nil {
+		if err := m.Write(ctx, p.addr, p.data, func(n int) { t.At(sent + n) }); err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
 		sent += len(p.data)
@@ -162,7 +160,7 @@ func (r *recovery) second(ctx context.Context, m *machine, u *uboot) error {
 		}
 		r.board.Emit(r.at, event.Note{Text: "the boot ROM did not answer when it was to start U-Boot: taking that for success"})
 	}
-	r.done(path, total, begun)
+	t.Done()
 	return nil
 }
 
@@ -171,27 +169,6 @@ func (r *recovery) tell(f socs.Finding) {
 		r.board.Emit(r.at, event.Warning{Text: f.Text})
 	} else {
 		r.board.Emit(r.at, event.Note{Text: f.Text})
-	}
-}
-
-func (r *recovery) begin(path string, size int) {
-	r.board.Emit(r.at, event.StageBegun{File: path, Bytes: int64(size)})
-}
-
-func (r *recovery) done(path string, size int, begun time.Time) {
-	r.board.Emit(r.at, event.StageDone{Summary: event.StageSummary{Stage: r.at, File: path, Bytes: int64(size), Duration: time.Since(begun)}})
-}
-
-// progress tells how many bytes of a stage the board has taken, at times, and at the end.
-func (r *recovery) progress(total int) func(int) {
-	begun, emitted := time.Now(), time.Time{}
-	return func(n int) {
-		now := time.Now()
-		if n < total && now.Sub(emitted) < progressTime {
-			return
-		}
-		emitted = now
-		r.board.Emit(r.at, event.Progress{Bytes: int64(n), Total: int64(total), Rate: float64(n) / max(now.Sub(begun), time.Millisecond).Seconds()})
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"snag/socs"
-	"snag/socs/dfustage"
+	"snag/socs/stages"
 	"snag/usb/fel"
 )
 
@@ -81,5 +81,5 @@ func (Backend) Recover(ctx context.Context, job socs.Job) error {
 		return err
 	}
 	r := &recovery{fw: job.Firmware, board: job.Board, named: chip, at: stageROM}
-	return dfustage.Drive(ctx, job.Board, r.serve, func() string { return r.at }, hint)
+	return stages.Drive(ctx, job.Board, r.serve, func() string { return r.at }, hint)
 }

@@ -1,9 +1,6 @@
 package zynqmp
 
 import (
-	"errors"
-	"fmt"
-
 	"snag/firmware"
 	"snag/socs"
 )
@@ -16,8 +13,8 @@ type checker struct {
 	socs.Checked
 }
 
-func (c *checker) fail(slot string, img socs.Image, hint string, err error) {
-	c.Errs = append(c.Errs, &socs.FirmwareError{Slot: slot, Path: img.Path, Err: err, Hint: hint})
+func (c *checker) refuse(slot string, img socs.Image, hint, format string, args ...any) {
+	c.Take(slot, img, socs.Refuse(hint, format, args...))
 }
 
 const (
@@ -27,13 +24,13 @@ const (
 )
 
 // check looks at the firmware, and makes the first stage of it.
-func check(_ socs.Model, fw socs.Firmware) *checker {
+func check(fw socs.Firmware) *checker {
 	c := &checker{Checked: socs.Checked{Sent: make(socs.Firmware)}}
 	boot, haveBoot := fw[slotBoot]
 	fsbl, haveFSBL := fw[slotFSBL]
 	var first []byte
 	if !haveBoot {
-		c.fail(slotBoot, boot, wanted, errors.New("missing: FSBL takes the whole boot image"))
+		c.refuse(slotBoot, boot, wanted, "missing: FSBL takes the whole boot image")
 	} else if f, z := c.image(slotBoot, boot); z != nil {
 		c.whole(boot, z)
 		first = f
@@ -53,13 +50,13 @@ func check(_ socs.Model, fw socs.Firmware) *checker {
 // image reads a boot image, and takes its first stage out.
 func (c *checker) image(slot string, img socs.Image) ([]byte, *firmware.ZynqMP) {
 	if len(img.Data) == 0 {
-		c.fail(slot, img, again, errors.New("the file is empty"))
+		c.refuse(slot, img, again, "the file is empty")
 		return nil, nil
 	}
 	first, z, err := firstStage(img.Data)
 	switch {
 	case err == nil && z.FSBL == 0:
-		c.fail(slot, img, wanted, errors.New("there is no FSBL in it"))
+		c.refuse(slot, img, wanted, "there is no FSBL in it")
 	case err == nil:
 		return first, z
 	case z == nil:
@@ -67,9 +64,9 @@ func (c *checker) image(slot string, img socs.Image) ([]byte, *firmware.ZynqMP) 
 		if slot == slotFSBL {
 			hint = "give FSBL as a boot image (bootgen), not as an ELF file or a raw binary"
 		}
-		c.fail(slot, img, hint, fmt.Errorf("%w: it is %s", err, firmware.Identify(img.Data)))
+		c.refuse(slot, img, hint, "%w: it is %s", err, firmware.Identify(img.Data))
 	default:
-		c.fail(slot, img, again, err)
+		c.refuse(slot, img, again, "%w", err)
 	}
 	return nil, nil
 }
@@ -78,9 +75,9 @@ func (c *checker) image(slot string, img socs.Image) ([]byte, *firmware.ZynqMP) 
 func (c *checker) whole(img socs.Image, z *firmware.ZynqMP) {
 	switch {
 	case z.Table == nil || len(z.Partitions) < 2:
-		c.fail(slotBoot, img, wanted+"; one with FSBL alone belongs under "+slotFSBL, errors.New("there is nothing in it for FSBL to load: it has no partition but FSBL's own"))
+		c.refuse(slotBoot, img, wanted+"; one with FSBL alone belongs under "+slotFSBL, "there is nothing in it for FSBL to load: it has no partition but FSBL's own")
 	case !z.Complete():
-		c.fail(slotBoot, img, wanted+"; this one belongs under "+slotFSBL, fmt.Errorf("there is nothing in it but FSBL and PMU firmware (%d partitions)", len(z.Partitions)))
+		c.refuse(slotBoot, img, wanted+"; this one belongs under "+slotFSBL, "there is nothing in it but FSBL and PMU firmware (%d partitions)", len(z.Partitions))
 	default:
 		c.Sent[slotBoot] = img
 	}
@@ -92,7 +89,7 @@ func (c *checker) first(slot string, img socs.Image, first []byte) {
 	case first == nil:
 		return
 	case len(first) > ocm:
-		c.fail(slot, img, smaller, fmt.Errorf("FSBL and the PMU's firmware with their headers have %d bytes, the internal memory %d", len(first), ocm))
+		c.refuse(slot, img, smaller, "FSBL and the PMU's firmware with their headers have %d bytes, the internal memory %d", len(first), ocm)
 		return
 	}
 	img.Data = first

@@ -94,8 +94,8 @@ func FuzzCheck(f *testing.F) {
 	})
 }
 
-// What virtual boards are given passes, and they come up with it; with the first stage that is given, and with that which is
-// taken out of the whole.
+// What virtual boards are given passes, and they come up with it; with the first stage that is given, and with that
+// which is taken out of the whole.
 func TestGenerated(t *testing.T) {
 	m, err := dfu.FindModel("zynqmp")
 	if err != nil {

@@ -1,15 +1,16 @@
 // Package zynqmp recovers boards with Xilinx's (AMD's) Zynq UltraScale+ MPSoC.
 //
-// The boot ROM takes a boot image over DFU that holds FSBL, the first stage boot loader, and the firmware of the PMU: no more, since it
-// must fit the internal memory. FSBL, if it is built for USB, comes back as another DFU device and takes the whole boot
-// image. Both show the same USB ID: FSBL's alternate setting 0 is not DFU, and that tells it from the ROM.
+// The boot ROM takes a boot image over DFU that holds FSBL, the first stage boot loader, and the firmware of the PMU:
+// no more, since it must fit the internal memory. FSBL, if it is built for USB, comes back as another DFU device and
+// takes the whole boot image. Both show the same USB ID: FSBL's alternate setting 0 is not DFU, and that tells it from
+// the ROM.
 //
-// FSBL has its own ways with DFU: it knows neither CLRSTATUS nor ABORT, and it counts. SET_INTERFACE(1), once, begins a download, and
-// SET_INTERFACE(0) ends it; each SET_INTERFACE(1) more ends it too early.
+// FSBL has its own ways with DFU: it knows neither CLRSTATUS nor ABORT, and it counts. SET_INTERFACE(1), once, begins a
+// download, and SET_INTERFACE(0) ends it; each SET_INTERFACE(1) more ends it too early.
 //
 // [check] looks at the files and takes the first stage out of the whole image; [recovery.serve] sends them. Sources:
-// UG1085 "Zynq UltraScale+ Device TRM", chapter 11; UG1137 "Zynq UltraScale+ MPSoC Software Developer Guide", "USB Boot Mode"; Xilinx's
-// embeddedsw (zynqmp_fsbl: xfsbl_usb.c, xfsbl_dfu_util.c, xfsbl_image_header.c).
+// UG1085 "Zynq UltraScale+ Device TRM", chapter 11; UG1137 "Zynq UltraScale+ MPSoC Software Developer Guide", "USB Boot
+// Mode"; Xilinx's embeddedsw (zynqmp_fsbl: xfsbl_usb.c, xfsbl_dfu_util.c, xfsbl_image_header.c).
 package zynqmp
 
 import (
@@ -21,6 +22,7 @@ import (
 	"snag/firmware"
 	"snag/socs"
 	"snag/socs/dfustage"
+	"snag/socs/stages"
 	"snag/usb"
 	"snag/usb/dfu"
 )
@@ -63,28 +65,24 @@ func (Backend) Family() socs.Family {
 	}
 }
 
-// Check implements socs.Backend. The first stage is among the images that it returns, whether it was given or not. Those
-// that are in order are returned beside an error about others.
-func (Backend) Check(model socs.Model, fw socs.Firmware) (socs.Firmware, []socs.Finding, error) {
-	c := check(model, fw)
+// Check implements socs.Backend. The first stage is among the images that it returns, whether it was given or not.
+// Those that are in order are returned beside an error about others.
+func (Backend) Check(_ socs.Model, fw socs.Firmware) (socs.Firmware, []socs.Finding, error) {
+	c := check(fw)
 	return c.Sent, c.Findings, errors.Join(c.Errs...)
 }
 
 // Recover implements socs.Backend.
 func (Backend) Recover(ctx context.Context, job socs.Job) error {
-	c := check(job.Model, job.Firmware)
-	if err := errors.Join(c.Errs...); err != nil {
-		return err
-	}
-	r := &recovery{fw: c.Sent, board: job.Board, at: stageROM}
-	return dfustage.Drive(ctx, job.Board, r.serve, func() string { return r.at }, dfustage.Hint)
+	r := &recovery{fw: job.Firmware, board: job.Board, at: stageROM}
+	return stages.Drive(ctx, job.Board, r.serve, func() string { return r.at }, dfustage.Hint)
 }
 
 // recovery is one board on its way up.
 type recovery struct {
 	fw    socs.Firmware
 	board socs.Board
-	runs  dfustage.Runs
+	runs  stages.Runs
 	at    string // the stage
 }
 
@@ -105,7 +103,7 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err
 	alt := s.Alts[0]
 	if alt.Number == 0 {
 		r.at = stageROM
-		if err := r.runs.Begin(r.board, r.at); err != nil {
+		if err := r.runs.Begin(r.board); err != nil {
 			return false, err
 		}
 		_, err := s.Send(ctx, r.at, alt, r.file(slotFSBL))

@@ -55,10 +55,10 @@ func ParseFunctional(b []byte) (f Functional, ok bool) {
 	return f, true
 }
 
-// FindFunctional looks for the functional descriptor of an interface in a device's descriptors, as [usb.Descriptors].Raw
-// has them. It may follow any of the alternate settings, and is mostly behind the last one. Other classes have
-// descriptors of the same type, HID for one: one that follows a DFU setting of the interface is preferred to one that
-// follows any other setting of it, and what belongs to other interfaces does not count.
+// FindFunctional looks for the functional descriptor of an interface in a device's descriptors, as
+// [usb.Descriptors].Raw has them. It may follow any of the alternate settings, and is mostly behind the last one. Other
+// classes have descriptors of the same type, HID for one: one that follows a DFU setting of the interface is preferred
+// to one that follows any other setting of it, and what belongs to other interfaces does not count.
 func FindFunctional(raw []byte, config, iface uint8) (f Functional, ok bool) {
 	var inConfig, inIface, inSetting bool
 	for rest := raw; len(rest) >= 2; {

@@ -1,15 +1,15 @@
 // Package dfu is a client of USB's class for the upgrade of device firmware, by which boot ROMs and boot loaders take
 // files.
 //
-// It is specified in "Universal Serial Bus Device Class Specification for Device Firmware Upgrade", version 1.1, here DFU
-// 1.1; ST's extension DfuSe is in UM0424, "DfuSe USB device firmware upgrade STMicroelectronics extension". A file goes to
-// an alternate setting of the DFU interface, in numbered blocks by control transfers, and after each the device is asked
-// how it fares.
+// It is specified in "Universal Serial Bus Device Class Specification for Device Firmware Upgrade", version 1.1, here
+// DFU 1.1; ST's extension DfuSe is in UM0424, "DfuSe USB device firmware upgrade STMicroelectronics extension". A file
+// goes to an alternate setting of the DFU interface, in numbered blocks by control transfers, and after each the device
+// is asked how it fares.
 //
 // [Open] claims the interface and reads what its settings are called; [Device.Find] finds one, [Device.Select] selects
-// it. [Device.Download] and [Device.Upload] move a file (download.go, upload.go), [Device.Detach] and [Device.Reset] make a
-// device go on to what it has received. What the device has to say of a failure is in a [StatusError] (status.go). dfuse.go
-// has the addresses of DfuSe.
+// it. [Device.Download] and [Device.Upload] move a file (download.go, upload.go), [Device.Detach] and [Device.Reset]
+// make a device go on to what it has received. What the device has to say of a failure is in a [StatusError]
+// (status.go). dfuse.go has the addresses of DfuSe.
 package dfu
 
 import (
@@ -62,8 +62,8 @@ type Device struct {
 	// ManifestTimeout bounds what comes after the last block. Zero: the defaults.
 	BlockTimeout, ManifestTimeout time.Duration
 
-	// NoRecovery is for a device without CLRSTATUS and ABORT. A first block brings it back from whatever state it is in,
-	// and it may say dfuDNLOAD-SYNC when it is idle: Xilinx's FSBL for ZynqMP (xfsbl_dfu_util.c).
+	// NoRecovery is for a device without CLRSTATUS and ABORT. A first block brings it back from whatever state it is
+	// in, and it may say dfuDNLOAD-SYNC when it is idle: Xilinx's FSBL for ZynqMP (xfsbl_dfu_util.c).
 	NoRecovery bool
 
 	handle    usb.Handle
@@ -218,8 +218,8 @@ func (d *Device) single() bool {
 // Release gives the interface back. Its first setting is selected by that.
 func (d *Device) Release(ctx context.Context) error { return d.handle.Release(ctx, d.iface) }
 
-// Detach tells a device to leave: in run-time mode for DFU mode, in U-Boot and TF-A for what they have received. That it
-// is gone before it has acknowledged is no error.
+// Detach tells a device to leave: in run-time mode for DFU mode, in U-Boot and TF-A for what they have received. That
+// it is gone before it has acknowledged is no error.
 func (d *Device) Detach(ctx context.Context) error {
 	wait := max(d.Functional.DetachTimeout, time.Second)
 	err := d.request(ctx, reqDetach, uint16(min(wait.Milliseconds(), 0xffff)), nil)
@@ -234,8 +234,8 @@ func (d *Device) Abort(ctx context.Context) error {
 	return d.refused(ctx, "ABORT", d.request(ctx, reqAbort, 0, nil))
 }
 
-// Reset resets the port. A device in run-time mode that was detached, or one that waits in dfuMANIFEST-WAIT-RESET, goes on.
-// The error wraps [usb.ErrGone] if another device comes back.
+// Reset resets the port. A device in run-time mode that was detached, or one that waits in dfuMANIFEST-WAIT-RESET, goes
+// on. The error wraps [usb.ErrGone] if another device comes back.
 func (d *Device) Reset(ctx context.Context) error {
 	ctx, cancel := d.bounded(ctx)
 	defer cancel()

@@ -22,8 +22,8 @@ func (s Segment) Size() int64 { return int64(s.Pages) * s.PageSize }
 //
 //	@Internal Flash  /0x08000000/04*016Kg,01*064Kg,07*128Kg/0x1fff0000/01*016Ka
 //
-// A run of pages is COUNT*SIZE, a unit (a blank or B: bytes, K, M), and a letter whose lowest bits say that it can be read (1),
-// erased (2) and written (4).
+// A run of pages is COUNT*SIZE, a unit (a blank or B: bytes, K, M), and a letter whose lowest bits say that it can be
+// read (1), erased (2) and written (4).
 func ParseLayout(name string) ([]Segment, error) {
 	part := strings.Split(name, "/")
 	if !strings.HasPrefix(name, "@") || len(part) < 3 || len(part)%2 == 0 {

@@ -40,8 +40,8 @@ func (s State) String() string {
 // Status is what a device says of its last request (DFU 1.1, section 6.1.2).
 type Status uint8
 
-// OK is the status of a device that has nothing to complain about. ErrAddress is that of one that has no room for what it is sent,
-// if it says so: U-Boot says errUNKNOWN whatever went wrong.
+// OK is the status of a device that has nothing to complain about. ErrAddress is that of one that has no room for what
+// it is sent, if it says so: U-Boot says errUNKNOWN whatever went wrong.
 const (
 	OK         Status = 0
 	ErrAddress Status = 8

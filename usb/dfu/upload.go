@@ -35,11 +35,11 @@ func (d *Device) upload(ctx context.Context, block uint16, limit int) ([]byte, e
 	return data, d.Abort(ctx)
 }
 
-// UploadTo is Upload for a file of any length, a block of which is written to w at a time. It returns how many bytes w was given. An
-// error of w's ends the upload.
+// UploadTo is Upload for a file of any length, a block of which is written to w at a time. It returns how many bytes w
+// was given. An error of w's ends the upload.
 //
-// Whole blocks are asked for, so that a file that is as long as limit comes to its end: U-Boot refuses another upload from
-// a setting whose last one was aborted, until a download has been tried (drivers/dfu/dfu.c, dfu_read).
+// Whole blocks are asked for, so that a file that is as long as limit comes to its end: U-Boot refuses another upload
+// from a setting whose last one was aborted, until a download has been tried (drivers/dfu/dfu.c, dfu_read).
 func (d *Device) UploadTo(ctx context.Context, w io.Writer, limit int64) (int64, error) {
 	if err := d.idle(ctx); err != nil {
 		return 0, err

@@ -9,7 +9,8 @@ import (
 	"snag/usb/fastboot"
 )
 
-// FuzzClient lets a device answer anything, over TCP and over UDP. A download ends in time, and without an error only if the device said OKAY.
+// FuzzClient lets a device answer anything, over TCP and over UDP. A download ends in time, and without an error only
+// if the device said OKAY.
 func FuzzClient(f *testing.F) {
 	f.Add(true, []byte("FB01\x00\x00\x00\x00\x00\x00\x00\x0cDATA00000003\x00\x00\x00\x00\x00\x00\x00\x04OKAY"))
 	f.Add(true, []byte("FB01\xff\x00\x00\x00\x00\x00\x00\x0c"))

@@ -13,7 +13,8 @@ import (
 // maxReply bounds an answer. The AOSP document allows 256 bytes, older ones and U-Boot 64.
 const maxReply = 4096
 
-// maxCommand bounds a command (AOSP). U-Boot's USB gadget takes one byte less, its UDP server 64, its TCP server about 66.
+// maxCommand bounds a command (AOSP). U-Boot's USB gadget takes one byte less, its UDP server 64, its TCP server about
+// 66.
 const maxCommand = 4095
 
 // The statuses.

@@ -15,8 +15,8 @@ const Port = 5554
 
 const handshakeTime = 2 * time.Second // AOSP
 
-// TCP is fastboot over a TCP connection. Each side first sends "FB" and two digits, the protocol's version, of which there
-// is 01. A message, or a part of the data, then is
+// TCP is fastboot over a TCP connection. Each side first sends "FB" and two digits, the protocol's version, of which
+// there is 01. A message, or a part of the data, then is
 //
 //	off size
 //	0   8    length, big-endian

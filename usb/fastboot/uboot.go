@@ -16,16 +16,18 @@ const (
 	oemRun = "oem run:"
 )
 
-// maxACmd is what U-Boot keeps of a command that it is to run later (drivers/fastboot/fb_command.c).
-const maxACmd = 63
+// MaxACmd is what U-Boot keeps of a command that it is to run later (drivers/fastboot/fb_command.c).
+const MaxACmd = 63
 
-// Run has U-Boot run a command line and waits until that is done: by UCmd, or by "oem run" where there is no UCmd. U-Boot sends
-// no output, and no reason if the command fails. patience is for its silence meanwhile (0: 5 s). Without
+// Run has U-Boot run a command line and waits until that is done: by UCmd, or by "oem run" where there is no UCmd.
+// U-Boot sends no output, and no reason if the command fails. patience is for its silence meanwhile (0: 5 s). Without
 // either the error is ErrUnsupported.
 //
-// A line that is too long for one command (64 bytes over a network) is put together in U-Boot's environment, and run from there.
+// A line that is too long for one command (64 bytes over a network) is put together in U-Boot's environment, and run
+// from there.
 //
-// The line goes to U-Boot's shell, in which ; & | $ quotes and backslashes act: names from files do not belong there unchecked.
+// The line goes to U-Boot's shell, in which ; & | $ quotes and backslashes act: names from files do not belong there
+// unchecked.
 func (c *Client) Run(ctx context.Context, line string, patience time.Duration) error {
 	var err error
 	if c.run == "" && len(oemRun)+len(line) > c.most() {
@@ -54,8 +56,8 @@ func (c *Client) Run(ctx context.Context, line string, patience time.Duration) e
 	return fmt.Errorf("%w (U-Boot needs CONFIG_FASTBOOT_UUU_SUPPORT or CONFIG_FASTBOOT_OEM_RUN)", err)
 }
 
-// most is how long a command may be that U-Boot is to take as a whole: over a network it cuts off what is longer, and runs the rest
-// (net/fastboot_udp.c, net/fastboot_tcp.c).
+// most is how long a command may be that U-Boot is to take as a whole: over a network it cuts off what is longer, and
+// runs the rest (net/fastboot_udp.c, net/fastboot_tcp.c).
 func (c *Client) most() int {
 	switch c.transport.(type) {
 	case *UDP, *TCP:
@@ -69,8 +71,8 @@ const maxNetCommand = 64
 // longLine is the variable that runLong puts a line together in.
 const longLine = "snag"
 
-// runLong puts a line together in U-Boot's environment, runs it from there, and removes it. In its shell nothing acts between single
-// quotes, and double quotes keep what is in a variable as it is.
+// runLong puts a line together in U-Boot's environment, runs it from there, and removes it. In its shell nothing acts
+// between single quotes, and double quotes keep what is in a variable as it is.
 func (c *Client) runLong(ctx context.Context, line string, patience time.Duration) error {
 	head := ""
 	for rest := line; rest != ""; {
@@ -99,11 +101,11 @@ func (c *Client) runLong(ctx context.Context, line string, patience time.Duratio
 	return err
 }
 
-// Start has U-Boot run a command line that does not come back (reset, bootm, booti): by ACmd, which is answered before. The line
-// has 63 bytes at most.
+// Start has U-Boot run a command line that does not come back (reset, bootm, booti): by ACmd, which is answered before.
+// The line has [MaxACmd] bytes at most.
 func (c *Client) Start(ctx context.Context, line string) error {
-	if len(line) > maxACmd {
-		return fmt.Errorf("%s%s: of %d bytes, U-Boot takes %d", acmd, line, len(line), maxACmd)
+	if len(line) > MaxACmd {
+		return fmt.Errorf("%s%s: of %d bytes, U-Boot takes %d", acmd, line, len(line), MaxACmd)
 	}
 	return c.leave(ctx, acmd+line)
 }
@@ -126,7 +128,8 @@ func (c *Client) BootBus(ctx context.Context, width, reset, mode int) error {
 	return err
 }
 
-// Console types a line into U-Boot's console, if it is not empty, and returns what the console has shown since the last time.
+// Console types a line into U-Boot's console, if it is not empty, and returns what the console has shown since the last
+// time.
 func (c *Client) Console(ctx context.Context, line string) ([]string, error) {
 	command := "oem console"
 	if line != "" {

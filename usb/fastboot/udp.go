@@ -19,9 +19,9 @@ import (
 //	1   1    bit 0: the message goes on in the next packet
 //	2   2    sequence number, big-endian
 //
-// The host sends, the device answers with the same number and kind, one packet at a time. A packet that is not answered is sent again,
-// and the device answers a repeated number as it did before. A host's message is answered by packets without data; for the device's
-// messages the host sends such ones.
+// The host sends, the device answers with the same number and kind, one packet at a time. A packet that is not answered
+// is sent again, and the device answers a repeated number as it did before. A host's message is answered by packets
+// without data; for the device's messages the host sends such ones.
 //
 //	query:          the device answers with the number that it expects next (2 bytes)
 //	initialisation: each side sends its version, 1, and the longest packet that it takes, at least 512 bytes (2 bytes each)
@@ -77,8 +77,8 @@ func NewUDP(ctx context.Context, conn net.Conn) (*UDP, error) {
 	return u, nil
 }
 
-// exchange sends one packet until it is answered, and returns the answer's data, which the next exchange overwrites, and whether
-// its message goes on.
+// exchange sends one packet until it is answered, and returns the answer's data, which the next exchange overwrites,
+// and whether its message goes on.
 func (u *UDP) exchange(ctx context.Context, kind, flags byte, payload []byte) (answer []byte, more bool, err error) {
 	packet := append(binary.BigEndian.AppendUint16([]byte{kind, flags}, u.seq), payload...)
 	err = bound(ctx, u.conn, func() error {

@@ -22,12 +22,12 @@ var ErrNoInterface = errors.New("no fastboot interface")
 
 // USB is fastboot over a pair of bulk endpoints.
 //
-// A command is one transfer. One that fills its last packet is ended by an empty packet, as USB demands (USB 2.0, 5.8.3): U-Boot's
-// request for it has room for 4096 bytes. Data go without, since the device knows how many come.
+// A command is one transfer. One that fills its last packet is ended by an empty packet, as USB demands (USB 2.0,
+// 5.8.3): U-Boot's request for it has room for 4096 bytes. Data go without, since the device knows how many come.
 //
 // An answer is one transfer too, and U-Boot does not send an empty packet after an answer that fills its packet, which
-// at full speed its longest ones do. So answers are received packet by packet, and after a full packet the next one decides: an
-// answer of its own, or the rest of this one; none means that it was complete.
+// at full speed its longest ones do. So answers are received packet by packet, and after a full packet the next one
+// decides: an answer of its own, or the rest of this one; none means that it was complete.
 type USB struct {
 	handle  usb.Handle
 	iface   uint8
@@ -38,9 +38,9 @@ type USB struct {
 // moreTime is how long the next packet of the same answer may take.
 const moreTime = 50 * time.Millisecond
 
-// OpenUSB takes a device's fastboot interface: one of class ff, subclass 42, protocol 03 with a bulk endpoint each way. anyClass
-// accepts another one with such endpoints if there is none: for devices that the user has named, or that are known. The error wraps
-// ErrNoInterface if there is none either.
+// OpenUSB takes a device's fastboot interface: one of class ff, subclass 42, protocol 03 with a bulk endpoint each way.
+// anyClass accepts another one with such endpoints if there is none: for devices that the user has named, or that are
+// known. The error wraps ErrNoInterface if there is none either.
 func OpenUSB(ctx context.Context, h usb.Handle, anyClass bool) (*USB, error) {
 	var found *USB
 	var alt uint8

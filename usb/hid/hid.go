@@ -2,9 +2,9 @@
 // operating system asks for a driver.
 //
 // It is specified in "Device Class Definition for Human Interface Devices (HID)", version 1.11, here HID 1.11. A
-// message is a report. [Open] takes an interface from the kernel's driver and reads from its report descriptor how
-// long the reports are ([ParseReports]); [Device.Send] and [Device.SendAll] send output reports, [Device.Receive] waits for an
-// input report.
+// message is a report. [Open] takes an interface from the kernel's driver and reads from its report descriptor how long
+// the reports are ([ParseReports]); [Device.Send] and [Device.SendAll] send output reports, [Device.Receive] waits for
+// an input report.
 package hid
 
 import (
@@ -30,8 +30,8 @@ const (
 
 // Device is an open HID interface. Its methods may be called from several goroutines.
 type Device struct {
-	// Reports are the sizes that the device states. They are empty, and Numbered set, if it refuses to, or states what cannot be
-	// read: boot ROMs and gadgets were not all tried with an operating system that looks.
+	// Reports are the sizes that the device states. They are empty, and Numbered set, if it refuses to, or states what
+	// cannot be read: boot ROMs and gadgets were not all tried with an operating system that looks.
 	Reports Reports
 
 	// ForceControl sends reports over endpoint 0 also where the interface has an interrupt OUT endpoint. It is to be
@@ -123,7 +123,8 @@ func reportDescriptorLength(extra []byte) int {
 // Release gives the interface back.
 func (d *Device) Release(ctx context.Context) error { return d.handle.Release(ctx, d.iface) }
 
-// report appends the report of an ID to b: the ID, unless it is 0, the payload, and zeros up to a payload of padTo bytes.
+// report appends the report of an ID to b: the ID, unless it is 0, the payload, and zeros up to a payload of padTo
+// bytes.
 func report(b []byte, id uint8, payload []byte, padTo int) []byte {
 	if id != 0 {
 		b = append(b, id)

@@ -62,8 +62,8 @@ func same(a, b usb.Device) bool {
 	return a.Port == b.Port && a.Address == b.Address && a.Config == b.Config && slices.Equal(a.Interfaces, b.Interfaces)
 }
 
-// looks gets a value when it is time to look for devices, at once when the system tells of a change. It is closed when ctx
-// ends.
+// looks gets a value when it is time to look for devices, at once when the system tells of a change. It is closed when
+// ctx ends.
 func looks(ctx context.Context) <-chan struct{} {
 	events := make(chan struct{}, 1)
 	hotplug(ctx, func() {
@@ -133,8 +133,8 @@ func start() (lib *gousb.Context, err error) {
 	return gousb.NewContext(), nil
 }
 
-// find looks at the descriptors of all devices, and opens those that open says. gousb panics at a device that describes an
-// interface in two places; then it is of no use for the others either.
+// find looks at the descriptors of all devices, and opens those that open says. gousb panics at a device that describes
+// an interface in two places; then it is of no use for the others either.
 func find(lib *gousb.Context, open func(*gousb.DeviceDesc) bool) (opened []*gousb.Device, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -172,8 +172,8 @@ func idOf(desc *gousb.DeviceDesc) usb.ID {
 	return usb.ID{Vendor: uint16(desc.Vendor), Product: uint16(desc.Product)}
 }
 
-// list is what libusb lists. It opens no device, so there are no strings, and which configuration is active is not known: it
-// is taken for the first.
+// list is what libusb lists. It opens no device, so there are no strings, and which configuration is active is not
+// known: it is taken for the first.
 func list(lib *gousb.Context) []usb.Device {
 	var all []usb.Device
 	// An error is that of a device whose descriptors cannot be read.

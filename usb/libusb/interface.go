@@ -13,7 +13,8 @@ import (
 	"snag/usb"
 )
 
-// request performs f, which may take some seconds in the system, when those before it are over. f goes on when ctx ends.
+// request performs f, which may take some seconds in the system, when those before it are over. f goes on when ctx
+// ends.
 func (h *Handle) request(ctx context.Context, op string, ep int, f func() error) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -113,8 +114,8 @@ func (h *Handle) detachAll(active int) error {
 	return config.Close()
 }
 
-// take claims an interface, and selects an alternate setting if set is true. The list of interfaces that gousb looks at is
-// made for it: the interface is at the place of its number, and SET_INTERFACE is sent if it has two settings.
+// take claims an interface, and selects an alternate setting if set is true. The list of interfaces that gousb looks at
+// is made for it: the interface is at the place of its number, and SET_INTERFACE is sent if it has two settings.
 func (h *Handle) take(iface, alt uint8, set bool) (*gousb.Interface, error) {
 	if h.config == nil {
 		return nil, errors.New("the device is not configured")
@@ -207,8 +208,8 @@ func (h *Handle) letGo(iface uint8, reason error) {
 	c.intf.Close()
 }
 
-// giveBack releases all interfaces, and only then lets drivers have them: one of them may want several. The first of these
-// that libusb attaches may take the others, which are not taken away from it again.
+// giveBack releases all interfaces, and only then lets drivers have them: one of them may want several. The first of
+// these that libusb attaches may take the others, which are not taken away from it again.
 func (h *Handle) giveBack() {
 	ifaces := slices.Sorted(maps.Keys(h.claims))
 	_ = h.dev.SetAutoDetach(false) // errors are a lost device's
@@ -312,8 +313,8 @@ func (h *Handle) find(ep uint8) (uint8, usb.Endpoint, error) {
 	return 0, usb.Endpoint{}, fmt.Errorf("no active interface has endpoint %#02x", ep)
 }
 
-// Reset implements [usb.Handle]. Claims survive, alternate settings do not: they are 0 afterwards. gousb resets no device that
-// has a current configuration: what was claimed is released, and claimed again.
+// Reset implements [usb.Handle]. Claims survive, alternate settings do not: they are 0 afterwards. gousb resets no
+// device that has a current configuration: what was claimed is released, and claimed again.
 func (h *Handle) Reset(ctx context.Context) error {
 	return h.request(ctx, "reset", -1, func() error {
 		if err := h.dev.SetAutoDetach(false); err != nil {

@@ -134,8 +134,8 @@ type flight struct {
 	err    error
 }
 
-// launch begins a transfer on an endpoint of a claimed interface. begin hands it to libusb and returns what waits for its
-// end, which cancels it when its context ends.
+// launch begins a transfer on an endpoint of a claimed interface. begin hands it to libusb and returns what waits for
+// its end, which cancels it when its context ends.
 func (h *Handle) launch(ep uint8, length int, begin func(*gousb.Interface) (func(context.Context) (int, error), error)) (*flight, error) {
 	f := &flight{length: length, ended: make(chan struct{})}
 	h.mu.Lock()
@@ -312,8 +312,8 @@ func (w *window) send(ctx context.Context, data []byte) error {
 	return nil
 }
 
-// submit hands a transfer to libusb: gousb's stream of one buffer returns from Write with it submitted, and waits for it in
-// CloseContext.
+// submit hands a transfer to libusb: gousb's stream of one buffer returns from Write with it submitted, and waits for
+// it in CloseContext.
 func submit(i *gousb.Interface, number int, data []byte) (wait func(context.Context) (int, error), err error) {
 	out, err := i.OutEndpoint(number)
 	if err != nil {

@@ -89,11 +89,10 @@ func recoverBoard(ctx context.Context, args []string) error {
 		err = errors.New("expected flags alone, and more than no time")
 	}
 	opt := recovery.Options{USB: libusb.Host{}, Timeout: *timeout}
-	switch opt.Net = recovery.Net(*net); {
-	case *net == "auto":
-		opt.Net = recovery.NetAuto
-	case err == nil && opt.Net != recovery.NetKernel && opt.Net != recovery.NetUser:
-		err = fmt.Errorf("-net %s: expected auto, kernel or user", *net)
+	if err == nil {
+		if opt.Net, err = recovery.ParseNet(*net); err != nil {
+			err = fmt.Errorf("-net %w", err)
+		}
 	}
 	if err != nil {
 		return &recovery.UsageError{Err: err, Hint: usage}
