@@ -28,6 +28,10 @@ type ZeroWriter interface {
 	WriteZeros(off, n int64) error
 }
 
+// cachedSize is the length of a piece on its way to a file, which goes through the page cache: what was read is hashed and written
+// while the processor has it in its own cache, as all pieces together fit into that.
+const cachedSize = 256 << 10
+
 // fillStep is how much of a hole or of a repeated pattern is one write: a long one is not to keep a cancelled copy from its end, nor
 // the other writers from work.
 const fillStep = 16 << 20
@@ -38,6 +42,7 @@ func Copy(ctx context.Context, dst io.WriterAt, im *Image, o CopyOptions) error 
 	defer im.Close()
 	if o.Writers == 0 {
 		o.Writers = 1
+		im.length = cachedSize
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -104,6 +104,7 @@ type Image struct {
 
 	src    source
 	pipe   bool
+	length int // of a piece, at most
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	once   sync.Once
@@ -297,7 +298,7 @@ func (im *Image) span(off, end int64, open bool, sum *summer) (int64, error) {
 			return from, context.Cause(im.ctx)
 		}
 		if buf.b == nil { // a small image needs few
-			buf.b = make([]byte, PieceSize)
+			buf.b = make([]byte, im.length)
 		}
 		to := end
 		if open {

@@ -209,7 +209,7 @@ func (c *counter) Read(p []byte) (int, error) {
 
 // image finds out what in is, and reads its block map.
 func (o *Options) image(ctx context.Context, name string, in *input) (*Image, error) {
-	im := &Image{Name: name, Format: "raw", Size: -1, BlockSize: 1, in: in, pipe: in.pipe}
+	im := &Image{Name: name, Format: "raw", Size: -1, BlockSize: 1, in: in, pipe: in.pipe, length: PieceSize}
 	if u, err := url.Parse(name); IsURL(name) && err == nil {
 		im.Name = u.Redacted()
 	}
