@@ -5,7 +5,7 @@ FUZZTIME ?= 30s
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 
-.PHONY: build cross others libusb test-libusb demo test test-vm packages test-unit lint fuzz bench man install clean
+.PHONY: build cross others libusb test-libusb demo test vms beside test-vm packages test-unit lint fuzz bench man install clean
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -53,19 +53,26 @@ demo: build
 VMTESTS = ./internal/e2e/... ./internal/lab ./usb/usbfs
 UNITTESTS = $(shell $(GO) list ./... | grep -vE '/(internal/e2e(/.*)?|internal/lab|usb/usbfs)$$')
 
-# Everything that CI runs: vet, linters, unit and namespace tests, fuzz seeds, the VMs. The VMs have the processors to themselves: beside a
-# compiler their boards and peers, with time limits of their own, do not come to work. No cached results: the
+# Everything that CI runs: vet, linters, unit and namespace tests, fuzz seeds, the VMs. The VMs' boards and peers have time limits of
+# their own: beside them compilers get only what is left of the processors, and no other test runs. No cached results: the
 # end-to-end tests build programs that the go command does not know they depend on.
-test: build
-	$(MAKE) -j 2 packages cross lint
-	$(GO) test -count=1 -p 4 -timeout 25m $(VMTESTS)
+test: build packages
+	$(MAKE) -j 2 vms beside
 	$(GO) test -count=1 -p 4 -timeout 10m $(UNITTESTS)
+
+vms:
+	$(GO) test -count=1 -p 4 -timeout 25m $(VMTESTS)
+
+# The other machines' programs, the linters, and what the unit tests are made of, at the lowest priority.
+beside:
+	nice -n 19 $(MAKE) cross lint
+	nice -n 19 $(GO) list -test -deps -export $(UNITTESTS) >/dev/null
 
 # All boards and cases in the VMs, of which "make test" does a part that has each of their kinds: half an hour.
 test-vm: build packages
 	SNAG_EVERY=1 $(GO) test -count=1 -timeout 60m ./internal/e2e
 
-# What the VMs are made of, fetched while others compile.
+# What the VMs are made of.
 packages:
 	$(GO) run ./internal/lab/labtool vm
 

@@ -208,6 +208,21 @@ func checksum(algo string, b []byte) ([]byte, bool) {
 	return nil, false
 }
 
+// Below tells whether all images that say where they are loaded to go below an address, which is where DRAM begins: then
+// none of them is U-Boot for such a SoC. load is where the first of them goes.
+func (f *FIT) Below(dram uint64) (load uint64, ok bool) {
+	for _, img := range f.Images {
+		switch {
+		case !img.HasLoad:
+		case img.Load >= dram:
+			return 0, false
+		case !ok:
+			load, ok = img.Load, true
+		}
+	}
+	return load, ok
+}
+
 // Unverified tells, one phrase for each, which images no checksum vouches for and which signatures
 // were not looked at.
 func (f *FIT) Unverified() []string {

@@ -59,7 +59,7 @@ func (x *session) open(ctx context.Context, t Target) (to flash.Target, done fun
 	case ToMTD, ToSF:
 		to = fastboot.MTD{Client: c, Name: t.Name, SF: t.Kind == ToSF, NOR: t.NOR, Block: t.EraseBlock, Offset: t.Offset, Buffer: t.Buffer}
 	default:
-		to = fastboot.Partition{Client: c, Name: t.Name, Patience: x.opt.Patience}
+		to = fastboot.Partition{Client: c, Name: t.Name}
 	}
 	return to, func() { c.Most = 0 }, nil
 }
@@ -99,6 +99,9 @@ func (t Target) total(im *image.Image) int64 {
 	return im.Mapped()
 }
 
+// turns reports whether a target reads back each piece before it writes the next.
+func (t Target) turns() bool { return t.Kind == ToMMC || t.Kind == ToMTD || t.Kind == ToSF }
+
 func (a *Flash) run(ctx context.Context, x *session) error {
 	im, err := x.image(ctx, &a.Source)
 	if err != nil {
@@ -110,7 +113,7 @@ func (a *Flash) run(ctx context.Context, x *session) error {
 		return err
 	}
 	defer done()
-	m := newMeter(x.board.Emit, a.To.stage(), a.Image, a.To.total(im), flash.Writing)
+	m := newMeter(x.board.Emit, a.To.stage(), a.Image, a.To.total(im), a.To.turns(), flash.Writing)
 	err = t.Write(ctx, im, flash.Options{Verify: a.Verify, Progress: m.add})
 	m.end(err)
 	return err
@@ -132,7 +135,7 @@ func (a *Verify) run(ctx context.Context, x *session) error {
 		im.Close()
 		return &recovery.UsageError{Err: fmt.Errorf("%s is not compared with an image later: use verify: true when it is flashed", a.On)}
 	}
-	m := newMeter(x.board.Emit, a.On.stage(), a.Image, a.On.total(im), flash.Verifying)
+	m := newMeter(x.board.Emit, a.On.stage(), a.Image, a.On.total(im), false, flash.Verifying)
 	err = v.Verify(ctx, im, flash.Options{Progress: m.add})
 	m.end(err)
 	return err

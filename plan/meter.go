@@ -14,24 +14,26 @@ const progressTime = 100 * time.Millisecond
 // StageVerify is the stage of events while what was written is read back.
 const StageVerify = "verify"
 
-// meter tells how far an image is: writing first, then verifying, as two stages. A target may do both by turns, so what is verified
-// meanwhile is told once everything is written.
+// meter tells how far an image is: writing first, then verifying, as two stages. A target may do both by turns; what is verified
+// meanwhile is told once everything is written, as far as the total tells that, else at the end.
 type meter struct {
 	emit  func(stage string, body event.Body)
 	stage string
 	file  string
-	total int64 // -1: not known
+	total int64 // -1: not known. An Android sparse image may have less that is to be written
+	turns bool  // the target does both by turns
 
 	mu       sync.Mutex
 	counts   map[flash.Step]int64
 	now      flash.Step
 	begun    time.Time
+	verified time.Time // when the first was
 	told     time.Time
 	finished bool
 }
 
-func newMeter(emit func(string, event.Body), stage, file string, total int64, first flash.Step) *meter {
-	m := &meter{emit: emit, stage: stage, file: file, total: total, counts: map[flash.Step]int64{}}
+func newMeter(emit func(string, event.Body), stage, file string, total int64, turns bool, first flash.Step) *meter {
+	m := &meter{emit: emit, stage: stage, file: file, total: total, turns: turns, counts: map[flash.Step]int64{}}
 	m.begin(first)
 	return m
 }
@@ -57,12 +59,14 @@ func (m *meter) add(step flash.Step, n int64) {
 		return
 	}
 	m.counts[step] += n
+	if step == flash.Verifying && m.verified.IsZero() {
+		m.verified = time.Now()
+	}
 	if step != m.now {
-		if step != flash.Verifying || m.total < 0 || m.counts[flash.Writing] < m.total {
+		if step != flash.Verifying || m.turns && (m.total < 0 || m.counts[flash.Writing] < m.total) {
 			return
 		}
-		m.done()
-		m.begin(step)
+		m.verifying()
 	}
 	now := time.Now()
 	at := m.counts[m.now]
@@ -71,6 +75,14 @@ func (m *meter) add(step flash.Step, n int64) {
 	}
 	m.told = now
 	m.emit(m.name(), event.Progress{Bytes: at, Total: m.total, Rate: float64(at) / max(now.Sub(m.begun), time.Millisecond).Seconds()})
+}
+
+// verifying tells of the end of writing. What was written is what is read back.
+func (m *meter) verifying() {
+	m.done()
+	m.total = m.counts[flash.Writing]
+	m.begin(flash.Verifying)
+	m.begun = m.verified
 }
 
 // done tells of the end of the present step.
@@ -85,7 +97,11 @@ func (m *meter) end(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.finished = true
-	if err == nil {
-		m.done()
+	if err != nil {
+		return
 	}
+	if m.counts[flash.Verifying] > 0 && m.now != flash.Verifying {
+		m.verifying()
+	}
+	m.done()
 }

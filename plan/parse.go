@@ -192,7 +192,7 @@ func (p *parser) step(n *yaml.Node) Action {
 		p.fail(kind, "unknown step %q: %s", kind.Value, hint)
 		return nil
 	case value == nil:
-		p.fail(kind, "%s: it says nothing more", kind.Value)
+		p.fail(kind, "%s: expected more behind it", kind.Value)
 		return nil
 	}
 	return parse(value)

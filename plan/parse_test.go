@@ -67,7 +67,7 @@ func TestMistakes(t *testing.T) {
 		{"steps:\n- 17", `p:2:3: unknown step "17"`},
 		{"steps:\n- [reset]", "p:2:3: a step: expected one of"},
 		{"steps:\n- flash:\n  image: x\n  mmc: 0", "p:2:3: a step has one of recover,"},
-		{"steps:\n- flash:", "p:2:3: flash: it says nothing more"},
+		{"steps:\n- flash:", "p:2:3: flash: expected more behind it"},
 		{"steps:\n- flash: {image: x}", "p:2:10: flash: where? expected one of fastboot,"},
 		{"steps:\n- flash: {image: x, mmc: 0, dfu: y}", "p:2:29: flash: mmc and dfu: one target"},
 		{"steps:\n- flash: {image: x, fastboot: a, verify: true}", "p:2:10: flash: verify: what fastboot's flash has written cannot be read back"},

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -176,6 +177,7 @@ func (x *session) fastboot(ctx context.Context) (*fastboot.Client, error) {
 	}
 	x.client = fastboot.New(transport)
 	x.client.Info = func(s string) { x.emit(event.Note{Text: s}) }
+	x.client.Patience = x.opt.Patience
 	return x.client, nil
 }
 
@@ -219,7 +221,7 @@ func (x *session) dial(ctx context.Context) (fastboot.Transport, error) {
 				return nil, context.Cause(ctx)
 			}
 			return nil, &recovery.NoBoardError{For: "fastboot at " + x.opt.Net, After: wait, Found: err.Error(),
-				Hint: "have U-Boot run \"fastboot udp\", and check that it can be reached: ping"}
+				Hint: fmt.Sprintf("have U-Boot run \"fastboot %s\", and check that it can be reached: ping", network)}
 		}
 	}
 }
@@ -243,21 +245,13 @@ func (x *session) call(ctx context.Context, network, address string) (t fastboot
 	return t, nil
 }
 
-// patience is how long U-Boot may be silent.
-func (x *session) patience(own, def time.Duration) time.Duration {
-	if own > 0 {
-		return own
-	}
-	return max(def, x.opt.Patience)
-}
-
 func (a *UBoot) run(ctx context.Context, x *session) error {
 	c, err := x.fastboot(ctx)
 	if err != nil {
 		return err
 	}
 	if !a.Leave {
-		return c.Run(ctx, a.Command, x.patience(a.Timeout, commandTime))
+		return c.Run(ctx, a.Command, cmp.Or(a.Timeout, commandTime))
 	}
 	if err := c.Start(ctx, a.Command); err != nil {
 		return err
@@ -379,7 +373,7 @@ func (a *Command) run(ctx context.Context, x *session) error {
 	case "ACmd":
 		err = c.Start(ctx, rest)
 	default:
-		value, err = c.Do(ctx, a.Text, x.patience(a.Timeout, commandTime))
+		value, err = c.Do(ctx, a.Text, cmp.Or(a.Timeout, commandTime))
 	}
 	if err != nil {
 		return err
@@ -419,7 +413,7 @@ func (a *Download) run(ctx context.Context, x *session) error {
 	if err != nil {
 		return err
 	}
-	m := newMeter(x.board.Emit, Fastboot.String(), a.File, st.Size(), flash.Writing)
+	m := newMeter(x.board.Emit, Fastboot.String(), a.File, st.Size(), false, flash.Writing)
 	last := int64(0)
 	err = c.Download(ctx, f, st.Size(), func(n int64) {
 		m.add(flash.Writing, n-last)

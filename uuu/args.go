@@ -59,7 +59,11 @@ type arguments struct{ value map[string]string }
 func bind(takes []argument, values []string) (*arguments, error) {
 	a := &arguments{value: make(map[string]string)}
 	if len(values) > len(takes) {
-		return nil, fmt.Errorf("%d arguments, of which the script takes %d: %s", len(values), len(takes), describe(takes))
+		err := fmt.Errorf("%d arguments, of which the script takes %d", len(values), len(takes))
+		if len(takes) > 0 {
+			err = fmt.Errorf("%w: %s", err, describe(takes))
+		}
+		return nil, err
 	}
 	for i, one := range takes {
 		if i < len(values) {

@@ -145,7 +145,7 @@ func (x *session) exchange(ctx context.Context, command string, status string) (
 		case status:
 			return text, nil
 		case "FAIL":
-			return "", &fastboot.FailError{Command: command, Text: text}
+			return "", fastboot.Fail(command, text)
 		case "INFO", "TEXT":
 		default:
 			return "", fmt.Errorf("expected %s or FAIL, got %.32q", status, buf[:n])

@@ -134,6 +134,7 @@ func TestLoad(t *testing.T) {
 	put("d/other.uuu", []byte("# for another tool\r\nHID: boot -f boot.bin\r\nFB: done\r\n"))
 	put("d/typo.lst", []byte("SDPPS: boot -f boot.bin # für ein Board\n"))
 	put("bomb.zip", zippedFile(t, map[string][]byte{"uuu.auto": make([]byte, 4<<20)}))
+	put("none.zip", zippedFile(t, map[string][]byte{"boot.bin": script}))
 	put("spl/x", nil) // a directory of a built-in script's name
 	for _, tc := range []struct {
 		name string
@@ -157,7 +158,8 @@ func TestLoad(t *testing.T) {
 		{name: "FB:", args: []string{"ucmd", "setenv", "a b"}, want: `UCmd:setenv "a b"`},
 		{name: "FB:", args: []string{"ucmt"}, err: `command:1:5: FB has no command "ucmt"`},
 		{name: "missing", err: "nor is it a built-in script: those are emmc, "},
-		{name: "spl/", err: "uuu.auto"},
+		{name: "spl/", err: "spl/: expected a script called uuu.auto in it: "},
+		{name: "none.zip", err: "none.zip: expected a script called uuu.auto in it: "},
 	} {
 		s, err := Load(tc.name, tc.args)
 		if tc.err != "" {

@@ -97,10 +97,27 @@ func (c flash) sends(s *Script) []string {
 		out = append(out, "for each piece: download: of "+what)
 	case c.burnTag:
 		return append(out, c.tagged().tryReadText(s), "flash:"+c.partition)
+	case s.sparse(c.file.text):
+		out = append(out, "for each piece: download: of "+c.file.text+", an Android sparse image")
 	default:
 		out = append(out, downloadText(s.size(c.file.text), c.file.text))
 	}
 	return append(out, "flash:"+c.partition)
+}
+
+// sparse reports whether a file is an Android sparse image.
+func (s *Script) sparse(name string) bool {
+	if s.size(name) < 0 { // a pipe is opened once
+		return false
+	}
+	c, err := s.files.open(name)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	head := make([]byte, len(sparseMagic))
+	_, err = io.ReadFull(c, head)
+	return err == nil && string(head) == sparseMagic
 }
 
 // tagged is the boot loader in the image of a card.
@@ -164,7 +181,7 @@ func (c flash) run(ctx context.Context, x *session) error {
 		r, size = bytes.NewReader(b), int64(len(b))
 	}
 	switch {
-	case isSparse && (size < 0 || limit > 0 && size > limit || c.piece > 0 && size > c.piece):
+	case isSparse: // anew, whatever its size: U-Boot errs behind a CRC-32 in it, and behind a longer header (lib/image-sparse.c)
 		return c.inPieces(ctx, x, client)
 	case limit > 0 && size > limit:
 		return fmt.Errorf("%s has more than the %d bytes that U-Boot takes at a time, and is no Android sparse image: use flash -raw2sparse", c.file.text, limit)
@@ -263,6 +280,18 @@ func (c pieces) sends(s *Script) []string {
 		return []string{fmt.Sprintf("parts of %d bytes of %s", c.each, c.file)}
 	}
 	var out []string
+	var data io.Reader // to make sums of
+	if c.crc {
+		f, err := s.files.open(c.file)
+		if err != nil {
+			return []string{"nothing: " + err.Error()}
+		}
+		defer f.Close()
+		if _, err := io.CopyN(io.Discard, f, int64(c.skip)); err != nil && err != io.EOF {
+			return []string{"nothing: " + err.Error()}
+		}
+		data = f
+	}
 	rest := uint64(max(0, size-int64(min(c.skip, uint64(size)))))
 	for i, off := 0, uint64(0); off < rest; i, off = i+1, off+c.each {
 		if i == shown {
@@ -270,10 +299,13 @@ func (c pieces) sends(s *Script) []string {
 			break
 		}
 		n := min(c.each, rest-off)
+		sum := crc32.NewIEEE()
 		if !c.crc {
 			out = append(out, downloadText(int64(n), fmt.Sprintf("%s from %#x on", c.file, c.skip+off)))
+		} else if _, err := io.CopyN(sum, data, int64(n)); err != nil {
+			return append(out, "nothing: "+err.Error())
 		}
-		for _, line := range c.commands(off, n, 0) {
+		for _, line := range c.commands(off, n, sum.Sum32()) {
 			out = append(out, "UCmd:"+line)
 		}
 	}

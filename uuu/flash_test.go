@@ -191,6 +191,19 @@ func TestPieces(t *testing.T) {
 	if err := s.Lines[0].cmd.run(t.Context(), x); err != nil || !bytes.Equal(d.bytes, raw) || d.pieces != 3 {
 		t.Errorf("%v, %d pieces", err, d.pieces)
 	}
+	// One that fits is, too: U-Boot errs behind a CRC-32 chunk.
+	data, err := os.ReadFile(one.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	data = append(data[:28:28], append([]byte{0xc4, 0xca, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 1, 2, 3, 4}, data[28:]...)...)
+	data[20]++ // chunks
+	put("sparse", data)
+	d.limit, d.pieces, d.bytes = 8<<20, 0, bytes.Repeat([]byte{0xee}, size)
+	x = &session{run: &run{board: quiet{}}, script: s, client: fastboot.New(d), device: device{proto: FB}}
+	if err := s.Lines[0].cmd.run(t.Context(), x); err != nil || !bytes.Equal(d.bytes, raw) || d.pieces != 1 || d.data[28] == 0xc4 {
+		t.Errorf("%v, %d pieces, which begin with a chunk of type %x", err, d.pieces, d.data[28:30])
+	}
 	// A wrong checksum is told, with where it is.
 	raw[5000]++
 	put("mapped", raw)

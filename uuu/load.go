@@ -88,6 +88,9 @@ func Load(name string, args []string) (*Script, error) {
 		limit = maxScript
 	}
 	b, err := at.read(file, limit)
+	if err != nil && file == auto {
+		err = fmt.Errorf("%s: expected a script called %s in it: %w", name, auto, err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -232,14 +232,12 @@ func timeout(option string, col int) (time.Duration, error) {
 func checkVersion(w word) error {
 	part := strings.Split(w.text, ".")
 	var v [3]uint64
-	if len(part) != 3 {
-		return w.errorf("version %q: expected three numbers, as in 1.5.21", w.text)
-	}
 	for i, p := range part {
-		var err error
-		if v[i], err = strconv.ParseUint(p, 10, 12); err != nil {
-			return w.errorf("version %q: expected three numbers, as in 1.5.21", w.text)
+		n, err := strconv.ParseUint(p, 10, 12)
+		if err != nil || i == len(v) {
+			return w.errorf("version %q: expected up to three numbers, as in 1.5.21", w.text)
 		}
+		v[i] = n
 	}
 	if v[0] > versionMajor || v[0] == versionMajor && v[1] > versionMinor {
 		return w.errorf("the script is for uuu %s: snag knows the language of uuu %d.%d; a script that needs no more may say so", w.text, versionMajor, versionMinor)

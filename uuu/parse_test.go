@@ -2,6 +2,8 @@ package uuu
 
 import (
 	"errors"
+	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,7 +33,9 @@ func TestMistakes(t *testing.T) {
 		{"command of another protocol", "SDPU: boot -f boot.bin", `test.uuu:1:7: SDPU has no command "boot"`},
 		{"no command", "FB:  ", `test.uuu:1:6: expected a command behind FB:`},
 		{"too new", "uuu_version 1.6.0\nFB: done", `test.uuu:1:13: the script is for uuu 1.6.0`},
-		{"no version", "uuu_version one\nFB: done", `test.uuu:1:13: version "one": expected three numbers`},
+		{"no version", "uuu_version one\nFB: done", `test.uuu:1:13: version "one": expected up to three numbers`},
+		{"a version of four numbers", "uuu_version 1.0.1.1\nFB: done", `test.uuu:1:13: version "1.0.1.1": expected up to three numbers`},
+		{"too new, of one number", "uuu_version 2\nFB: done", `test.uuu:1:13: the script is for uuu 2:`},
 		{"time", "FB[-t soon]: done", `test.uuu:1:3: [-t soon]: expected [-t MILLISECONDS]`},
 		{"time without end", "FB[-t 12: done", `test.uuu:1:3: [-t 12: expected`},
 		{"quotation mark", `FB: download -f "boot.bin`, `test.uuu:1:17: the quotation mark has no second one`},
@@ -83,13 +87,14 @@ func TestMistakes(t *testing.T) {
 // Lines are what uuu takes, and somewhat more.
 func TestLines(t *testing.T) {
 	s, err := parseIn(t, strings.Join([]string{
-		"UUU_version 1.4.149\r",
+		"UUU_version 1.4\r",
 		"# a comment", "  # another", "\t", "x",
 		"sdps: BOOT -f boot.bin\r",
 		"FASTBOOT: ucmd  setenv  x  \"a  b\" ",
 		"fb[-t 60000]: flash all image.wic",
 		"FB[ -t 5 ]: flash -S 0x100000 -raw2sparse -bmap image.wic.bmap all image.wic", // in another order
 		`SDP: boot -f "with space.bin"`,
+		"FB: crc -f image.wic -skip 9 -each 512",
 		"FB: Done",
 	}, "\n"), nil)
 	if err != nil {
@@ -105,6 +110,7 @@ func TestLines(t *testing.T) {
 		"FB 1m0s getvar:max-download-size; download:00000015 and the bytes of image.wic; flash:all",
 		"FB 5ms getvar:max-download-size; for each piece: download: of Android sparse images of image.wic, of what image.wic.bmap maps, 1048576 bytes at most; flash:all",
 		"SDP 0s nothing: it has no IVT (no IVT (d1 00 20 40 or 41) in 26 bytes from 0x0 on)",
+		fmt.Sprintf("FB 0s UCmd:mmc read $loadaddr 0x0 0x1; UCmd:crc32 -v $loadaddr 0xc %08x", crc32.ChecksumIEEE([]byte("of image.wic"))),
 		"FB 0s nothing: the script ends here",
 	}
 	if len(got) != len(want) {

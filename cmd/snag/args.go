@@ -51,6 +51,17 @@ func subcommands(cmd *cobra.Command, args []string) error {
 	return usage(cmd, fmt.Errorf("unknown command %q for %q%s", args[0], cmd.CommandPath(), meant(args[0], names)))
 }
 
+// namesBoard refuses flags that name the board and are empty, as of a script whose variable is not set: any other board
+// would do then.
+func namesBoard(cmd *cobra.Command, _ []string) error {
+	for _, name := range []string{"usb-path", "port", "uart"} {
+		if f := cmd.Flags().Lookup(name); f != nil && f.Changed && f.Value.String() == "" {
+			return usage(cmd, fmt.Errorf("--%s is empty: name the board, or leave it out", name))
+		}
+	}
+	return nil
+}
+
 // showHelp is what a command does that has nothing but subcommands.
 func showHelp(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 

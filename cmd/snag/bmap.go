@@ -44,6 +44,10 @@ without its holes have none; --zeros finds the blocks that are zeros instead.`,
 			if err != nil {
 				return &exitError{recovery.ExitFirmware, err}
 			}
+			if st, err := os.Stat(output); err == nil && im.From(st) {
+				im.Close()
+				return usage(cmd, fmt.Errorf("--output %s: this is the image itself", output))
+			}
 			m, err := image.CreateMap(cmd.Context(), im, o)
 			if err != nil {
 				return &exitError{recovery.ExitFirmware, err}

@@ -112,8 +112,6 @@ func orDash(s []string) string {
 }
 
 func listTemplates(cmd *cobra.Command, _ []string) error {
-	for _, name := range config.Templates() {
-		fmt.Fprintln(cmd.OutOrStdout(), name)
-	}
-	return nil
+	_, err := fmt.Fprintln(cmd.OutOrStdout(), strings.Join(config.Templates(), "\n"))
+	return err
 }

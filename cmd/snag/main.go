@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -49,6 +50,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return recovery.ExitDone
 	}
 	if !*started { // what cobra finds wrong is the command line
+		if c, rest, _ := root.Find(args); c.HasSubCommands() && len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
+			cmd, err = c, subcommands(c, rest) // that there is no such command is why its flags are not known
+		}
 		if usageErr := (*recovery.UsageError)(nil); !errors.As(err, &usageErr) {
 			err = usage(cmd, err)
 		}
@@ -154,11 +158,14 @@ No board.yaml yet, another SoC, or something does not work:
 Exit codes: 0 done, 1 failed, 2 usage, 3 no board in time, 4 no permission or no
 setup, 5 firmware refused, 6 board or protocol error, 130 interrupted.`,
 		Args:              subcommands,
+		PersistentPreRunE: namesBoard,
 		RunE:              showHelp,
+		Version:           version,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true, DisableFlagsInUseLine: true,
 	}
+	root.SetVersionTemplate(versionLine())
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(newHelp())
 	root.AddCommand(

@@ -56,7 +56,21 @@ started. Flags stand before SCRIPT. What of the language is known: docs/uuu.md.`
 	fl.BoolVar(&f.show, "show", false, "print the text of a built-in script")
 	fl.BoolVar(&f.shell, "allow-shell", false, "let the script run commands of this machine")
 	f.outputFlags.add(cmd)
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if _, option, ok := strings.Cut(err.Error(), " in "); ok && uuuOptions[option] != "" {
+			err = fmt.Errorf("%w (uuu's option: %s)", err, uuuOptions[option])
+		}
+		return flagError(cmd, err)
+	})
 	return cmd
+}
+
+// uuuOptions is what to do instead of typing an option of uuu's.
+var uuuOptions = map[string]string{
+	"-b": "a script's name or file does without", "-brun": "a script's name or file does without", "-bshow": "--show",
+	"-d": "a run is for one board: repeat it", "-dm": "leave it out", "-V": "-v", "-dry": "--dry-run", "-m": "--usb-path BUS-PORT.PORT", "-ms": "--usb-path BUS-PORT.PORT",
+	"-t": "--wait TIME", "-T": "--timeout TIME", "-pp": "leave it out", "-bmap": "flash -raw2sparse takes a block map that is there", "-no-bmap": "in the script: flash -raw2sparse -no-bmap",
+	"-s": "snag run FB: ucmd COMMAND", "-lsusb": "snag list boards", "-udev": "snag udev", "-H": "--help",
 }
 
 // builtinHelp lists the built-in scripts.
@@ -108,7 +122,11 @@ func (f *runFlags) run(cmd *cobra.Command, args []string) (err error) {
 func (f *runFlags) load(args []string) (*uuu.Script, error) {
 	script, err := uuu.Load(args[0], args[1:])
 	if err != nil {
-		return nil, &recovery.UsageError{Err: err}
+		e := &recovery.UsageError{Err: err}
+		if slices.ContainsFunc(args[1:], func(s string) bool { return strings.HasPrefix(s, "--") }) {
+			e.Hint = "flags stand before the script"
+		}
+		return nil, e
 	}
 	return script, nil
 }

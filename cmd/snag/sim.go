@@ -41,6 +41,8 @@ func newSimAM335x() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "am335x [flags] [-- COMMAND ARGS...]",
 		Short: "A virtual AM335x: boot ROM, SPL, and U-Boot's gadget",
+		// They are one silicon.
+		Aliases: []string{"am33xx", "am3352", "am3354", "am3356", "am3357", "am3358", "am3359"},
 		Long: `Powers a virtual AM335x board, with the boot ROM's and SPL's own deadlines, and says
 what it received.
 

@@ -24,6 +24,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"snag/flash"
 	"snag/flash/image"
@@ -66,14 +67,18 @@ const writers = 4
 // Write implements [flash.Target]. The error of what could not be written, or is not on the medium, is an
 // *image.RangeError.
 func (d *Device) Write(ctx context.Context, im *image.Image, o flash.Options) error {
-	if err := room(d.String(), d.Size, im); err != nil {
+	err := room(d.String(), d.Size, im)
+	if st, statErr := os.Stat(d.Node); statErr == nil && im.From(st) {
+		err = &RefusedError{Device: d.String(), Why: "it is the image itself", Hint: "name another disk"}
+	}
+	if err != nil {
 		im.Close()
 		return err
 	}
 	w := newWriter(d.medium, im.Name, o.Verify)
 	w.hold = holdSize
 	defer w.close()
-	err := w.write(ctx, im, o, image.CopyOptions{Writers: writers})
+	err = w.write(ctx, im, o, image.CopyOptions{Writers: writers})
 	if err = d.lost(err); err != nil {
 		return fmt.Errorf("%s: %w", d.Node, err)
 	}

@@ -34,6 +34,13 @@ func (f *File) Write(ctx context.Context, im *image.Image, o flash.Options) erro
 	if err != nil {
 		return err
 	}
+	switch st, err := os.Stat(name); {
+	case err != nil:
+	case im.From(st):
+		return &RefusedError{Device: name, Why: "it is the image itself", Hint: "name another file"}
+	case !st.Mode().IsRegular():
+		return &RefusedError{Device: name, Why: "it is no file", Hint: "a block device is another target (--disk, in a plan disk:)"}
+	}
 	out, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
 	created := err == nil
 	if errors.Is(err, fs.ErrExist) {

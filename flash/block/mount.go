@@ -106,7 +106,8 @@ func mountAs(node, kind string) (int, error) {
 	return unix.Fsmount(ctx, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
 }
 
-// writeBelow writes a file in a directory that is the root of all links in it.
+// writeBelow writes a file in a directory that is the root of all links in it. One that was not there, and could not be written, is so
+// again.
 func writeBelow(ctx context.Context, root int, name string, im *image.Image, o flash.Options) error {
 	open := func(name string, flags uint64) (*os.File, error) {
 		how := unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
@@ -123,17 +124,24 @@ func writeBelow(ctx context.Context, root int, name string, im *image.Image, o f
 		dir.Close()
 		name = filepath.Join(name, filepath.Base(im.Name))
 	}
-	f, err := open(name, unix.O_RDWR|unix.O_CREAT|unix.O_NONBLOCK)
-	if err != nil {
-		return err
-	}
-	if err := writeFile(ctx, f, im, o); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
 	dir, err := open(filepath.Dir(name), unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
+	f, err := open(name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL)
+	created := err == nil
+	if errors.Is(err, fs.ErrExist) {
+		f, err = open(name, unix.O_RDWR|unix.O_CREAT|unix.O_NONBLOCK) // a link may lead to what is not there
+	}
+	if err != nil {
+		return err
+	}
+	if err := writeFile(ctx, f, im, o); err != nil {
+		if created {
+			_ = unix.Unlinkat(int(dir.Fd()), filepath.Base(name), 0)
+		}
+		return fmt.Errorf("%s: %w", name, err)
+	}
 	return errors.Join(dir.Sync(), unix.Syncfs(int(dir.Fd())))
 }

@@ -168,6 +168,8 @@ func (o *Options) find() (*part, error) {
 		switch {
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENXIO):
 			return nil, &AbsentError{For: "device " + o.Path, Hint: "\"lsblk\" shows all"}
+		case errors.Is(err, errNoBlockDevice):
+			return nil, &RefusedError{Device: o.Path, Why: "it is no block device", Hint: "\"lsblk\" shows all; a file is another target (--file, in a plan file:)"}
 		case err != nil:
 			return nil, err
 		}

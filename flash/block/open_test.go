@@ -80,7 +80,7 @@ func TestRefuse(t *testing.T) {
 		{"not on that port, nor on USB", func(tr *tree) { tr.disk(onSATA, "sda", 7, 8, 1) }, Options{Port: "1-2", Path: "dev/sda"}, "it is not on USB port 1-2, nor on USB at all", ""},
 		{"removable", func(tr *tree) { tr.file(tr.disk(onSATA, "sr0", 7, 8, 0)+"/removable", "1\n") }, Options{Path: "dev/sr0"}, "", ""},
 		{"no device", func(*tree) {}, Options{Path: "dev/sdz"}, "no device", never},
-		{"a file", func(tr *tree) { tr.file("dev/file", "") }, Options{Path: "dev/file"}, "not a block device", never},
+		{"a file", func(tr *tree) { tr.file("dev/file", "") }, Options{Path: "dev/file"}, "it is no block device", never},
 		{"nothing on the port", func(*tree) {}, Options{Port: "1-3"}, "no disk on USB port 1-3, LUN 0: nothing is there", never},
 		{"another LUN", func(tr *tree) { tr.gadget("1-4", "08", "usb-storage") }, Options{Port: "1-4", LUN: 1}, "no disk on USB port 1-4, LUN 1: 0525:a4a5 is there, a mass storage device, but has no such disk yet", never},
 		{"no driver", func(tr *tree) { tr.gadget("1-4", "08", "") }, Options{Port: "1-4"}, "no driver has taken it (modprobe usb-storage)", never},

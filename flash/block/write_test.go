@@ -282,7 +282,8 @@ func TestFile(t *testing.T) {
 		}
 	}
 	for to, want := range map[string]string{
-		"/dev/sdzz": "no device /dev/sdzz", filepath.Join(dir, "none/file"): "no directory " + filepath.Join(dir, "none"), "/dev/null": "not a file",
+		"/dev/sdzz": "no device /dev/sdzz", filepath.Join(dir, "none/file"): "no directory " + filepath.Join(dir, "none"), "/dev/null": "/dev/null is not written: it is no file",
+		name: name + " is not written: it is the image itself",
 	} {
 		f := &File{Name: to}
 		if err := f.Write(t.Context(), openImage(t, name, image.Options{}), flash.Options{}); err == nil || !strings.Contains(err.Error(), want) {
@@ -300,6 +301,47 @@ func TestFile(t *testing.T) {
 	}
 	if _, err := os.Stat(f.Name); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
+	}
+}
+
+// The same in the file system of a disk.
+func TestFileBelow(t *testing.T) {
+	name, content := sample(t, rand.New(rand.NewPCG(3, 3)), 1<<20)
+	dir := t.TempDir()
+	root, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if err := os.Symlink("/there", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range []string{"/new", "new", "/", "link"} {
+		err := writeBelow(t.Context(), int(root.Fd()), to, openImage(t, name, image.Options{}), flash.Options{})
+		if errors.Is(err, unix.ENOSYS) {
+			t.Skip("the kernel has no openat2(2)")
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	for _, file := range []string{"new", "board.img", "there"} {
+		if got, err := os.ReadFile(filepath.Join(dir, file)); err != nil || !bytes.Equal(got, content) {
+			t.Errorf("%s: %d bytes, %v", file, len(got), err)
+		}
+	}
+	for _, to := range []string{"broken", "new"} {
+		im, err := image.New(t.Context(), "pipe", &broken{}, image.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := writeBelow(t.Context(), int(root.Fd()), to, im, flash.Options{}); err == nil {
+			t.Error("no error")
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 4 {
+		t.Errorf("%v, %v", entries, err)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 
 	"snag/flash"
@@ -165,6 +166,15 @@ func (t *Target) compare(ctx context.Context, w *writing) error {
 func (t *Target) setting(d *dfu.Device) (dfu.Alt, error) {
 	if t.Alt == "" && len(d.Alts) == 1 {
 		return d.Alts[0], nil
+	}
+	var same []string
+	for _, a := range d.Alts {
+		if a.Name == t.Alt {
+			same = append(same, a.String())
+		}
+	}
+	if len(same) > 1 && t.Alt != "" {
+		return dfu.Alt{}, fmt.Errorf("%s: there are several settings of this name, %s: say which by its number", t, strings.Join(same, ", "))
 	}
 	a, err := d.Find(t.Alt)
 	if n, numberErr := strconv.ParseUint(t.Alt, 10, 8); err != nil && numberErr == nil {

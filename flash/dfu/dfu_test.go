@@ -267,6 +267,8 @@ func TestRefused(t *testing.T) {
 	}{
 		{name: "no such setting", alt: "kernel", want: `there is no alternate setting "kernel", it has 0 "boot", 1 "rootfs", 2 "uImage"`},
 		{name: "no such number", alt: "3", want: "there is no alternate setting 3"},
+		{name: "two settings", alt: "root", config: simdfu.Config{Alts: []simdfu.Alt{{Name: "root", Size: 1 << 20}, {Name: "boot", Size: 1 << 20}, {Name: "root", Size: 1 << 20}}},
+			want: `there are several settings of this name, 0 "root", 2 "root": say which by its number`},
 		{name: "which setting", want: `no alternate setting ""`},
 		{name: "no upload", alt: "boot", verify: true, config: simdfu.Config{NoUpload: true}, want: "it can be written, but not verified"},
 		{name: "not tolerant", alt: "boot", verify: true, config: simdfu.Config{Intolerant: true}, want: "bitManifestationTolerant"},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"path"
 	"slices"
 	"strings"
@@ -92,8 +93,11 @@ func tarMagic(head []byte) bool { return len(head) >= 262 && string(head[257:262
 // "compressed" of a file that does not look like it is not written as it is.
 var compressedNames = []string{".gz", ".zst", ".xz", ".bz2", ".lz4", ".lzo", ".lz", ".lzma", ".br", ".Z", ".zip", ".7z", ".rar", ".sz", ".lrz", ".tgz", ".tar"}
 
-// checkName refuses a file whose name says that it is compressed, though its bytes do not.
+// checkName refuses a file whose name says that it is compressed, though its bytes do not. In a URL it is the path that counts.
 func checkName(name string) error {
+	if u, err := url.Parse(name); isURL(name) && err == nil {
+		name = u.Path
+	}
 	if ext := path.Ext(name); slices.Contains(compressedNames, ext) {
 		return fmt.Errorf("named like a compressed file (%s), but its first bytes are of none that is known: rename it if it is an image, or say that it is to be written as it is", ext)
 	}

@@ -72,9 +72,10 @@ func WriteSparse(ctx context.Context, im *Image, o SparseOptions) error {
 	return nil
 }
 
-// Verify reads an image for the sake of its checksums. It closes the image.
+// Verify reads an image to its end for the sake of its checksums. It closes the image.
 func Verify(ctx context.Context, im *Image, progress func(n int64)) error {
 	defer im.Close()
+	im.whole = true
 	stop := context.AfterFunc(ctx, func() { im.cancel(context.Cause(ctx)) })
 	defer stop()
 	for {

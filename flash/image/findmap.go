@@ -53,7 +53,11 @@ func (o *Options) findMap(ctx context.Context, im *Image, name string, in *input
 		text, err = o.readFile(ctx, from, bmap.MaxSize)
 	} else {
 		for _, from = range MapNames(name) {
-			if text, err = o.readFile(ctx, from, bmap.MaxSize); !errors.Is(err, fs.ErrNotExist) {
+			text, err = o.readFile(ctx, from, bmap.MaxSize)
+			if isURL(from) && webPage(text) { // a server that has one for whatever it does not have
+				text, err = nil, fs.ErrNotExist
+			}
+			if !errors.Is(err, fs.ErrNotExist) {
 				break
 			}
 		}
@@ -98,7 +102,7 @@ func (o *Options) checkMap(im *Image, in *input) error {
 		fits = im.Size >= m.ImageSize && im.Size-m.ImageSize < im.BlockSize
 	}
 	if !fits {
-		return fmt.Errorf("%s: the image has %d bytes, but %s is of one of %d", im.Name, im.Size, im.MapName, m.ImageSize)
+		return fmt.Errorf("%s: %w", im.Name, im.otherSize(im.Size))
 	}
 	im.Size = m.ImageSize
 	a, b := im.BlockSize, m.BlockSize

@@ -22,8 +22,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -111,6 +113,7 @@ type Image struct {
 	in     *input
 	zstd   *zstdReader // if that is the decompressor
 	closer func()      // frees the decompressor, once nobody reads from it
+	whole  bool        // it is read to its end, though the block map vouches for all that is to be written
 }
 
 // Mapped is how many bytes the block map says are data; without a map it is the image's size, which may be -1.
@@ -202,6 +205,16 @@ func (im *Image) Tail(b []byte) bool {
 	return err == nil
 }
 
+// From reports whether the image is read from a file or device.
+func (im *Image) From(st fs.FileInfo) bool {
+	f, ok := im.in.Reader.(*os.File)
+	if !ok {
+		return false
+	}
+	own, err := f.Stat()
+	return err == nil && os.SameFile(own, st)
+}
+
 // Close ends the reading. Pieces that were not released stay valid.
 func (im *Image) Close() error {
 	im.cancel(errors.New(im.Name + ": closed"))
@@ -265,7 +278,7 @@ func (im *Image) ranges(hashes *sync.WaitGroup) error {
 		}
 	}
 	im.end = im.Map.ImageSize
-	if im.vouched() && !im.pipe {
+	if im.vouched() && !im.pipe && !im.whole {
 		return nil // whatever is behind
 	}
 	// What the map cannot vouch for, the compressed file's own checksums must, and they stand at its end. Who writes
@@ -358,9 +371,27 @@ func (im *Image) drain() error {
 	buf := make([]byte, 1<<17)
 	for {
 		if _, err := im.src.rest(buf); err == io.EOF {
-			return nil
+			return im.long()
 		} else if err != nil {
 			return im.failed(im.end, im.end, im.end, true, fmt.Errorf("behind the last data: %w", err))
 		}
 	}
+}
+
+// long is an error unless the image has as many bytes as its block map says. What comes through a pipe may be of a larger medium.
+func (im *Image) long() error {
+	s, ok := im.src.(*streamSource)
+	if !ok || im.Map == nil || s.pos == im.Map.ImageSize || s.pos > im.Map.ImageSize && im.Compression == "" {
+		return nil
+	}
+	e := &RangeError{Name: im.Name, Off: im.Map.ImageSize, End: im.Map.ImageSize, Err: im.otherSize(s.pos)}
+	if s.pos < e.End {
+		e.Off, e.Block = s.pos, im.Map.BlockSize
+	}
+	return e
+}
+
+// otherSize is what is wrong with an image that is not as long as its block map says.
+func (im *Image) otherSize(n int64) error {
+	return fmt.Errorf("the image has %d bytes, but %s is of one of %d", n, im.MapName, im.Map.ImageSize)
 }

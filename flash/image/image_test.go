@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
 
+	"snag/flash/bmap"
 	"snag/flash/sparse"
 )
 
@@ -366,6 +368,14 @@ func TestSources(t *testing.T) {
 		http.FileServer(http.Dir(filepath.Dir(name))).ServeHTTP(w, r)
 	}))
 	defer server.Close()
+	pages := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/disk.img" {
+			http.ServeFile(w, r, name)
+			return
+		}
+		io.WriteString(w, "<!DOCTYPE html><title>Welcome</title>")
+	}))
+	defer pages.Close()
 	for _, v := range []struct {
 		name   string
 		mapped bool
@@ -380,6 +390,19 @@ func TestSources(t *testing.T) {
 			t.Fatal(err)
 		}
 		same(t, v.name, got, content)
+	}
+	// A query is no name, and a web page in place of a block map is none.
+	im := open(t, pages.URL+"/disk.img?signature=x.gz", Options{})
+	if im.Map != nil {
+		t.Errorf("map %s", im.MapName)
+	}
+	got, err := copied(t, im, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, im.Name, got, content)
+	if _, err := Open(t.Context(), pages.URL+"/disk.img", Options{Bmap: pages.URL + "/x.bmap"}); err == nil {
+		t.Error("a web page is a block map")
 	}
 	if _, err := Open(t.Context(), server.URL+"/none.img", Options{}); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "404") {
 		t.Errorf("what the server has not: %v", err)
@@ -397,7 +420,7 @@ func TestSources(t *testing.T) {
 		f.Write(compressed(t, "gzip", content))
 		f.Close()
 	}()
-	got, err := copied(t, open(t, fifo, Options{}), true)
+	got, err = copied(t, open(t, fifo, Options{}), true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -407,7 +430,7 @@ func TestSources(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	r, w := io.Pipe()
 	go func() { w.Write(content[:headSize+100]); cancel(errors.New("enough")) }()
-	im, err := New(ctx, "pipe", r, Options{})
+	im, err = New(ctx, "pipe", r, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -418,6 +441,36 @@ func TestSources(t *testing.T) {
 	go syscall.Open(fifo, syscall.O_WRONLY, 0) // lets the goroutine go that waits in open(2)
 	if _, err := Open(ctx, fifo, Options{}); err == nil {
 		t.Error("opened after the context's end")
+	}
+}
+
+// TestOtherSize has compressed images that are longer or shorter than their block maps say, behind what these map.
+func TestOtherSize(t *testing.T) {
+	content := make([]byte, 300_000)
+	copy(content, "only the first block holds data")
+	text := func(sum bool) []byte {
+		m := &bmap.Map{Version: "2.0", ImageSize: int64(len(content)), BlockSize: 4096, Ranges: []bmap.Range{{}}}
+		if sum {
+			h := sha256.Sum256(content[:4096])
+			m.Checksum, m.Ranges[0].Sum = "sha256", h[:]
+		}
+		b, err := m.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	for _, n := range []int{len(content), len(content) - 1, len(content) - 5000, len(content) + 1, len(content) + 200_000} {
+		for _, sum := range []bool{false, true} {
+			for _, how := range []string{"zstd", "gzip"} {
+				name := write(t, filepath.Join(t.TempDir(), "a.img"), compressed(t, how, append(content[:min(n, len(content)):len(content)], make([]byte, max(0, n-len(content)))...)))
+				write(t, filepath.Join(filepath.Dir(name), "a.bmap"), text(sum))
+				err := Verify(t.Context(), open(t, name, Options{}), nil)
+				if wrong := err != nil && strings.Contains(err.Error(), fmt.Sprintf("the image has %d bytes, but ", n)); wrong == (n == len(content)) || !wrong && err != nil {
+					t.Errorf("%d bytes, %s, checksum %t: %v", n, how, sum, err)
+				}
+			}
+		}
 	}
 }
 

@@ -110,7 +110,11 @@ func (s *streamSource) next(from, to int64, buf []byte) (Piece, error) {
 	return Piece{Kind: Data, N: int64(n), Data: buf[:n]}, err
 }
 
-func (s *streamSource) rest(buf []byte) (int, error) { return s.r.Read(buf) }
+func (s *streamSource) rest(buf []byte) (int, error) {
+	n, err := s.r.Read(buf)
+	s.pos += int64(n)
+	return n, err
+}
 
 // sparseSource is an Android sparse image.
 type sparseSource struct {

@@ -158,9 +158,16 @@ func (s *Sender) sendData(ctx context.Context, data []byte, o Options, first boo
 	return s.sendEOT(ctx)
 }
 
-// sendBlock sends a block until it is acknowledged. first says that pings may still be on their way.
-func (s *Sender) sendBlock(ctx context.Context, number int, block []byte, first bool) error {
+// sendBlock sends a block until it is acknowledged. first says that pings may still be on their way. The error wraps
+// [ErrAnew] if the receiver asked for a file in the middle of one.
+func (s *Sender) sendBlock(ctx context.Context, number int, block []byte, first bool) (err error) {
 	var came string
+	asked := false
+	defer func() {
+		if err != nil && asked && number > 1 && ctx.Err() == nil && !errors.Is(err, ErrLine) {
+			err = fmt.Errorf("%w: %w", ErrAnew, err)
+		}
+	}()
 	for try := range maxTries {
 		if try > 0 {
 			s.retries++
@@ -191,6 +198,7 @@ func (s *Sender) sendBlock(ctx context.Context, number int, block []byte, first 
 				// sent before the block arrived
 			default:
 				came = answerName(c)
+				asked = c == ctl
 				break answers
 			}
 		}
@@ -293,6 +301,9 @@ func (s *Sender) settle(ctx context.Context) error {
 
 // ErrLine is wrapped by errors of the serial line itself: the receiver may be well.
 var ErrLine = errors.New("serial line")
+
+// ErrAnew is wrapped by errors of a receiver that began to ask for a file in the middle of one: it was reset.
+var ErrAnew = errors.New("the receiver asks for the file from its beginning")
 
 var errTimeout = errors.New("no answer")
 

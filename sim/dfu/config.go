@@ -38,6 +38,8 @@ type Config struct {
 	ShortPoll       bool
 	// LeaveDelay is how long a stage stays on the bus after its end. Zero: 50 ms; negative: none.
 	LeaveDelay time.Duration
+	// Linger is how long a ROM answers as before whose USB session the next stage goes on with.
+	Linger time.Duration
 	// StageDelay is the time from one stage until the next shows on the bus. Zero: 300 ms; negative: none.
 	StageDelay time.Duration
 	// SameAddress lets the next stage keep the USB address of the one before, on ports that can do so.

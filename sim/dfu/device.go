@@ -49,6 +49,8 @@ type device struct {
 	gone     bool     // the flush is to fail by request
 	flip     bool     // the block is to be kept wrong by request
 
+	lingers bool // it has what the next stage is, and is not that yet
+
 	selects int  // FSBL: its counter
 	upset   bool // FSBL: by a request that it does not know
 	idles   int  // FSBL of 2017: GETSTATUS while idle
@@ -168,6 +170,19 @@ func (d *device) leave(err error) {
 		d.edit(func(s *Stage) { s.Complete = true })
 		if next := d.index + 1; d.st.keeps && d.b.way[next].name == d.b.cfg.Never {
 			d.b.board.Stuck("the next stage never shows on the bus")
+			return
+		}
+		if d.st.keeps && d.b.cfg.Linger > 0 {
+			if !d.lingers {
+				d.lingers = true
+				time.AfterFunc(d.b.cfg.Linger, func() {
+					d.mu.Lock()
+					defer d.mu.Unlock()
+					if d.lingers = false; !d.over {
+						d.keep()
+					}
+				})
+			}
 			return
 		}
 		if d.st.keeps {

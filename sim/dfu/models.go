@@ -68,6 +68,9 @@ func Models() []Model { return slices.Clone(models) }
 var aliases = map[string]string{
 	"am623": "am62x", "am625": "am62x", "am62a7": "am62ax", "am62d2": "am62dx", "am62p": "am62px", "am62l3": "am62lx",
 	"am6411": "am64x", "am6412": "am64x", "am6421": "am64x", "am6422": "am64x", "am6441": "am64x", "am6442": "am64x",
+	"dra821": "j7200", "dra829": "j721e", "tda4vm": "j721e", "am68": "j721s2", "tda4al": "j721s2", "tda4ve": "j721s2", "tda4vl": "j721s2",
+	"am67": "j722s", "tda4aen": "j722s", "tda4ven": "j722s",
+	"am69": "j784s4", "tda4ah": "j784s4", "tda4ap": "j784s4", "tda4vh": "j784s4", "tda4vp": "j784s4",
 	"am6546": "am65x", "am6548": "am65x", "rzn1d": "rzn1", "rzn1s": "rzn1", "rzn1l": "rzn1",
 }
 

@@ -152,7 +152,7 @@ func GenerateFIT(seed uint64, sizes ...int) []byte {
 		t.node(names[i%4])
 		t.str("type", types[i%4])
 		t.str("compression", "none")
-		t.num("load", 0x4020_0000+uint32(at))
+		t.num("load", 0x8020_0000+uint32(at)) // DRAM on all of them
 		t.num("data-offset", uint32(at))
 		t.num("data-size", uint32(n))
 		t.end()

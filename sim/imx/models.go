@@ -184,7 +184,10 @@ var provenBy = map[string]string{
 }
 
 // aliases are other names of models: of a sibling with the same ROM, and those by which NXP's ROMs and Snagboot call two.
-var aliases = map[string]string{"imx7s": "imx7d", "imx815": "imx8mn", "imx865": "imx8mp"}
+var aliases = map[string]string{
+	"imx6dl": "imx6d", "imx6s": "imx6d", "imx6ulz": "imx6ull", "imx7s": "imx7d", "imx815": "imx8mn", "imx865": "imx8mp",
+	"imxrt1060": "imxrt106x", "vybrid": "vf610",
+}
 
 // Names are all names that [FindModel] knows, aliases included.
 func Names() []string {

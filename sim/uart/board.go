@@ -37,6 +37,8 @@ type Faults struct {
 	LoseAnswer  int    // answers that do not leave
 	CancelBlock int    // the number of a block of the ROM stage that is answered by CAN CAN; once
 	SilentSPL   bool   // SPL prints its banner and nothing else
+	ResetROM    int    // bytes of the ROM stage after which the board is reset, once
+	ResetSPL    int    // the same of SPL's
 }
 
 // Board is a running virtual board.
@@ -53,7 +55,7 @@ type Board struct {
 
 	bytes, answers, blocks int // counters for the faults
 	unread                 []byte
-	cancelled              bool
+	cancelled, wasReset    bool
 }
 
 // Received is what the board has got.
@@ -143,6 +145,9 @@ func (b *Board) run() error {
 		return err
 	}
 	name, uboot, err := b.spl()
+	if errors.Is(err, errReset) {
+		return b.run()
+	}
 	if err != nil {
 		return err
 	}
@@ -150,6 +155,18 @@ func (b *Board) run() error {
 	b.got.UBoot, b.got.UBootName, b.got.Done = uboot, name, true
 	b.mu.Unlock()
 	return b.print(ubootBanner)
+}
+
+// errReset says that the board was reset.
+var errReset = errors.New("reset")
+
+// reset tells whether the board is to be reset when it has so many bytes.
+func (b *Board) reset(after, have int) bool {
+	if b.wasReset || after == 0 || have < after {
+		return false
+	}
+	b.wasReset = true
+	return true
 }
 
 // rom takes a file by XMODEM-CRC, as often as it takes.
@@ -204,6 +221,9 @@ restart:
 				}
 				file = append(file, data...)
 				next++
+				if b.reset(b.cfg.Faults.ResetROM, len(file)) {
+					continue restart
+				}
 			case number != (next-1)&0xff: // neither the next nor the last again
 				if err := b.answer(can, can); err != nil {
 					return nil, err
@@ -257,6 +277,9 @@ func (b *Board) spl() (name string, file []byte, err error) {
 				}
 			} else {
 				file = append(file, data[:min(len(data), size-len(file))]...)
+				if b.reset(b.cfg.Faults.ResetSPL, len(file)) {
+					return "", nil, errReset
+				}
 			}
 			next++
 			refusals = 0

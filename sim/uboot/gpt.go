@@ -2,6 +2,7 @@ package uboot
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -189,6 +190,13 @@ func (t *GPT) Find(name string) (Part, int, bool) {
 // basicData is the type of partitions that have no other (PARTITION_BASIC_DATA_GUID).
 const basicData = "ebd0a0a2-b9e5-4433-87c0-68b6b72699c7"
 
+// typeWords are the types that U-Boot has words for (lib/uuid.c, list_guid).
+var typeWords = map[string]string{
+	"system": "c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "mbr": "024dee41-33e7-11d3-9d69-0008c781f39f", "msft": "e3c9e316-0b5c-4db8-817d-f92df00215ae",
+	"data": basicData, "linux": "0fc63daf-8483-4772-8e79-3d69d8477de4", "raid": "a19d880f-05fc-4d3b-a006-743f0f84911e",
+	"swap": "0657fd6d-a4ab-43c4-84e5-0933c84b4f4f", "lvm": "e6d6d379-f507-44c2-a23c-238f2a3df928",
+}
+
 // LayGPT makes the table that a description means: "name=boot,size=8MiB;name=rootfs,size=-", as "gpt write" and "oem format" have
 // it. uuid_disk, uuid, type and start are optional.
 func LayGPT(text string, size int64) (*GPT, error) {
@@ -215,7 +223,7 @@ func LayGPT(text string, size int64) (*GPT, error) {
 			case "uuid":
 				p.ID, err = guid(value)
 			case "type":
-				p.Type, err = guid(value)
+				p.Type, err = guid(cmp.Or(typeWords[value], value))
 			case "name":
 				p.Name = value
 			case "start":

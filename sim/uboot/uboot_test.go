@@ -68,6 +68,7 @@ func TestShell(t *testing.T) {
 		{line: "mmc dev 2 1 && mmc write 40000000 7ff 1 && mmc write 40000000 800 1", fails: true},
 		{line: "mmc dev 2 4", fails: true},
 		{line: "mmc dev 0", fails: true},
+		{line: "gpt write mmc 2 'name=root,size=1MiB,type=linux'"},
 		{line: "gpt write mmc 2 'name=boot,size=1MiB;name=root,size=-' && gpt verify mmc 2 && gpt setenv mmc 2 root && echo $gpt_partition_addr && part size mmc 2 boot n && echo $n", says: "822|0x800"},
 		{line: "gpt setenv mmc 2 boot", fails: true},
 		{line: "mtd erase rootfs && mtd write rootfs 40000000 0 800 && mtd read rootfs 40001000 0 800 && cmp.b 40000000 40001000 800"},

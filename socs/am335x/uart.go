@@ -35,8 +35,20 @@ func recoverUART(ctx context.Context, job socs.Job, stage *socs.Stage) error {
 		Sender: xmodem.NewSender(stage.Serial),
 		board:  job.Board,
 	}
-	spl, uboot := job.Firmware[slotSPL], job.Firmware[slotUBoot]
+	for ; ; u.resets++ {
+		err := u.stages(ctx, job.Firmware[slotSPL], job.Firmware[slotUBoot])
+		if !errors.Is(err, xmodem.ErrAnew) || u.resets == maxResets {
+			return err
+		}
+		u.board.Emit(stageROM, event.Warning{Text: "the board was reset in the middle of a file: starting over"})
+	}
+}
 
+// maxResets is how often a board may begin anew.
+const maxResets = 2
+
+// stages sends the files.
+func (u uartLink) stages(ctx context.Context, spl, uboot socs.Image) error {
 	err := u.stage(ctx, stageROM, spl, "XMODEM", func(ctx context.Context, o xmodem.Options) error {
 		o.BlockSize = romBlock
 		return u.SendXMODEM(ctx, spl.Data, o)
@@ -53,7 +65,8 @@ func recoverUART(ctx context.Context, job socs.Job, stage *socs.Stage) error {
 // uartLink is a board on a serial line.
 type uartLink struct {
 	*xmodem.Sender
-	board socs.Board
+	board  socs.Board
+	resets int // of the board, since the recovery began
 }
 
 // stage waits until the board asks for a file and sends it.
@@ -88,10 +101,10 @@ func (u uartLink) stage(ctx context.Context, stage string, image socs.Image, pro
 	return nil
 }
 
-// awaitPings waits for the ROM as long as ctx lasts, for SPL no longer than pingTimeout.
+// awaitPings waits for the ROM as long as ctx lasts, for SPL and after a reset no longer than pingTimeout.
 func (u uartLink) awaitPings(ctx context.Context, stage, file string) error {
 	rom := stage == stageROM
-	if !rom {
+	if !rom || u.resets > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, pingTimeout)
 		defer cancel()

@@ -69,6 +69,8 @@ func TestUART(t *testing.T) {
 		{"refused blocks", with(uart.Faults{Refuse: 9}), time.Minute, "", ""},
 		{"noise", with(uart.Faults{Noise: 5}), time.Minute, "", ""},
 		{"lost bytes", with(uart.Faults{LoseByte: 40009}), time.Minute, "", ""},
+		{"reset in the first stage", with(uart.Faults{ResetROM: 20_000}), time.Minute, "", ""},
+		{"reset in the second stage", with(uart.Faults{ResetSPL: 100_000}), time.Minute, "", ""},
 		{"ROM gives up once", with(uart.Faults{CancelBlock: 3}), 5 * time.Second, "cancelled the transfer", "raw u-boot-spl.bin"},
 		{"SPL too large", small, 5 * time.Second, "cancelled the transfer", "109 KiB"},
 		{"silent ROM", with(uart.Faults{Silent: true}), 300 * ms, "expected the letter C 3 times in a row, got nothing", "UART boot mode"},
@@ -122,6 +124,12 @@ func TestUART(t *testing.T) {
 			}
 			if !bytes.HasPrefix(got.SPL, spl) || len(got.SPL) >= len(spl)+128 {
 				t.Errorf("SPL: %d bytes of %d, or they differ", len(got.SPL), len(spl))
+			}
+			if f := tt.board.Faults; f.ResetROM+f.ResetSPL > 0 {
+				if !strings.Contains(b.told(), "rom:warning rom:board") {
+					t.Errorf("told %s", b.told())
+				}
+				return
 			}
 			if want := "rom:board rom:stage rom:progress rom:stage_done spl:board spl:stage spl:progress spl:stage_done"; b.told() != want {
 				t.Errorf("told %s\nwant %s", b.told(), want)

@@ -53,6 +53,7 @@ type chip struct {
 	dir      string // in bootfiles, and in rpiboot's directories
 	bootcode string // the second stage
 	arm32    bool   // it has no 64-bit processor
+	arm64    bool   // it has 32 bits for applications alone: Cortex-A76 (its technical reference manual, 1.2)
 }
 
 // old are BCM2835 to BCM2837.
@@ -65,7 +66,7 @@ var chips = map[string]*chip{
 	"bcm2836": {id: product(0x2764), dir: "2710", bootcode: "bootcode.bin", arm32: true},
 	"bcm2837": {id: product(0x2764), dir: "2710", bootcode: "bootcode.bin"},
 	"bcm2711": {id: product(0x2711), dir: "2711", bootcode: "bootcode4.bin"},
-	"bcm2712": {id: product(0x2712), dir: "2712", bootcode: "bootcode5.bin"},
+	"bcm2712": {id: product(0x2712), dir: "2712", bootcode: "bootcode5.bin", arm64: true},
 }
 
 // Backend recovers boards with a Broadcom SoC.

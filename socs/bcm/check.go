@@ -117,7 +117,11 @@ func (k *check) uboot() {
 		switch info := firmware.Identify(img.Data); {
 		case info.Kind == firmware.KindARM64 && k.chip.arm32:
 			err = socs.Refuse("give a U-Boot for 32-bit ARM", "it is %s, this SoC has no 64-bit processor", info)
-		case info.Kind != firmware.KindARM64 && info.Kind != firmware.KindARM && info.Kind != firmware.KindUnknown:
+		case info.Kind == firmware.KindARM && k.chip.arm64:
+			err = socs.Refuse("give a U-Boot for 64-bit ARM (rpi_arm64_defconfig)", "it is %s, this SoC starts programs of 64 bits alone", info)
+		case info.Kind == firmware.KindUnknown:
+			k.Warn(slotUBoot, "%s does not look like a program for ARM: it is taken as it is", img.Path)
+		case info.Kind != firmware.KindARM64 && info.Kind != firmware.KindARM:
 			err = socs.Refuse(want, "expected a bare program, it is %s", info)
 		}
 	}

@@ -72,6 +72,8 @@ func TestCheck(t *testing.T) {
 		{name: "u-boot of text", soc: "bcm2711", with: map[string][]byte{"u-boot": text}, says: "expected a bare program, it is a text file"},
 		{name: "u-boot as ELF", soc: "bcm2711", with: map[string][]byte{"u-boot": firmwaretest.ELF64(0x80000, text)}, says: "expected a bare program, it is an ELF file"},
 		{name: "64 bits", soc: "bcm2836", with: map[string][]byte{"u-boot": all["bcm2837"]["u-boot"]}, says: "this SoC has no 64-bit processor"},
+		{name: "32 bits for 64 alone", soc: "bcm2712", with: map[string][]byte{"u-boot": all["bcm2836"]["u-boot"]}, says: "this SoC starts programs of 64 bits alone"},
+		{name: "u-boot of MIPS", soc: "bcm2711", with: map[string][]byte{"u-boot": append([]byte{0x3f, 1, 0, 0x10}, firmwaretest.Pattern(3000)...)}, find: "does not look like a program for ARM"},
 		{name: "32 bits", soc: "bcm2711", with: map[string][]byte{"u-boot": all["bcm2836"]["u-boot"]}},
 		{name: "u-boot that nothing starts", soc: "bcm2837", with: map[string][]byte{"config": nil}, says: "there is neither a boot.img that it could be put into nor a config.txt"},
 	} {

@@ -200,10 +200,16 @@ func (s *Session) Started(ctx context.Context, alt dfu.Alt) error {
 	return nil
 }
 
-// Leave sends DETACH, and waits until the device has left the bus. That is what counts: an answer there may be none.
+// Leave sends DETACH, and waits until the device has left the bus. That is what counts: an answer there may be none. One that says
+// that it does not leave by itself (bitWillDetach) is given a reset of the bus (DFU 1.1, section 5.1).
 func (s *Session) Leave(ctx context.Context) error {
 	err := s.Detach(ctx)
+	if s.Functional != (dfu.Functional{}) && !s.Functional.WillDetach && err == nil && !Left(ctx, s.Stage, goneTime) {
+		err = s.Reset(ctx)
+	}
 	switch {
+	case errors.Is(err, usb.ErrGone):
+		return nil
 	case Left(ctx, s.Stage, leaveTime):
 		return nil
 	case err != nil:

@@ -13,6 +13,7 @@ import (
 	"snag/event"
 	"snag/sim/dfu"
 	"snag/sim/inproc"
+	"snag/sim/usbdev"
 	"snag/socs"
 	"snag/socs/dfustage"
 	"snag/socs/socstest"
@@ -391,6 +392,45 @@ func TestLeave(t *testing.T) {
 			}
 		})
 	})
+}
+
+// patient is a DFU device that waits for a reset of the bus behind DETACH.
+type patient struct {
+	usbdev.Inert
+	port     *inproc.Port
+	detached bool
+}
+
+func (p *patient) Control(_ context.Context, s usbdev.Setup, _ []byte) (int, error) {
+	p.detached = s.Request == 0
+	return 0, nil
+}
+
+func (p *patient) Configured(uint8) {
+	if p.detached {
+		go p.port.Detach()
+	}
+}
+
+func TestLeaveByReset(t *testing.T) {
+	for _, attributes := range []byte{0x01, 0x09} { // bitCanDnload, bitWillDetach
+		synctest.Test(t, func(t *testing.T) {
+			b := &bench{t: t, host: inproc.New()}
+			f := &patient{port: b.host.Port(port)}
+			err := f.port.Attach(t.Context(), usbdev.NewGadget(&usbdev.Descriptors{Speed: usbdev.HighSpeed, Configs: []usbdev.Config{{Value: 1, Interfaces: []usbdev.Interface{
+				{Class: 0xfe, SubClass: 1, Protocol: 2, Extra: []byte{9, 0x21, attributes, 0, 0, 0, 4, 0x10, 1}},
+			}}}}, f))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if err := b.open(ctx).Leave(ctx); (err == nil) != (attributes == 0x01) {
+				t.Errorf("attributes %#x: %v", attributes, err)
+			}
+			f.port.Detach()
+		})
+	}
 }
 
 // A device that does not answer after its file has started that, unless it stays and is mute.

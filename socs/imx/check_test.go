@@ -1,6 +1,7 @@
 package imx_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"strings"
@@ -62,6 +63,19 @@ func TestCheck(t *testing.T) {
 		b := imx.GenerateContainers(version, 1, []imx.ContainerImage{{Type: 6, Size: 3000}}, []imx.ContainerImage{{Type: 3, Core: 2, Size: 30_000, Load: load}})
 		return append(b, imx.GenerateContainers(version, 2, []imx.ContainerImage{{Type: 3, Core: 2, Size: 50_000, Load: 0x80200000}})...)
 	}
+	ddr7 := []byte{0xd2, 0, 16, 0x40, 0xcc, 0, 12, 4, 0x30, 0x7a, 0, 0, 0, 0, 0, 1} // writes i.MX7D's
+	moved := func(load uint32) []byte {
+		b, from := cat(imx.GenerateFIT(3, 50_000)), binary.BigEndian.AppendUint32(nil, 0x80200000)
+		copy(b[bytes.Index(b, from):], binary.BigEndian.AppendUint32(nil, load))
+		return b
+	}
+	program := func(entry uint32, begin []byte) []byte { // code begins at 0x800
+		b := imx.IVTImage{Self: entry - 0x800, Size: 40_000, Seed: 1}.Generate()
+		copy(b[0x800:], begin)
+		return b
+	}
+	vectors := append([]byte{0x0e, 0, 0, 0xea}, bytes.Repeat([]byte{0x14, 0xf0, 0x9f, 0xe5}, 7)...)
+	branch64 := append([]byte{10, 0, 0, 0x14, 0x1f, 0x20, 0x03, 0xd5}, "U-Boot SPL 2025.01"...)
 	mx93, mp := generated(t, "imx93"), generated(t, "imx8mp")
 	for _, tc := range []struct {
 		name   string
@@ -69,6 +83,7 @@ func TestCheck(t *testing.T) {
 		files  map[string][]byte
 		slot   string // with the error; none expected if empty
 		says   string // the error, or else a finding
+		not    string // what the error does not say
 		sent   int    // bytes of the first stage's file, if there is but one
 		second int    // bytes of u-boot
 	}{
@@ -81,12 +96,19 @@ func TestCheck(t *testing.T) {
 		{name: "too much", model: "imx6q", files: map[string][]byte{"SPL": spl, "u-boot": legacy, dcd: direct.Generate()}, slot: dcd, says: "does not go together with SPL and u-boot"},
 		{name: "swapped", model: "imx6q", files: two(legacy, spl), slot: "SPL", says: "a legacy uImage"},
 		{name: "text", model: "imx6q", files: one(dcd, []byte("<!doctype html> not found")), slot: dcd, says: "a web page"},
+		{name: "SPL for U-Boot", model: "imx6q", files: two(spl, spl), slot: "u-boot", says: "loads to 0x907400, where i.MX6Q has no DRAM", not: "it is for"},
 		{name: "SPL and legacy", model: "imx6q", files: two(spl, legacy)},
 		{name: "legacy with more behind it", model: "imx6q", files: two(spl, cat(legacy, 30_000)), says: "", second: len(legacy)},
 		{name: "SPL and FIT", model: "imx6ull", files: two(spl, fit)},
 		{name: "legacy for 64 bit", model: "imx8mm", files: two(splAt(0x7e1000)[:50_000], legacy), slot: "u-boot", says: "a uImage for arm; i.MX8MM is arm64"},
 		{name: "legacy of another SoC", model: "imx6ull", files: two(spl, legacy), slot: "u-boot", says: "loads to 0x17800000, where i.MX6ULL/ULZ has no DRAM"},
 		{name: "legacy, damaged", model: "imx6q", files: two(spl, edit(legacy, 100, 0)), slot: "u-boot", says: "data checksum"},
+		{name: "FIT of another SoC", model: "imx6ull", files: two(spl, moved(0x17800000)), slot: "u-boot", says: "its programs load to 0x17800000, where i.MX6ULL/ULZ has no memory"},
+		{name: "U-Boot with the DCD of another SoC", model: "imx6q", files: two(spl, with(func(i *imx.IVTImage) { i.Self, i.DCD = 0x777ff400, ddr7 })), slot: "u-boot", says: "the memory controller of imx7d, imx7s"},
+		{name: "32 bits for 64", model: "imx8mm", files: two(program(0x007e1000, vectors), fit), slot: "SPL", says: "a program for 32-bit ARM"},
+		{name: "32 bits for a stream", model: "imx8mp", files: one(flash, program(0x00920000, vectors)), slot: flash, says: "a program for 32-bit ARM"},
+		{name: "Quad for UltraLite", model: "imx6ul", files: two(program(0x00908000, bytes.Repeat([]byte{0x40, 0, 0x20, 0x18}, 16)), fit), slot: "SPL", says: "it has its variables from 0x18200000 on"},
+		{name: "64 bits for 32", model: "imx6q", files: two(program(0x00908000, branch64), legacy), slot: "SPL", says: "a program for 64-bit ARM"},
 		{name: "FIT, cut", model: "imx6q", files: two(spl, fit[:100_000]), slot: "u-boot", says: "truncated"},
 		{name: "cut", model: "imx6q", files: one(dcd, direct.Generate()[:15_000]), slot: dcd, says: "the file is cut"},
 		{name: "cut a little", model: "imx6q", files: one(dcd, direct.Generate()[:20_000]), sent: 20_000},
@@ -98,7 +120,7 @@ func TestCheck(t *testing.T) {
 		{name: "DCD outside", model: "imx6q", files: one(dcd, edit(direct.Generate(), 12, 0x20000000)), slot: dcd, says: "DCD"},
 		{name: "DCD too long", model: "imx6q", files: one(dcd, with(func(i *imx.IVTImage) { i.DCD = imx.GenerateDCD(220, false) })), slot: dcd, says: "at most 1768"},
 		{name: "DCD of another SoC", model: "imx6q", files: one(dcd, with(func(i *imx.IVTImage) {
-			i.DCD = []byte{0xd2, 0, 16, 0x40, 0xcc, 0, 12, 4, 0x30, 0x7a, 0, 0, 0, 0, 0, 1}
+			i.DCD = ddr7
 		})), slot: dcd, says: "the memory controller of imx7d, imx7s"},
 		{name: "DCD that unlocks, bulk", model: "imx53", files: one(dcd, with(func(i *imx.IVTImage) { i.Self, i.DCD = 0x777ff400, []byte{0xd2, 0, 8, 0x40, 0xb2, 0, 4, 0x1d} })), slot: dcd, says: "unlocks engine 0x1d"},
 		{name: "i.MX8M's", model: "imx6q", files: one(dcd, with(func(i *imx.IVTImage) { i.Version = 0x41 })), slot: dcd, says: "an image for i.MX8M"},
@@ -124,6 +146,7 @@ func TestCheck(t *testing.T) {
 
 		{name: "93", model: "imx93", files: one(flash, set(0, 0x2049a000)), sent: -1},
 		{name: "93, of a card", model: "imx93", files: one(flash, card(0x8000, mx93)), says: "the containers begin at 0x8000", sent: -1},
+		{name: "8QXP, of a card", model: "imx8qxp", files: one(flash, cat(0x8000, generated(t, "imx8qxp"))), says: "the second stage stands at 0x2c800"},
 		{name: "version 2 for 93", model: "imx93", files: one(flash, set(2, 0x2049a000)), slot: flash, says: "expected version 0 for i.MX93"},
 		{name: "version 0 for 943", model: "imx943", files: one(flash, set(0, 0x2049a000)), slot: flash, says: "expected version 2 for i.MX943"},
 		{name: "either for 95", model: "imx95", files: one(flash, set(0, 0x2049a000))},
@@ -152,7 +175,7 @@ func TestCheck(t *testing.T) {
 			sent, findings, err := soc.Backend{}.Check(model, socstest.Firmware(tc.files))
 			if tc.slot != "" {
 				e := about(err, tc.slot)
-				if e == nil || !strings.Contains(e.Error(), tc.says) || e.Hint == "" {
+				if e == nil || !strings.Contains(e.Error(), tc.says) || e.Hint == "" || tc.not != "" && strings.Contains(e.Error(), tc.not) {
 					t.Errorf("got %v, want %q with %q and a hint", err, tc.slot, tc.says)
 				}
 				return

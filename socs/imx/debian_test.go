@@ -120,9 +120,12 @@ func TestDebianRefused(t *testing.T) {
 		{"imx53", "u-boot-with-dcd", "mx6qsabrelite/u-boot-dtb.imx", "0x177ff400, where i.MX53 has no memory", "--soc"},
 		{"imx51", "u-boot-with-dcd", "mx53loco/u-boot-dtb.imx", "expected the flash header of i.MX51", "--soc"},
 		{"imx7d", "u-boot-with-dcd", "mx53loco/u-boot-dtb.imx", "where i.MX7D/S has no memory", "--soc"},
-		{"imx8mm", "flash-bin", dhIMX6 + "/u-boot-with-spl.imx", "it is a uImage for arm", "--soc"},
+		{"imx8mm", "flash-bin", dhIMX6 + "/u-boot-with-spl.imx", "a program for 32-bit ARM", "--soc"},
 		{"imx8mp", "flash-bin", "mx6qsabrelite/u-boot-dtb.imx", "where i.MX8MP has no memory", "--soc"},
 		{"imx93", "flash-bin", "mx6qsabrelite/u-boot-dtb.imx", "no container", "images with an IVT"},
+		{"imx6ull", "SPL", "udoo/SPL", "variables from 0x18200000 on, where i.MX6ULL/ULZ has no DRAM", "--soc"},
+		{"imx7d", "u-boot", "wandboard/u-boot.img", "load to 0x17800000, where i.MX7D/S has no memory", "--soc"},
+		{"imx7ulp", "u-boot", "mx53loco/u-boot-dtb.imx", "its DCD writes 0x63fd9", "--soc"},
 		{"imx28", "flash-bin", "mx6cuboxi/SPL", "an NXP i.MX image", "images with an IVT"},
 		{"imx28", "SPL", "mx6cuboxi/SPL", "i.MX28 takes no such file", "give flash-bin"},
 	} {

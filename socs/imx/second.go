@@ -32,7 +32,16 @@ func (c *checker) uboot(img socs.Image) (*payload, error) {
 	case err != nil:
 		return nil, socs.Refuse(again, "%w", err)
 	case !within(c.dram, uint64(addr)):
-		return nil, socs.Refuse("give u-boot.img or u-boot.imx; an SPL belongs under "+slotSPL, "its image loads to %#x, where %s has no DRAM%s", addr, c.chip.name, fitting(addr))
+		return nil, socs.Refuse("give u-boot.img or u-boot.imx; an SPL belongs under "+slotSPL, "its image loads to %#x, where %s has no DRAM%s", addr, c.chip.name, c.fitting(addr))
+	}
+	if err := c.program(data, v); err != nil {
+		return nil, err
+	}
+	if raw, err := v.DCDBytes(img.Data); err == nil { // SPL does not execute it, but it tells the SoC
+		commands, _ := firmware.ParseDCD(raw)
+		if err := c.checkDCD(commands); err != nil {
+			return nil, err
+		}
 	}
 	if v.Offset > 0 {
 		c.Note(slotUBoot, "the image begins at %#x of the file: what stands before it is not sent", v.Offset)
@@ -55,7 +64,7 @@ func (c *checker) secondStage(slot, path string, data []byte) (*payload, error) 
 		case u.Arch != arch:
 			return nil, socs.Refuse(c.other(), "it is a uImage for %s; %s is %s", u.Arch, c.chip.name, arch)
 		case !within(c.dram, uint64(u.Load)):
-			return nil, socs.Refuse(c.other(), "it is a uImage that loads to %#x, where %s has no DRAM%s", u.Load, c.chip.name, fitting(u.Load))
+			return nil, socs.Refuse(c.other(), "it is a uImage that loads to %#x, where %s has no DRAM%s", u.Load, c.chip.name, c.fitting(u.Load))
 		}
 		// SPL does not move a legacy image: its data must lie at the load address, the header before that. At address 0
 		// (where uuu would put it) it does so only if CONFIG_SDP_LOADADDR happens to be right. imx_usb does as is done here.
@@ -66,10 +75,17 @@ func (c *checker) secondStage(slot, path string, data []byte) (*payload, error) 
 		if err != nil {
 			return nil, socs.Refuse(again, "%w", err)
 		}
+		var loads []uint64
 		for _, i := range f.Images {
 			if i.Arch != "" && i.Arch != arch && i.Type != "flat_dt" {
 				return nil, socs.Refuse(c.other(), "the image %q of its FIT is for %s; %s is %s", i.Name, i.Arch, c.chip.name, arch)
 			}
+			if i.HasLoad && len(i.Data) > 0 {
+				loads = append(loads, i.Load)
+			}
+		}
+		if err := c.reach(slot, loads); err != nil {
+			return nil, err
 		}
 		for _, text := range f.Unverified() {
 			c.Note(slot, "%s", text)

@@ -121,7 +121,7 @@ func (c *checker) containers(p *plan, img socs.Image) ([]byte, error) {
 		c.Warn(slotFlash, "nothing stands behind the first stage: if that is an SPL there is no U-Boot for it")
 		return data, nil
 	}
-	p.second, err = c.behind(slotFlash, socs.Image{Path: img.Path, Data: data}, 0, set.Next, set.Next)
+	p.second, err = c.behind(slotFlash, img, set.Offset, set.Offset+set.Next, set.Offset+set.Next)
 	return data, err
 }
 
@@ -133,26 +133,32 @@ func (c *checker) containerSoC(set *firmware.ContainerSet) error {
 	case v == 0 && c.only2:
 		return socs.Refuse(c.other(), "its containers are of version 0; expected version 2 for %s", c.chip.name)
 	}
-	var loads []string
-	fits := false
+	var loads []uint64
 	for _, one := range set.Containers {
 		for _, i := range one.Images {
-			if i.Type() != 3 || i.Size == 0 { // executables
-				continue
+			if i.Type() == 3 && i.Size > 0 { // executables
+				loads = append(loads, i.Load)
 			}
-			if within(c.ocram, i.Load) || within(c.dram, i.Load) {
-				fits = true
-				continue
-			}
-			loads = append(loads, fmt.Sprintf("%#x", i.Load))
 		}
 	}
-	where := strings.Join(slices.Compact(loads), ", ")
+	return c.reach(slotFlash, loads)
+}
+
+// reach refuses programs of which none goes where the chip has memory, and warns if only some do: other cores have
+// memories of their own.
+func (c *checker) reach(slot string, loads []uint64) error {
+	var away []string
+	for _, l := range loads {
+		if !within(c.ocram, l) && !within(c.dram, l) {
+			away = append(away, fmt.Sprintf("%#x", l))
+		}
+	}
+	where := strings.Join(slices.Compact(slices.Clone(away)), ", ")
 	switch {
-	case loads == nil:
+	case len(away) == 0:
 		return nil
-	case fits: // other cores have memories of their own
-		c.Warn(slotFlash, "some of its programs load to %s, where no memory of %s is known: is it for this SoC?", where, c.chip.name)
+	case len(away) < len(loads):
+		c.Warn(slot, "some of its programs load to %s, where no memory of %s is known: is it for this SoC?", where, c.chip.name)
 		return nil
 	}
 	return socs.Refuse(c.other(), "its programs load to %s, where %s has no memory", where, c.chip.name)

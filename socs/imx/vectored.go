@@ -2,6 +2,7 @@ package imx
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"slices"
 	"strings"
@@ -110,6 +111,14 @@ func (c *checker) image(slot string, img socs.Image, v *firmware.IVT) (image, er
 	if err := c.entry(v.Entry); err != nil {
 		return one, err
 	}
+	if err := c.program(data, v); err != nil {
+		return one, err
+	}
+	if slot != slotWithDCD {
+		if err := c.variables(data); err != nil {
+			return one, err
+		}
+	}
 	if one.dcd, one.rawDCD, err = c.findDCD(slot, img.Data, v); err != nil {
 		return one, err
 	}
@@ -148,11 +157,14 @@ func (c *checker) place(addr uint32, size int) error {
 			return nil
 		}
 	}
-	return socs.Refuse(c.other(), "it loads to %#x, where %s has no memory%s", addr, c.chip.name, fitting(addr))
+	return socs.Refuse(c.other(), "it loads to %#x, where %s has no memory%s", addr, c.chip.name, c.fitting(addr))
 }
 
-// fitting names the chips that have memory at an address.
-func fitting(addr uint32) string {
+// fitting names the other chips that have memory at an address; none if this one has some, too.
+func (c *chip) fitting(addr uint32) string {
+	if within(c.ocram, uint64(addr)) {
+		return ""
+	}
 	var names []string
 	for i := range chips {
 		if c := &chips[i]; within(c.ocram, uint64(addr)) || within(c.dram, uint64(addr)) {
@@ -180,6 +192,39 @@ func (c *checker) entry(entry uint32) error {
 		return nil
 	}
 	return socs.Refuse(c.other(), "its entry point is %#x, that of %s; SPLs for %s have %#x", entry, strings.Join(names, " or "), c.chip.name, c.entries[0])
+}
+
+// program refuses what is for another kind of processor, by what stands at the entry point of an image.
+func (c *checker) program(data []byte, v *firmware.IVT) error {
+	code := data[v.Entry-v.Self:]
+	arm, _ := firmware.ParseARM(code)
+	switch arm64 := firmware.Identify(code).Kind == firmware.KindARM64; {
+	case c.arm64 && arm.Vectors && !v.IsPlugin():
+		return socs.Refuse(c.other(), "it is a program for 32-bit ARM; %s starts in 64 bits", c.chip.name)
+	case !c.arm64 && arm64:
+		return socs.Refuse(c.other(), "it is a program for 64-bit ARM, which %s is not", c.chip.name)
+	}
+	return nil
+}
+
+// variables refuses an SPL that has its variables where the chip has no DRAM: U-Boot's for i.MX6Q and its kin has them from
+// 0x18200000 on (include/configs/imx6_spl.h, CONFIG_SPL_BSS_START_ADDR; other i.MX6 and 7: 0x88200000). Their addresses
+// stand in its code, some fifty of them; a few words may look alike in any.
+func (c *checker) variables(code []byte) error {
+	const start, size, few = 0x18200000, 0x100000, 16
+	if c.arm64 || within(c.dram, start) {
+		return nil
+	}
+	n := 0
+	for ; len(code) >= 4; code = code[4:] {
+		if binary.LittleEndian.Uint32(code)-start < size {
+			n++
+		}
+	}
+	if n < few {
+		return nil
+	}
+	return socs.Refuse(c.other(), "it has its variables from %#x on, where %s has no DRAM%s", start, c.chip.name, c.fitting(start))
 }
 
 // controllers are the registers of the DRAM controllers, by the reference manuals' memory maps.

@@ -76,8 +76,14 @@ func (c *checker) image(slot string, img socs.Image) {
 	if c.signed(slot) {
 		c.certified(slot, img)
 	} else if fit(img.Data) {
-		if _, err := firmware.ParseFIT(img.Data); err != nil {
+		f, err := firmware.ParseFIT(img.Data)
+		if err != nil {
 			c.refuse(slot, img, again, "%w", err)
+			return
+		}
+		const dram = 0x80000000 // of all of them
+		if load, ok := f.Below(dram); ok && slot == slotUBoot {
+			c.refuse(slot, img, fmt.Sprintf("give %s of a build for a board with %s", fileOf[slot], c.name), "it is a FIT that loads to %#x, where %s has no DRAM", load, c.name)
 			return
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -62,15 +63,20 @@ func dtb(compatible ...string) []byte {
 	return t.blob()
 }
 
-// fit is an image tree with a board's description and images of these names.
+// fit is an image tree with a board's description and images of these names, which may be followed by where they go: "uboot to 0x80800000".
 func fit(board []byte, names ...string) []byte {
 	var t tree
 	t.begin("")
 	t.text("description", "a test")
 	t.begin("images")
 	for _, n := range names {
-		t.begin(n)
+		name, load, to := strings.Cut(n, " to ")
+		t.begin(name)
 		t.text("type", "firmware")
+		if to {
+			at, _ := strconv.ParseUint(load, 0, 32)
+			t.prop("load", binary.BigEndian.AppendUint32(nil, uint32(at)))
+		}
 		t.prop("data", firmwaretest.Pattern(5000))
 		t.end()
 	}
@@ -155,6 +161,8 @@ func TestCheck(t *testing.T) {
 		{name: "sysfw as u-boot", model: "j721e", give: files{"u-boot": of("j721e")["sysfw"].Data}, slot: "u-boot", says: "system firmware", hint: `belongs under "sysfw"`},
 		{name: "FIT as AM62L's tispl", model: "am62l3", give: files{"tispl": am62["tispl"].Data}, slot: "tispl", says: "expected an image with an X.509 certificate", hint: "AM62Lx"},
 		{name: "AM62L's tispl as tiboot3", model: "am62l3", give: files{"tiboot3": of("am62l3")["tispl"].Data}, slot: "tiboot3", says: "which has SPL", hint: `belongs under "tispl"`},
+		{name: "FIT for Rockchip", model: "am625", give: files{"u-boot": fit(nil, "firmware-1 to 0x00200000")}, slot: "u-boot", says: "a FIT that loads to 0x200000, where AM62x has no DRAM", hint: "u-boot.img"},
+		{name: "FIT that goes to DRAM", model: "am625", give: files{"u-boot": fit(nil, "uboot to 0x80800000", "blob to 0x70000000")}},
 		{name: "unknown FIT", model: "am625", give: files{"u-boot": fit(nil, "firmware-1")}},
 		{name: "SPL without a certificate", model: "am625", give: files{"tiboot3": firmwaretest.Pattern(9000)}, slot: "tiboot3", says: "expected an image with an X.509"},
 		{name: "signed for the system firmware", model: "am625", give: files{"tiboot3": firmwaretest.TISigned(firmwaretest.Pattern(900))}, slot: "tiboot3", says: "no boot loader"},

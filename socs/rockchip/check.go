@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"snag/firmware"
@@ -206,13 +207,19 @@ func (k *checker) idBlock(img socs.Image) {
 		k.refuse(slotLoader, again, err)
 		return
 	}
-	if d.Tag != "" && k.chip.tag != "" && d.Tag != k.chip.tag || d.Version == 2 != k.chip.plain {
+	if d.Tag != "" && k.chip.tag != "" && d.Tag != k.chip.tag || d.Version == 2 != k.chip.plain || foreign(k.chip, d.Images[0].Data) {
 		what := fmt.Sprintf("an ID block of version %d", d.Version)
 		if d.Tag != "" {
 			what += ", tagged " + d.Tag
 		}
 		k.refuse(slotLoader, "check --soc, and that the file is for this board", fmt.Errorf("it is %s, which is for another SoC than %s", what, k.chip.name))
 		return
+	}
+	for _, i := range d.Images {
+		if soc := k.other(i.Data); soc != "" {
+			k.refuse(slotLoader, "check --soc, and that the file is for this board", fmt.Errorf("a device tree in it is for %s, not for %s", soc, k.chip.name))
+			return
+		}
 	}
 	k.add(slotLoader, "first image of the ID block", 0x471, d.Images[0].Data)
 	if len(d.Images) > 1 {
@@ -246,14 +253,55 @@ func (k *checker) code(slot string, request uint16) {
 		k.refuse(slot, "give it as loader, alone", fmt.Errorf("it is %s", info))
 	case info.Kind == firmware.KindFIT || info.Kind == firmware.KindUImage:
 		k.refuse(slot, want+", which has SPL in front", fmt.Errorf("it is %s: the ROM does not start that", info))
-	case !code:
+	case !code || info.Kind == firmware.KindEGON:
 		k.refuse(slot, want, fmt.Errorf("expected code that begins with a branch or a tag, it is %s", info))
 	case tag != "" && tag != k.chip.tag && k.chip.tag != "", tag != "" && k.chip.plain:
 		k.refuse(slot, "check --soc, and that the file is for this board", fmt.Errorf("its tag is %s, that of %s is %q", tag, k.chip.name, k.chip.tag))
+	case foreign(k.chip, img.Data):
+		k.refuse(slot, "check --soc, and that the file is for this board", fmt.Errorf("it is a program for 64-bit ARM, which %s is not", k.chip.name))
+	case proper(img.Data):
+		k.refuse(slot, want, fmt.Errorf("it is U-Boot itself, which SPL starts (%s)", info))
+	case k.other(img.Data) != "":
+		k.refuse(slot, "check --soc, and that the file is for this board", fmt.Errorf("the device tree in it is for %s, not for %s", k.other(img.Data), k.chip.name))
 	default:
 		k.about(slot, request, img.Data)
 		k.add(slot, img.Path, request, img.Data)
 	}
+}
+
+// foreign tells whether code begins with a branch of 64-bit ARM, and the chip has none.
+func foreign(c *chip, b []byte) bool {
+	tag, ok := firmware.RockchipCode(b)
+	return ok && !c.arm64 && binary.LittleEndian.Uint32(b[len(tag):])>>26 == 0b000101
+}
+
+// other names the SoC that code is for by the device tree in it, if that is another one.
+func (k *checker) other(code []byte) (name string) {
+	behind(code, fdtMagic, func(b []byte) bool {
+		t, err := firmware.ParseFDT(b)
+		if err != nil {
+			return false
+		}
+		for _, text := range t.Root.Texts("compatible") {
+			soc, ours := strings.CutPrefix(text, "rockchip,")
+			m, err := socs.Lookup(soc)
+			if !ours || err != nil || m.Family != family {
+				continue
+			}
+			if c := chipOf(m); c.containers != k.chip.containers {
+				name = c.name
+			}
+			return true
+		}
+		return false
+	})
+	return name
+}
+
+// proper tells whether code is U-Boot without an SPL in front, by what it calls itself.
+func proper(b []byte) bool {
+	first := bytes.Contains(b, []byte("U-Boot SPL 20")) || bytes.Contains(b, []byte("U-Boot TPL 20"))
+	return !first && bytes.Contains(b, []byte("U-Boot 20")) && !firmware.RockchipPlug(b) && !payload(b)
 }
 
 // encrypted takes a file that was encrypted beforehand ("openssl rc4" in U-Boot's doc/README.rockchip) as it is.
@@ -279,7 +327,7 @@ func (k *checker) about(slot string, request uint16, b []byte) {
 		return
 	}
 	if !payload(b) {
-		k.warn(slot, "there is no FIT with U-Boot behind SPL, which will load it from the board's storage; %s", newBoot)
+		k.warn(slot, "there is no U-Boot behind SPL, which will load it from the board's storage; %s", newBoot)
 	}
 	if k.chip.dram != 0 && len(b) >= 16 {
 		// A program of U-Boot's for 64 bits has the address that it is linked to here.
@@ -289,20 +337,31 @@ func (k *checker) about(slot string, request uint16, b []byte) {
 	}
 }
 
-// maxTries bounds how many places are looked at that may begin a FIT.
+// maxTries bounds how many places are looked at that may begin such an image.
 const maxTries = 64
 
-// payload tells whether there is a FIT behind SPL: at a multiple of 4 bytes, and no mere constant in its code.
+const fdtMagic = "\xd0\x0d\xfe\xed"
+
+// payload tells whether U-Boot is behind SPL, as a FIT or a legacy image: at a multiple of 4 bytes, and no mere constant in its code.
 func payload(b []byte) bool {
+	return behind(b, fdtMagic, func(b []byte) bool {
+		t, err := firmware.ParseFDT(b)
+		return err == nil && t.IsFIT()
+	}) || behind(b, "\x27\x05\x19\x56", func(b []byte) bool {
+		u, err := firmware.ParseUImage(b)
+		return err == nil && u != nil
+	})
+}
+
+// behind tells whether something that begins with a magic number is in code.
+func behind(b []byte, magic string, is func([]byte) bool) bool {
 	for off, tries := 0, 0; tries < maxTries; off, tries = off+1, tries+1 {
-		n := bytes.Index(b[off:], []byte("\xd0\x0d\xfe\xed"))
+		n := bytes.Index(b[off:], []byte(magic))
 		if n < 0 {
 			return false
 		}
-		if off += n; off%4 == 0 {
-			if t, err := firmware.ParseFDT(b[off:]); err == nil && t.IsFIT() {
-				return true
-			}
+		if off += n; off%4 == 0 && is(b[off:]) {
+			return true
 		}
 	}
 	return false

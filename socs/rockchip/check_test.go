@@ -10,7 +10,9 @@ import (
 	"testing/synctest"
 
 	"snag/firmware"
+	"snag/firmware/firmwaretest"
 	"snag/internal/lab"
+	simimx "snag/sim/imx"
 	board "snag/sim/rockchip"
 	"snag/socs"
 	"snag/socs/rockchip"
@@ -34,6 +36,7 @@ func TestCheck(t *testing.T) {
 	damaged[5000] ^= 1
 	flash := board.Loader{Chip: "RK330C", Flash: []board.Entry{{Name: "FlashData", Data: a.Code471}}}.Bytes()
 	large := append(append([]byte(nil), c.Code471...), make([]byte, 0x8000)...)
+	itself := append([]byte{0x0a, 0, 0, 0x14}, "\x1f\x20\x03\xd5\x00\x00\x20\x00\x00\x00\x00\x00U-Boot 2026.07 (made up)\x00\x00\x00\x00\x00\x00\x00\x00"...)
 	for _, tc := range []struct {
 		model      string
 		files      map[string][]byte
@@ -44,7 +47,7 @@ func TestCheck(t *testing.T) {
 		{model: "rk3399", files: map[string][]byte{"loader": a.Loader}},
 		{model: "rk3399", files: map[string][]byte{"loader": a.IDBlock}, finding: "no U-Boot over USB"},
 		{model: "rk3399", files: map[string][]byte{"code471": a.Code471, "code472": a.Code472}},
-		{model: "rk3399", files: map[string][]byte{"code471": a.Code471, "code472": a.Code472[:2000]}, finding: "no FIT with U-Boot behind SPL"},
+		{model: "rk3399", files: map[string][]byte{"code471": a.Code471, "code472": a.Code472[:2000]}, finding: "no U-Boot behind SPL"},
 		{model: "rk3399", files: map[string][]byte{"code471": a.Code471}, finding: "there is no code472"},
 		{model: "rk3399", files: map[string][]byte{"loader": board.IDBlock(board.Models()[0], a.Code471, nil)}, finding: "one image only"},
 		{model: "rk3399", files: nil, says: "missing: the ROM needs it, or code471 and code472", hint: "u-boot-rockchip-usb471.bin"},
@@ -69,6 +72,10 @@ func TestCheck(t *testing.T) {
 		{model: "rk3588", files: map[string][]byte{"code471": a.Code471}, says: `its tag is RK33, that of rk3588 is ""`, hint: "--soc"},
 		{model: "rk3588", files: map[string][]byte{"code471": firmware.RockchipRC4(b.Code471)}, says: "which rk3588 does not undo", hint: "before it was encrypted"},
 		{model: "rk3399", files: map[string][]byte{"code471": firmware.RockchipRC4(c.Code471)}, says: "its tag is RK32", hint: "--soc"},
+		{model: "rk3036", files: map[string][]byte{"code471": generate(t, "rk3036").Code471, "code472": b.Code472}, says: "a program for 64-bit ARM, which rk3036 is not", hint: "--soc"},
+		{model: "rk3399", files: map[string][]byte{"code471": a.Code471, "code472": itself}, says: "U-Boot itself, which SPL starts", hint: "u-boot-rockchip-usb472.bin"},
+		{model: "rk3399", files: map[string][]byte{"code471": a.Code471, "code472": append(itself, simimx.GenerateLegacy(0x200000, 20_000, 2)...)}},
+		{model: "rk3036", files: map[string][]byte{"code471": firmwaretest.EGON{Program: []byte("another ROM's")}.Bytes()}, says: "it is an Allwinner eGON", hint: "u-boot-tpl.bin"},
 		{model: "rk3288", files: map[string][]byte{"code471": large}, says: "more than the 32768 that rk3288 has", hint: "small"},
 		{model: "rk3399", files: map[string][]byte{"code471": a.Code471}, params: map[string]any{"rc4": "maybe"}, says: "rc4 is maybe, expected on or off", hint: "rc4: on"},
 		{model: "rk3399", files: map[string][]byte{"loader": a.Loader}, params: map[string]any{"rc4": "off"}, says: "rc4 is for other files", hint: "leave rc4 out"},
@@ -148,19 +155,23 @@ func TestDebian(t *testing.T) {
 					})
 				})
 			}
+			if model == "rk3399" { // an ARM of 64 bits
+				for soc, fw := range map[string]socs.Firmware{"rk3168": sets["idbloader.img"], "rk3308": sets["idbloader.img"], "rk3588": sets["TPL and SPL"]} {
+					if _, _, err := (rockchip.Backend{}).Check(socstest.Model(t, soc), fw); err == nil && fw != nil {
+						t.Errorf("%s is taken for %s", dir, soc)
+					}
+				}
+			}
 			for _, name := range []string{"u-boot.itb", "u-boot.img", "u-boot.bin"} {
 				data := read(name)
 				if data == nil {
 					continue
 				}
-				// U-Boot itself is code, which the ROM would start in DRAM, where there is none yet. As a first stage it is too large.
-				slot := "code472"
-				if name == "u-boot.bin" {
-					slot = "code471"
-				}
-				fw := socstest.Firmware(map[string][]byte{"code471": generate(t, model).Code471, slot: data})
-				if _, _, err := (rockchip.Backend{}).Check(socstest.Model(t, model), fw); err == nil {
-					t.Errorf("%s/%s is taken as %s", dir, name, slot)
+				for _, slot := range []string{"code471", "code472"} {
+					fw := socstest.Firmware(map[string][]byte{"code471": generate(t, model).Code471, slot: data})
+					if _, _, err := (rockchip.Backend{}).Check(socstest.Model(t, model), fw); err == nil {
+						t.Errorf("%s/%s is taken as %s", dir, name, slot)
+					}
 				}
 			}
 		}

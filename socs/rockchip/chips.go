@@ -23,6 +23,7 @@ type chip struct {
 	tag        string // that the first image has on media, and may have over USB; empty: none, or not known
 	// plain is a ROM that takes sections as they are. Others decrypt them (rkbin: 471_RC4_OFF; U-Boot, doc/README.rockchip: "openssl rc4").
 	plain bool
+	arm64 bool // it has 64-bit processors
 	// sram is how much of the internal memory the first image may have (U-Boot, tools/rkcommon.c); 0: not known, or that is a TPL's share.
 	sram int
 	dram uint32 // where the DRAM begins, if something hangs on that
@@ -37,8 +38,8 @@ func id(products ...uint16) (ids []usb.ID) {
 
 // chips follow rkdeveloptool (RKScan.cpp) and xrock (rock.c) in their IDs.
 var chips = []chip{
-	{name: "px30", ids: id(0x330d), containers: "RKPX30 RK3326", tag: "RK33"},
-	{name: "rk1808", ids: id(0x180a), containers: "RK180A", tag: "RK18"},
+	{name: "px30", ids: id(0x330d), containers: "RKPX30 RK3326", arm64: true, tag: "RK33"},
+	{name: "rk1808", ids: id(0x180a), containers: "RK180A", arm64: true, tag: "RK18"},
 	{name: "rk27", ids: []usb.ID{{Vendor: old, Product: 0x3201}}, containers: "RK27"},
 	{name: "rk28", ids: []usb.ID{{Vendor: old, Product: 0x3228}}, containers: "RK28"},
 	{name: "rk2818", ids: id(0x281a), containers: "RK281X"},
@@ -54,16 +55,16 @@ var chips = []chip{
 	{name: "rk3188", ids: id(0x310b), containers: "RK31", tag: "RK31", sram: 0x7800},
 	{name: "rk3228", ids: id(0x320b), containers: "RK322A", tag: "RK32", sram: 0x7000},
 	{name: "rk3288", ids: id(0x320a), containers: "RK320A RK32", tag: "RK32", sram: 0x8000},
-	{name: "rk3308", ids: id(0x330e), containers: "RK3308", tag: "RK33", sram: 0x3f000},
-	{name: "rk3328", ids: id(0x320c), containers: "RK322H", tag: "RK32", sram: 0x7800},
-	{name: "rk3368", ids: id(0x330a), containers: "RK330A", tag: "RK33", sram: 0x7000},
-	{name: "rk3399", ids: id(0x330c), containers: "RK330C", tag: "RK33", sram: 0x2e000},
+	{name: "rk3308", ids: id(0x330e), containers: "RK3308", arm64: true, tag: "RK33", sram: 0x3f000},
+	{name: "rk3328", ids: id(0x320c), containers: "RK322H", arm64: true, tag: "RK32", sram: 0x7800},
+	{name: "rk3368", ids: id(0x330a), containers: "RK330A", arm64: true, tag: "RK33", sram: 0x7000},
+	{name: "rk3399", ids: id(0x330c), containers: "RK330C", arm64: true, tag: "RK33", sram: 0x2e000},
 	{name: "rk3506", ids: id(0x350f), containers: "RK350F", plain: true, sram: 0xb000},
-	{name: "rk3528", ids: id(0x350c), containers: "RK3528", plain: true, sram: 0xf000},
-	{name: "rk3562", ids: id(0x350d), containers: "RK3562", plain: true, sram: 0xf000},
-	{name: "rk3568", ids: id(0x350a), containers: "RK3568", plain: true, sram: 0xf000},
-	{name: "rk3576", ids: id(0x350e), containers: "RK3576", plain: true, sram: 0x7f000, dram: 0x40000000},
-	{name: "rk3588", ids: id(0x350b), containers: "RK3588", plain: true, sram: 0xff000},
+	{name: "rk3528", ids: id(0x350c), containers: "RK3528", arm64: true, plain: true, sram: 0xf000},
+	{name: "rk3562", ids: id(0x350d), containers: "RK3562", arm64: true, plain: true, sram: 0xf000},
+	{name: "rk3568", ids: id(0x350a), containers: "RK3568", arm64: true, plain: true, sram: 0xf000},
+	{name: "rk3576", ids: id(0x350e), containers: "RK3576", arm64: true, plain: true, sram: 0x7f000, dram: 0x40000000},
+	{name: "rk3588", ids: id(0x350b), containers: "RK3588", arm64: true, plain: true, sram: 0xff000},
 	{name: "rkcayman", ids: id(0x273a), containers: "RKCAYMAN"},
 	{name: "rkcrown", ids: id(0x261a), containers: "RKCROWN"},
 	{name: "rknano", ids: []usb.ID{{Vendor: old, Product: 0x3226}}, containers: "RKNANO"},

@@ -19,6 +19,8 @@ import (
 	"snag/socs"
 )
 
+const family = "rockchip"
+
 const (
 	stageROM  = "rom"
 	stagePlug = "plug"
@@ -41,7 +43,7 @@ var _ socs.Backend = Backend{}
 // Family describes Rockchip's SoCs.
 func (Backend) Family() socs.Family {
 	return socs.Family{
-		Name:        "rockchip",
+		Name:        family,
 		Title:       "Rockchip RK, RV and PX",
 		Carriers:    []socs.Carrier{socs.USB},
 		ROM:         identities(),

@@ -207,10 +207,12 @@ func TestTimes(t *testing.T) {
 			{LeaveDelay: -1, StageDelay: -1},
 			{LeaveDelay: time.Second, StageDelay: 5 * time.Second},
 			{SameAddress: true},
+			{Linger: 200 * time.Millisecond, LeaveDelay: 7 * time.Second},
+			{Linger: 8 * time.Second},
 			{Block: 2 * time.Millisecond, Manifest: 3 * time.Second},
 			{Block: 2 * time.Millisecond, Manifest: time.Second, ShortPoll: true},
 		} {
-			t.Run(fmt.Sprintf("%s %v %v %v", model, cfg.StageDelay, cfg.Manifest, cfg.ShortPoll), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s %v %v %v %v", model, cfg.StageDelay, cfg.Manifest, cfg.ShortPoll, cfg.Linger), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) { trial{model: model, cfg: cfg}.run(t).Good(t) })
 			})
 		}

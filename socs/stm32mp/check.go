@@ -263,6 +263,9 @@ func (c *checker) uboot(slot string, data []byte, _ socs.Firmware) ([]byte, erro
 				return nil, socs.Refuse("give "+want, "the image %q of its FIT is for %s; %s is %s", i.Name, i.Arch, c.name, c.arch)
 			}
 		}
+		if load, ok := f.Below(uint64(c.dram)); ok {
+			return nil, socs.Refuse("give "+want, "it is a FIT that loads to %#x, where %s has no DRAM", load, c.name)
+		}
 	case firmware.KindUImage:
 		u, err := firmware.ParseUImage(data)
 		switch {

@@ -8,6 +8,7 @@ import (
 
 	"snag/firmware/firmwaretest"
 	"snag/sim/dfu"
+	"snag/sim/imx"
 	"snag/socs"
 	"snag/socs/socstest"
 	"snag/socs/stm32mp"
@@ -87,6 +88,7 @@ func TestCheck(t *testing.T) {
 		{name: "DDR FIP too large", model: mp25, files: mp(mp25, "fip-ddr", ddrFIP(50_000)), slot: "fip-ddr", says: "TF-A takes 40960 at most"},
 		{name: "text", model: mp15, files: mp(mp15, "fip", []byte("<!doctype html> not found")), slot: "fip", says: "a web page"},
 		{name: "SPL with a FIP", model: mp15, files: mp(mp15, "tf-a", spl), slot: "fip", says: "the first stage is U-Boot's SPL, which starts no FIP; give u-boot.itb"},
+		{name: "SPL with a FIT of another SoC", model: mp15, files: mp(mp15, "tf-a", spl, "fip", none, "u-boot", imx.GenerateFIT(1, 5000)), slot: "u-boot", says: "a FIT that loads to 0x80200000, where stm32mp15 has no DRAM"},
 		{name: "SPL with what is no U-Boot", model: mp15, files: mp(mp15, "tf-a", spl, "fip", none, "u-boot", fip(9)), slot: "u-boot", says: "may belong under fip"},
 	} {
 		t.Run(tc.name+" "+tc.model, func(t *testing.T) {

@@ -95,6 +95,8 @@ type recovery struct {
 	board socs.Board
 	runs  dfustage.Runs
 	at    string // the stage
+
+	detached time.Time // when the last DETACH was sent
 }
 
 // session is one enumeration.
@@ -103,6 +105,7 @@ type session struct {
 	settings map[byte]dfu.Alt
 	sent     map[byte]bool // by phase
 	renewed  bool          // the port was reset, and the same device came back
+	same     bool          // it is what was told to leave
 }
 
 // serve does what one enumeration of the board asks for.
@@ -115,11 +118,15 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err
 		if _, ok := s.settings[phaseCmd]; !ok {
 			return true, r.serveSPL(ctx, s)
 		}
-		done, err := r.follow(ctx, s)
+		if s.same {
+			err = r.again(ctx, s)
+		} else {
+			done, err = r.follow(ctx, s)
+		}
 		if !s.renewed || done || err != nil {
 			return done, err
 		}
-		// It has the same descriptors as before, but its settings have other names.
+		// It has the same descriptors as before, but its settings may have other names.
 		if err := s.Release(ctx); err != nil {
 			return false, err
 		}
@@ -151,6 +158,8 @@ func (r *recovery) open(ctx context.Context, stage *socs.Stage, again bool) (*se
 	case noUBoot == nil:
 		return nil, &socs.BoardError{Stage: r.at, Err: fmt.Errorf("the board on port %s runs U-Boot's stm32prog already: it offers %s", stage.Port, names(d.Alts)),
 			Hint: "it is up; to recover it once more reset it, with the boot pins set to serial boot"}
+	case fsbl && again && time.Since(r.detached) < startTime: // it may answer until it starts the first stage
+		s.same = true
 	case fsbl && again:
 		return nil, &socs.BoardError{Stage: r.at, Err: fmt.Errorf("the board on port %s shows the same after DETACH and a reset of the port: %s", stage.Port, names(d.Alts)),
 			Hint: "the ROM did not start the first stage: check that it was built for this board with USB (STM32MP_USB_PROGRAMMER=1); a closed part starts signed images only"}
@@ -357,6 +366,7 @@ func (r *recovery) next(ctx context.Context, s *session) (*phase, error) {
 
 // leave sends DETACH. Whether the board heeds it will be seen by what it does next.
 func (r *recovery) leave(ctx context.Context, s *session) error {
+	defer func() { r.detached = time.Now() }()
 	if p, err := r.ask(ctx, s); err == nil && p.id == phaseError {
 		return r.phaseError(s, &p)
 	}
@@ -404,6 +414,21 @@ func (r *recovery) renew(ctx context.Context, s *session) error {
 	} else if left, err := r.answers(ctx, s); left || err != nil {
 		return err
 	}
+	return r.reset(ctx, s)
+}
+
+// again does so once more for a ROM that was still there.
+func (r *recovery) again(ctx context.Context, s *session) error {
+	if dfustage.Left(ctx, s.Stage, resetAgain) {
+		return nil
+	}
+	if left, err := r.answers(ctx, s); left || err != nil {
+		return err
+	}
+	return r.reset(ctx, s)
+}
+
+func (r *recovery) reset(ctx context.Context, s *session) error {
 	reset, cancel := context.WithTimeout(ctx, resetTime)
 	defer cancel()
 	err := s.Reset(reset)

@@ -137,6 +137,19 @@ func TestSPLAlone(t *testing.T) {
 	})
 }
 
+// The device tree is right behind U-Boot, however the FIT writes that it is U-Boot.
+func TestTreeBehindUBoot(t *testing.T) {
+	const size = 50_000
+	img := sim.Generate(simModel(t, "a64"), size, 1)
+	synctest.Test(t, func(t *testing.T) {
+		o := trial{model: "a64", firmware: map[string][]byte{"spl": img.SPL, "u-boot": replace(t, img.UBoot, "u-boot\x00", "U-Boot\x00")}}.run(t)
+		o.Good(t)
+		if !slices.ContainsFunc(o.rom().Commands, func(c sim.Command) bool { return c.Name == "write" && c.Addr == 0x4a000000+size }) {
+			t.Errorf("no device tree right behind U-Boot: %s", o.rom().Effects())
+		}
+	})
+}
+
 // Boards that are set up in other ways come up all the same.
 func TestVariants(t *testing.T) {
 	for name, tr := range map[string]trial{

@@ -332,7 +332,7 @@ func (p *plan) fit(chip *chip, slot string, data []byte, splTree, chosen string)
 		if img.HasEntry {
 			entries = append(entries, img)
 		}
-		if main == nil || main.OS != "u-boot" && (img.OS == "u-boot" || main.OS != "" && img.OS == "") {
+		if main == nil || !isUBoot(main) && (isUBoot(img) || main.OS != "" && img.OS == "") {
 			main = img
 		}
 		if len(img.Data) > 0 {
@@ -342,6 +342,8 @@ func (p *plan) fit(chip *chip, slot string, data []byte, splTree, chosen string)
 	switch {
 	case len(images) == 0:
 		return nil, socs.Refuse(again, "configuration %q of the FIT names neither firmware nor loadables", config.Name)
+	case main.Load < dramStart:
+		return nil, socs.Refuse(wanted, "image %q of the FIT loads to %#08x, which is no DRAM of Allwinner's", main.Name, main.Load)
 	case len(entries) == 0: // then it is where the first is loaded to, to U-Boot's SPL as well
 		u.entry, u.arm64 = uint32(images[0].Load), images[0].Arch == "arm64"
 	case len(entries) > 1:
@@ -366,6 +368,9 @@ func (p *plan) fit(chip *chip, slot string, data []byte, splTree, chosen string)
 	}
 	return u, nil
 }
+
+// isUBoot tells whether an image of a FIT says to be U-Boot.
+func isUBoot(img *firmware.FITImage) bool { return strings.EqualFold(img.OS, "u-boot") }
 
 // maxListed is how many device trees a message names.
 const maxListed = 32

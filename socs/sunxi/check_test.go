@@ -116,6 +116,7 @@ func TestCheck(t *testing.T) {
 		{name: "compressed", model: "h3", files: files{"spl": h3.SPL, "u-boot": legacy(h3.UBoot, 31, 1)}, says: "it is compressed (gzip)"},
 		{name: "no DRAM", model: "h3", files: files{"spl": h3.SPL, "u-boot": legacy(h3.UBoot, 16, 0, 0, 0x10)}, says: "no DRAM of Allwinner's"},
 		{name: "damaged U-Boot", model: "h3", files: files{"spl": h3.SPL, "u-boot": change(h3.UBoot, 1000, 1, 2, 3)}, says: "data checksum is"},
+		{name: "FIT that goes to no DRAM", model: "a64", files: files{"spl": a64.SPL, "u-boot": replace(t, a64.UBoot, "\x4a\x00\x00\x00\x00\x00\x00\x03", "\x00\x20\x00\x00\x00\x00\x00\x03")}, says: "loads to 0x00200000, which is no DRAM of Allwinner's"},
 		{name: "compressed in a FIT", model: "a64", files: files{"spl": a64.SPL, "u-boot": replace(t, a64.UBoot, "none\x00", "gzip\x00")}, says: "is compressed (gzip)"},
 		{name: "FIT without the tree", model: "a64", files: files{"spl": a64.SPL, "u-boot": replace(t, a64.UBoot, "fdt-2\x00\x00\x00\x00\x00\x00\x03", "fdt-3\x00\x00\x00\x00\x00\x00\x03")}, says: `"fdt-2"`},
 		{name: "raw U-Boot", model: "h3", files: files{"spl": h3.SPL, "u-boot": h3.UBoot[64:]}, says: "expected U-Boot as uImage or FIT"},

@@ -35,6 +35,7 @@ type board struct {
 	poll     uint32 // ms, while it is busy and while it manifests
 	manifest int    // GETSTATUS that the manifestation takes
 	end      dfu.State
+	app      bool          // the end is appIDLE
 	fail     int           // the block that fails, from 1 on; 0: none
 	refuse   int           // the block that is stalled
 	leave    string        // the request after the whole file that it leaves at
@@ -179,7 +180,7 @@ func open(t *testing.T, b *board, extra []byte) (usb.Handle, *dfu.Device) {
 	if b.state == 0 {
 		b.state = dfu.Idle
 	}
-	if b.end == 0 {
+	if b.end == 0 && !b.app {
 		b.end = dfu.Idle
 	}
 	b.alts, b.sizes = map[uint8]int{}, map[int]int{}
@@ -325,6 +326,8 @@ func TestDownloadEnds(t *testing.T) {
 		{name: "busy and does not say how long", board: board{busy: 110}, took: 4 * 10 * time.Millisecond},
 		{name: "slow manifestation", board: board{manifest: 2, poll: 40_000}, took: 80 * time.Second},
 		{name: "waits for a reset", board: board{end: dfu.ManifestWaitReset}},
+		{name: "goes back to run-time mode", board: board{app: true}},
+		{name: "waited for a reset before", board: board{state: dfu.ManifestWaitReset}, want: is{status: true, text: "unplug it and plug it in again"}},
 		{name: "leaves at the end", board: board{leave: "DNLOAD"}, want: is{left: true, text: "whole file"}},
 		{name: "leaves before the last status", board: board{leave: "GETSTATUS"}, want: is{left: true, text: "gone"}},
 		{name: "says nothing", board: board{mute: true}, want: is{left: true, deadline: true}, took: dfu.DefaultManifestTimeout},

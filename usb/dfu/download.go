@@ -216,7 +216,7 @@ func (d *Device) finish(ctx context.Context, block uint16) error {
 	case err != nil:
 		return d.silent(all, op, err)
 	case a.Status != OK:
-	case a.State == Idle, d.NoRecovery && a.State == DownloadSync:
+	case a.State == Idle, a.State == AppIdle, d.NoRecovery && a.State == DownloadSync: // appIDLE: it is in run-time mode again
 		return nil
 	case a.State == ManifestWaitReset:
 		if d.Functional.WillDetach {

@@ -132,8 +132,11 @@ func (e *StatusError) Error() string {
 	if e.Text != "" {
 		s += fmt.Sprintf(", the device says %q", e.Text)
 	}
-	if e.State == AppIdle || e.State == AppDetach {
+	switch e.State {
+	case AppIdle, AppDetach:
 		s += "; the device is in run-time mode, and must be detached first"
+	case ManifestWaitReset:
+		s += "; it waits for a reset behind another file: unplug it and plug it in again"
 	}
 	return s
 }

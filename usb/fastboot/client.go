@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -50,6 +51,9 @@ const (
 	overall  = 10
 )
 
+// mostDownload is the largest download that the command has digits for.
+const mostDownload = 0xffffffff
+
 // piece is how many bytes of a download are handed to the transport at once: a multiple of every packet size. AOSP's
 // host and Snagboot write as much.
 const piece = 256 << 10
@@ -58,6 +62,8 @@ const piece = 256 << 10
 type Client struct {
 	// Info is told of the texts that the device sends before a command ends, without control characters. May be nil.
 	Info func(string)
+	// Patience is the least time that the device may be silent over a command, whatever the command's own.
+	Patience time.Duration
 	// Most, if it is not zero, is the largest download that is wanted, though the device may take larger ones.
 	Most int64
 	// Limit is the largest download that the device takes, if it is known; Download refuses larger ones. MaxDownload sets it.
@@ -100,6 +106,7 @@ func (c *Client) begin(ctx context.Context, command string, patience *time.Durat
 	if *patience <= 0 {
 		*patience = answerTime
 	}
+	*patience = max(*patience, c.Patience)
 	ctx, cancel := context.WithTimeout(ctx, overall**patience)
 	short, done := context.WithTimeout(ctx, *patience)
 	defer done()
@@ -197,8 +204,8 @@ func cutLast(s, sep string) (before, after string, ok bool) {
 	return s, "", false
 }
 
-// MaxDownload asks for the largest download, and has Download obey it from then on. A device that does not say so is
-// not asked for anything else: 0.
+// MaxDownload asks for the largest download, and has Download obey it from then on. A device that does not say so, or nothing
+// that is a size, is not asked for anything else: 0.
 func (c *Client) MaxDownload(ctx context.Context) (int64, error) {
 	for _, name := range []string{"max-download-size", "downloadsize"} {
 		value, err := c.GetVar(ctx, name)
@@ -210,11 +217,16 @@ func (c *Client) MaxDownload(ctx context.Context) (int64, error) {
 			return 0, err
 		}
 		n, err := ParseSize(value)
-		if err != nil {
-			return 0, fmt.Errorf("variable %s: %w", name, err)
+		if errors.Is(err, strconv.ErrRange) || n > mostDownload { // as a buffer without end
+			n, err = mostDownload, nil
 		}
-		c.Limit = n
-		break
+		if err == nil {
+			c.Limit = n
+			break
+		}
+		if c.Info != nil {
+			c.Info(fmt.Sprintf("its %s is no size: %v", name, err))
+		}
 	}
 	if c.Most > 0 && (c.Limit == 0 || c.Limit > c.Most) {
 		c.Limit = c.Most
@@ -252,8 +264,8 @@ func (c *Client) DownloadBytes(ctx context.Context, b []byte) error {
 
 func (c *Client) download(ctx context.Context, size int64, src *source) error {
 	switch {
-	case size <= 0 || size > 0xffffffff:
-		return fmt.Errorf("download of %d bytes, expected 1 to %d", size, int64(0xffffffff))
+	case size <= 0 || size > mostDownload:
+		return fmt.Errorf("download of %d bytes, expected 1 to %d", size, int64(mostDownload))
 	case c.Limit > 0 && size > c.Limit:
 		return &SizeError{Size: size, Limit: c.Limit}
 	}

@@ -117,8 +117,17 @@ func TestAnswers(t *testing.T) {
 			do: func(ctx context.Context, c *fastboot.Client) (any, error) { return c.MaxDownload(ctx) }},
 		{name: "no limit", answers: map[string][]string{"getvar:max-download-size": {"OKAY"}, "getvar:downloadsize": {"FAIL"}}, want: int64(0),
 			do: func(ctx context.Context, c *fastboot.Client) (any, error) { return c.MaxDownload(ctx) }},
-		{name: "limit that is none", answers: map[string][]string{"getvar:max-download-size": {"OKAYlots"}}, want: int64(0), says: `variable max-download-size: size "lots"`,
+		{name: "limit that is none", answers: map[string][]string{"getvar:max-download-size": {"OKAYlots"}, "getvar:downloadsize": {"OKAY0x400"}}, want: int64(1024),
 			do: func(ctx context.Context, c *fastboot.Client) (any, error) { return c.MaxDownload(ctx) }},
+		{name: "limits that are none", answers: map[string][]string{"getvar:max-download-size": {"OKAYlots"}, "getvar:downloadsize": {"OKAY64 MiB"}}, want: int64(0),
+			do: func(ctx context.Context, c *fastboot.Client) (any, error) { return c.MaxDownload(ctx) }},
+		{name: "limit without end", answers: map[string][]string{"getvar:max-download-size": {"OKAY0xffffffffffffffff"}}, want: int64(0xffffffff),
+			do: func(ctx context.Context, c *fastboot.Client) (any, error) { return c.MaxDownload(ctx) }},
+		{name: "patience of the user's", answers: map[string][]string{"flash:a": {"SLOWOKAY"}}, most: 5 * time.Second,
+			do: func(ctx context.Context, c *fastboot.Client) (any, error) {
+				c.Patience = 5 * time.Second
+				return nil, c.Flash(ctx, "a", 3*time.Second)
+			}},
 		{name: "download", answers: map[string][]string{"download:00040001": {"INFOx", "DATA00040001", "INFOy", "OKAY"}}, sent: "download:00040001, 262144 bytes, 1 bytes",
 			do: func(ctx context.Context, c *fastboot.Client) (any, error) {
 				return nil, c.Download(ctx, zeros(0x40001), 0x40001, nil)

@@ -90,6 +90,9 @@ type FailError struct {
 	Text    string // the reason, without control characters; may be empty
 }
 
+// Fail makes a FailError of a device's text as it came.
+func Fail(command, text string) *FailError { return &FailError{command, printable([]byte(text))} }
+
 func (e *FailError) Error() string {
 	if e.Text == "" {
 		return fmt.Sprintf("%s: the device answers FAIL, without a reason", e.Command)
