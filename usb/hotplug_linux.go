@@ -16,14 +16,16 @@ const (
 )
 
 // Hotplug calls f for every uevent of USB, the network and block devices until ctx ends. It listens to udevd where one
-// runs, because only then a device node has its permissions, else to the kernel. Inside a user
-// namespace no uevent arrives, which cannot be told from silence: callers poll underneath.
+// runs, because only then a device node has its permissions, else to the kernel. That a USB device has its configuration
+// and its drivers it hears from the kernel in any case: whoever may open the node already need not wait for udevd, which
+// may have other events to see to. Inside a user namespace no uevent arrives, which cannot be told from silence: callers
+// poll underneath.
 //
 // Hotplug returns when the socket is open; f is called from one goroutine of its own.
 func Hotplug(ctx context.Context, f func(Uevent)) error {
 	group := uint32(groupKernel)
 	if _, err := os.Stat("/run/udev/control"); err == nil {
-		group = groupUdev
+		group |= groupUdev
 	}
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {
@@ -71,11 +73,11 @@ func readUevents(file *os.File, group uint32, f func(Uevent)) {
 		case rerr != nil:
 			return
 		}
-		if !trusted(group, from, oob[:oobn]) {
+		if !trusted(from, oob[:oobn]) {
 			continue
 		}
 		u, err := ParseUevent(buf[:n])
-		if err != nil {
+		if err != nil || early(group, from) && (u.Action != "bind" || u.DevType != "usb_device") {
 			continue
 		}
 		switch u.Subsystem {
@@ -85,11 +87,17 @@ func readUevents(file *os.File, group uint32, f func(Uevent)) {
 	}
 }
 
+// early reports whether a message is the kernel's where udevd is listened to as well.
+func early(groups uint32, from unix.Sockaddr) bool {
+	sender, ok := from.(*unix.SockaddrNetlink)
+	return ok && groups&groupUdev != 0 && sender.Groups == groupKernel
+}
+
 // trusted reports whether a message comes from the kernel itself or from a udevd that runs as
 // root: any process with CAP_NET_ADMIN over some namespace may multicast to these groups.
-func trusted(group uint32, from unix.Sockaddr, oob []byte) bool {
+func trusted(from unix.Sockaddr, oob []byte) bool {
 	sender, ok := from.(*unix.SockaddrNetlink)
-	if !ok || group == groupKernel && sender.Pid != 0 {
+	if !ok || sender.Groups&groupKernel != 0 && sender.Pid != 0 {
 		return false
 	}
 	msgs, err := unix.ParseSocketControlMessage(oob)

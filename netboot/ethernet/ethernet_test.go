@@ -136,6 +136,24 @@ func TestFrame(t *testing.T) {
 	}
 }
 
+// Whatever the length, the sum is that of the 16-bit words (RFC 1071).
+func TestSum(t *testing.T) {
+	b := make([]byte, 67)
+	for i := range b {
+		b[i] = byte(251 - 7*i)
+	}
+	for n := range b {
+		words := append(b[:n:n], make([]byte, n%2)...)
+		want := uint64(protocolUDP)
+		for i := 0; i < len(words); i += 2 {
+			want += uint64(be.Uint16(words[i:]))
+		}
+		if got := sum(protocolUDP, b[:n]); fold(got) != fold(want) {
+			t.Errorf("%d bytes: %#x, expected %#x", n, fold(got), fold(want))
+		}
+	}
+}
+
 // A checksum that comes to 0 is sent as all ones.
 func TestZeroChecksum(t *testing.T) {
 	for v := range 1 << 16 {

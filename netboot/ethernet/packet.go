@@ -195,12 +195,12 @@ func pseudo(addresses []byte, length int) uint64 {
 
 // sum adds 16-bit words to a sum, the last one padded with 0 (RFC 1071).
 func sum(s uint64, b []byte) uint64 {
-	for ; len(b) >= 4; b = b[4:] {
-		s += uint64(be.Uint32(b)) // folding makes two words of it
+	for ; len(b) >= 16; b = b[16:] { // folding makes two words of each 32 bits
+		x, y := be.Uint64(b), be.Uint64(b[8:])
+		s += x>>32 + x&0xffffffff + y>>32 + y&0xffffffff
 	}
-	if len(b) >= 2 {
+	for ; len(b) >= 2; b = b[2:] {
 		s += uint64(be.Uint16(b))
-		b = b[2:]
 	}
 	if len(b) == 1 {
 		s += uint64(b[0]) << 8
