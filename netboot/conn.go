@@ -10,10 +10,9 @@ import (
 
 const socketBuffer = 1 << 20 // bytes asked for; the kernel grants what its limits allow
 
-// conn writes the packets of transfers to the TFTP socket, and reads from it. Over a kernel socket it allocates
-// nothing per packet. A window is not sent as one datagram that the kernel cuts (UDP_SEGMENT): Linux from 6.11 on miscounts
-// the checksums where such a datagram passes NAT and the interface computes none, as USB adapters do not
-// (seen on 6.18).
+// conn writes the packets of transfers to the TFTP socket, and reads from it. Over a kernel socket it allocates nothing
+// per packet. A window is not sent as one datagram that the kernel cuts (UDP_SEGMENT): Linux from 6.11 on miscounts the
+// checksums where such a datagram passes NAT and the interface computes none, as USB adapters do not (seen on 6.18).
 type conn struct {
 	pc  net.PacketConn
 	udp udpSocket // pc, if it is a kernel socket

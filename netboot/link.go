@@ -15,13 +15,13 @@ type Link struct {
 	Server netip.Prefix   // the host's address on the link, with the net's mask
 	Client netip.Addr     // the address to give to the board
 
-	// Largest is the payload of the longest datagram that the link carries; 0: it carries any, in fragments. TFTP's blocks
-	// are cut to it (RFC 2348 lets a server answer with a smaller size).
+	// Largest is the payload of the longest datagram that the link carries; 0: it carries any, in fragments. TFTP's
+	// blocks are cut to it (RFC 2348 lets a server answer with a smaller size).
 	Largest int
 }
 
-// HostAddress and BoardAddress are those of the little network between host and board. All boards have the same: no link
-// leads to a second one.
+// HostAddress and BoardAddress are those of the little network between host and board. All boards have the same: no
+// link leads to a second one.
 var (
 	HostAddress  = netip.MustParsePrefix("192.168.0.100/24")
 	BoardAddress = netip.MustParseAddr("192.168.0.101")

@@ -339,8 +339,9 @@ func (s *server) read(b []byte, from netip.AddrPort, now time.Time) error {
 	return s.do(s.t.begin(now), now)
 }
 
-// deaf is told of each RRQ, and reports whether the client is one that knows of no OACK though it seems to ask for options:
-// boot ROMs are known to append bytes. It repeats its request, and a server may always answer without options (RFC 2347).
+// deaf is told of each RRQ, and reports whether the client is one that knows of no OACK though it seems to ask for
+// options: boot ROMs are known to append bytes. It repeats its request, and a server may always answer without options
+// (RFC 2347).
 func (s *server) deaf(b []byte, now time.Time) bool {
 	const most = 2
 	if s.t == nil || s.t.acked >= 0 || s.asked != string(b) {

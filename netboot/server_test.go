@@ -476,8 +476,8 @@ func TestOptionsRefused(t *testing.T) {
 	})
 }
 
-// TestOptionsUnheard is a client that appends what reads as an option and knows no OACK: it repeats its request, five times a second
-// apart as the ROM does, and gets the file without options. A client that only lost an OACK gets them.
+// TestOptionsUnheard is a client that appends what reads as an option and knows no OACK: it repeats its request, five
+// times a second apart as the ROM does, and gets the file without options. A client that only lost an OACK gets them.
 func TestOptionsUnheard(t *testing.T) {
 	const request = "\x00\x01spl.bin\x00octet\x00tsize\x000\x00"
 	synctest.Test(t, func(t *testing.T) {

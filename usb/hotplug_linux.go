@@ -16,10 +16,10 @@ const (
 )
 
 // Hotplug calls f for every uevent of USB, the network and block devices until ctx ends. It listens to udevd where one
-// runs, because only then a device node has its permissions, else to the kernel. That a USB device has its configuration
-// and its drivers it hears from the kernel in any case: whoever may open the node already need not wait for udevd, which
-// may have other events to see to. Inside a user namespace no uevent arrives, which cannot be told from silence: callers
-// poll underneath.
+// runs, because only then a device node has its permissions, else to the kernel. That a USB device has its
+// configuration and its drivers it hears from the kernel in any case: whoever may open the node already need not wait
+// for udevd, which may have other events to see to. Inside a user namespace no uevent arrives, which cannot be told
+// from silence: callers poll underneath.
 //
 // Hotplug returns when the socket is open; f is called from one goroutine of its own.
 func Hotplug(ctx context.Context, f func(Uevent)) error {

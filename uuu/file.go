@@ -26,8 +26,9 @@ const maxWhole = 1 << 30
 
 // files are the files that a script names, relative to a directory or to an archive.
 //
-// A path may lead through archives and compressed files: "dir.zip/inside", "x.tar/inside", "image.gz/*" (libuuu/buffer.cpp); "*" is
-// the one thing in a compressed file. What it is they tell by their first bytes, not by their names.
+// A path may lead through archives and compressed files: "dir.zip/inside", "x.tar/inside", "image.gz/*"
+// (libuuu/buffer.cpp); "*" is the one thing in a compressed file. What it is they tell by their first bytes, not by
+// their names.
 type files struct{ dir string }
 
 // maxWindow bounds what a compressed file may make its reader keep.

@@ -202,8 +202,8 @@ func (c flash) flashed(ctx context.Context, x *session, client *fastboot.Client,
 	return nil
 }
 
-// pieces are "write" and "crc": a file goes to the device, or is compared with what is there, a part at a time, each by a command of
-// U-Boot's in which @off and @size are numbers of blocks.
+// pieces are "write" and "crc": a file goes to the device, or is compared with what is there, a part at a time, each by
+// a command of U-Boot's in which @off and @size are numbers of blocks.
 type pieces struct {
 	crc    bool
 	file   string

@@ -27,7 +27,8 @@ type File struct {
 // String implements [flash.Target].
 func (f *File) String() string { return f.Name }
 
-// Write implements [flash.Target]. A file that was there is gone whatever comes of it; one that was not, and could not be written, is so again.
+// Write implements [flash.Target]. A file that was there is gone whatever comes of it; one that was not, and could not
+// be written, is so again.
 func (f *File) Write(ctx context.Context, im *image.Image, o flash.Options) error {
 	defer im.Close()
 	name, err := f.place(ctx, im)

@@ -35,8 +35,9 @@ type direct struct {
 	block int64
 }
 
-// openDirect opens a block device so that nobody else can mount it, make a volume of it or write to it with the same care. disk is
-// the whole one's node. If somebody has it, the error is unix.EBUSY, if somebody has locked it, unix.EWOULDBLOCK.
+// openDirect opens a block device so that nobody else can mount it, make a volume of it or write to it with the same
+// care. disk is the whole one's node. If somebody has it, the error is unix.EBUSY, if somebody has locked it,
+// unix.EWOULDBLOCK.
 func openDirect(node, disk string) (medium, error) {
 	flags := os.O_RDWR | unix.O_EXCL
 	f, err := os.OpenFile(node, flags|unix.O_DIRECT, 0)
@@ -64,7 +65,8 @@ func (d *direct) prepare(disk string) error {
 		return fmt.Errorf("%s: block size: %w", d.Name(), err)
 	}
 	d.block = int64(block)
-	// udevd looks into a disk when a writer has closed it, and has the kernel read its partition table; not while it is locked.
+	// udevd looks into a disk when a writer has closed it, and has the kernel read its partition table; not while it is
+	// locked.
 	if d.lock, err = os.Open(disk); err != nil {
 		return err
 	}
@@ -113,8 +115,8 @@ func (d *direct) Reread() {
 	_ = unix.IoctlSetInt(int(d.Fd()), unix.BLKRRPART, 0) // a partition has none, and udevd does it as well
 }
 
-// What all SCSI disks know (Linux, drivers/scsi/scsi_ioctl.c): PREVENT ALLOW MEDIUM REMOVAL, which the kernel has made that of an opened
-// disk, and START STOP UNIT with LOEJ.
+// What all SCSI disks know (Linux, drivers/scsi/scsi_ioctl.c): PREVENT ALLOW MEDIUM REMOVAL, which the kernel has made
+// that of an opened disk, and START STOP UNIT with LOEJ.
 const (
 	scsiDoorUnlock = 0x5381 // SCSI_IOCTL_DOORUNLOCK (include/scsi/scsi_ioctl.h)
 	cdromEject     = 0x5309 // CDROMEJECT (include/uapi/linux/cdrom.h)

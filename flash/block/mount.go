@@ -17,9 +17,9 @@ import (
 	"snag/flash/image"
 )
 
-// Mounted is a file in the file system of a partition as a target: a kernel on the boot partition of a card. It implements [flash.Target].
-// The file system is mounted for the time of a Write and for this process alone, by a file descriptor (fsmount(2), Linux 5.2), so that
-// the kernel unmounts it however the process ends. It takes root.
+// Mounted is a file in the file system of a partition as a target: a kernel on the boot partition of a card. It
+// implements [flash.Target]. The file system is mounted for the time of a Write and for this process alone, by a file
+// descriptor (fsmount(2), Linux 5.2), so that the kernel unmounts it however the process ends. It takes root.
 type Mounted struct {
 	Options Options // of the device
 	Name    string  // of the file from the root of the file system on, or of a directory: then the file is named as the image is
@@ -106,8 +106,8 @@ func mountAs(node, kind string) (int, error) {
 	return unix.Fsmount(ctx, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
 }
 
-// writeBelow writes a file in a directory that is the root of all links in it. One that was not there, and could not be written, is so
-// again.
+// writeBelow writes a file in a directory that is the root of all links in it. One that was not there, and could not be
+// written, is so again.
 func writeBelow(ctx context.Context, root int, name string, im *image.Image, o flash.Options) error {
 	open := func(name string, flags uint64) (*os.File, error) {
 		how := unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}

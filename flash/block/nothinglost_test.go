@@ -30,9 +30,9 @@ func cases(t testing.TB, n int) int {
 	return n
 }
 
-// TestNothingLost lets something go wrong at a random byte: with the image, on its way, with the medium. What is reported as written and
-// verified is on the medium, byte for byte; what is not says which bytes of the image are the matter, and leaves a medium that does not boot.
-// SNAG_IMAGES=500 for more cases.
+// TestNothingLost lets something go wrong at a random byte: with the image, on its way, with the medium. What is
+// reported as written and verified is on the medium, byte for byte; what is not says which bytes of the image are the
+// matter, and leaves a medium that does not boot. SNAG_IMAGES=500 for more cases.
 func TestNothingLost(t *testing.T) {
 	outcomes := map[string]int{}
 	for i := range cases(t, 60) {

@@ -20,7 +20,8 @@ import (
 
 // Options says which device is meant.
 type Options struct {
-	// Path is a device's node or a link to it, Port the USB port that it is on. With both the device must be on the port.
+	// Path is a device's node or a link to it, Port the USB port that it is on. With both the device must be on the
+	// port.
 	Path string
 	Port usb.Port
 
@@ -78,8 +79,8 @@ const (
 	lockTime     = 15 * time.Second       // and so long udevd into what it holds
 )
 
-// Open finds a device, awaits it, and opens it so that nobody else can: whatever Options say, never one that is in use. The errors are an
-// *AbsentError, *RefusedError or *AccessError, or ctx's.
+// Open finds a device, awaits it, and opens it so that nobody else can: whatever Options say, never one that is in use.
+// The errors are an *AbsentError, *RefusedError or *AccessError, or ctx's.
 func Open(ctx context.Context, o Options) (*Device, error) {
 	o.System.defaults()
 	var d *Device
@@ -276,7 +277,8 @@ func (o *Options) open(p *part) (*Device, error) {
 		return nil, err
 	}
 	d := &Device{part: *p, system: *s, options: *o, medium: m, Node: node, Size: m.Size()}
-	// What the node led to, and what was looked at, are the same if both are so now; and while it is held nobody can take it.
+	// What the node led to, and what was looked at, are the same if both are so now; and while it is held nobody can
+	// take it.
 	now, err := s.part(p.dir)
 	if err == nil {
 		var number string

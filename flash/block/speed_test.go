@@ -27,10 +27,11 @@ import (
 	"snag/internal/lab"
 )
 
-// TestSpeed measures snag beside bmaptool, zstd and img2simg on an image of 13 GiB with 2 GiB of data, half of them incompressible:
-// medians of 5 runs, or of SNAG_BENCH_RUNS, in turns; of each the whole process. It runs if SNAG_BENCH names a directory with 12 GiB of room, on a
-// machine that does nothing else; SNAG_BENCH_ONLY is a regular expression of rows, SNAG_BENCH_IMAGE an image to keep. SNAG_BENCH_DEVICE names a block device of 13 GiB to write to; by default it is a loop device on a file in the directory, if
-// that may be made.
+// TestSpeed measures snag beside bmaptool, zstd and img2simg on an image of 13 GiB with 2 GiB of data, half of them
+// incompressible: medians of 5 runs, or of SNAG_BENCH_RUNS, in turns; of each the whole process. It runs if SNAG_BENCH
+// names a directory with 12 GiB of room, on a machine that does nothing else; SNAG_BENCH_ONLY is a regular expression
+// of rows, SNAG_BENCH_IMAGE an image to keep. SNAG_BENCH_DEVICE names a block device of 13 GiB to write to; by default
+// it is a loop device on a file in the directory, if that may be made.
 func TestSpeed(t *testing.T) {
 	if job := os.Getenv("SNAG_BENCH_JOB"); job != "" {
 		if err := speedJob(t.Context(), strings.Fields(job)); err != nil {
@@ -139,8 +140,8 @@ func TestSpeed(t *testing.T) {
 	}
 }
 
-// TestSpeedNull is [TestSpeed] to a null block device, which takes the kernel of a VM. The image has 512 MiB of data there, as
-// the emulated processor is slow.
+// TestSpeedNull is [TestSpeed] to a null block device, which takes the kernel of a VM. The image has 512 MiB of data
+// there, as the emulated processor is slow.
 func TestSpeedNull(t *testing.T) {
 	dir := os.Getenv("SNAG_BENCH")
 	if dir == "" {

@@ -210,8 +210,8 @@ func readTable(name string) ([]byte, error) {
 //
 //	36 35 8:2 /root /mnt rw,noatime shared:1 - ext4 /dev/sda2 rw
 //
-// that is an ID, the parent's, the number, the directory of the file system, the mount point, options, optional fields up to a hyphen,
-// the file system's type, its source and its options. White space and backslashes are octal escapes.
+// that is an ID, the parent's, the number, the directory of the file system, the mount point, options, optional fields
+// up to a hyphen, the file system's type, its source and its options. White space and backslashes are octal escapes.
 func parseMounts(table string) []mount {
 	var list []mount
 	for line := range strings.Lines(table) {
@@ -234,7 +234,8 @@ func unescape(s string) string {
 	})
 }
 
-// swaps lists the numbers of the devices that are swapped to. Their table has a heading, then a line each, which begins with the name.
+// swaps lists the numbers of the devices that are swapped to. Their table has a heading, then a line each, which begins
+// with the name.
 func (s *System) swaps() []string {
 	var numbers []string
 	b, _ := readTable(filepath.Join(s.Proc, "swaps")) // absent in a kernel without swap

@@ -23,7 +23,8 @@ type record struct {
 	zeros  bool // it was n zeros; there is no sum
 }
 
-// records is what was written, in the order in which it was. It keeps limit of them in memory, the others in a file without a name.
+// records is what was written, in the order in which it was. It keeps limit of them in memory, the others in a file
+// without a name.
 type records struct {
 	seed  maphash.Seed
 	limit int
@@ -33,7 +34,8 @@ type records struct {
 	spill *os.File
 }
 
-// spillAt is how many records are kept in memory: 32 MiB of them. An image of 2^20 pieces is rare: 1 TiB without holes, or a lot of holes.
+// spillAt is how many records are kept in memory: 32 MiB of them. An image of 2^20 pieces is rare: 1 TiB without holes,
+// or a lot of holes.
 const spillAt = 1 << 20
 
 func newRecords() *records { return &records{seed: maphash.MakeSeed(), limit: spillAt} }

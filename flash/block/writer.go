@@ -13,7 +13,8 @@ import (
 	"snag/flash/image"
 )
 
-// writer is where an image is copied to: it makes whole blocks of what comes in pieces of any size, in any order and several at a time.
+// writer is where an image is copied to: it makes whole blocks of what comes in pieces of any size, in any order and
+// several at a time.
 type writer struct {
 	medium
 	name    string   // the image's
@@ -29,7 +30,8 @@ type writer struct {
 	}
 }
 
-// holdSize is how much of a device holds what makes it boot: partition tables, boot sectors, and the boot loaders that ROMs look for.
+// holdSize is how much of a device holds what makes it boot: partition tables, boot sectors, and the boot loaders that
+// ROMs look for.
 const holdSize = 1 << 20
 
 // firstSize is how much of it is written last of all.
@@ -106,8 +108,8 @@ func (w *writer) WriteZeros(off, n int64) error {
 	return nil
 }
 
-// keep holds back a part of the begin. Until the end there are zeros in its place: neither what the image brings nor what was there before
-// is to boot with half of the image behind it.
+// keep holds back a part of the begin. Until the end there are zeros in its place: neither what the image brings nor
+// what was there before is to boot with half of the image behind it.
 func (w *writer) keep(p []byte, off int64) error {
 	w.head.Lock()
 	defer w.head.Unlock()
@@ -221,8 +223,8 @@ func (w *writer) whole(p []byte, off int64) error {
 	})
 }
 
-// again does something to a medium, after an error of input or output once more: the kernel gives up a transfer in whose middle the
-// device was reset, though the next one may well succeed.
+// again does something to a medium, after an error of input or output once more: the kernel gives up a transfer in
+// whose middle the device was reset, though the next one may well succeed.
 func again(do func() error) error {
 	err := do()
 	if errors.Is(err, unix.EIO) {

@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// ahead runs prepare and use at the same time: prepare makes one thing after the other in buffers that it gets from next, and hands
-// them over; use works on what was handed over before. There are two buffers. The error is the first.
+// ahead runs prepare and use at the same time: prepare makes one thing after the other in buffers that it gets from
+// next, and hands them over; use works on what was handed over before. There are two buffers. The error is the first.
 func ahead(ctx context.Context, prepare func(ctx context.Context, next func() (*buffer, error), hand func(*buffer) error) error, use func(context.Context, *buffer) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

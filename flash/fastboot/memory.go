@@ -17,12 +17,12 @@ import (
 	"snag/usb/fastboot"
 )
 
-// The extended flow, which Snagboot has too: what is downloaded lies in U-Boot's memory, and a command of U-Boot's writes it from there
-// to where it belongs. So nothing need fit into the buffer, storage that "flash" does not know can be reached, and what was written can
-// be read back.
+// The extended flow, which Snagboot has too: what is downloaded lies in U-Boot's memory, and a command of U-Boot's
+// writes it from there to where it belongs. So nothing need fit into the buffer, storage that "flash" does not know can
+// be reached, and what was written can be read back.
 //
-// The address of the buffer must be known. NXP's U-Boot tells it in the environment, for others it is FASTBOOT_BUF_ADDR of the
-// configuration; a trial proves it before anything is written. Numbers in U-Boot's commands are hexadecimal.
+// The address of the buffer must be known. NXP's U-Boot tells it in the environment, for others it is FASTBOOT_BUF_ADDR
+// of the configuration; a trial proves it before anything is written. Numbers in U-Boot's commands are hexadecimal.
 
 // memory is U-Boot's buffer.
 type memory struct {
@@ -135,7 +135,8 @@ func (m *memory) compare(ctx context.Context, from, with, n int64) error {
 	return m.run(ctx, fastboot.WriteTime(n), "cmp.%s %#x %#x %#x", unit, m.addr+uint64(from), m.addr+uint64(with), count)
 }
 
-// errDiffers is what is wrong with a medium that does not hold what was written, ErrOther with one that does not hold an image.
+// errDiffers is what is wrong with a medium that does not hold what was written, ErrOther with one that does not hold
+// an image.
 var (
 	errDiffers = errors.New("what was written is not what is read back")
 	ErrOther   = errors.New("the medium holds something else than the image")

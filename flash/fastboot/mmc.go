@@ -15,8 +15,9 @@ import (
 // blockSize is that of an MMC.
 const blockSize = 512
 
-// MMC is an eMMC or SD card that U-Boot writes by its mmc commands: the user area, another hardware partition, or a partition of the
-// GPT. It is a [flash.Target]. What a block map leaves out is not touched; long runs of one pattern are not sent, U-Boot makes them.
+// MMC is an eMMC or SD card that U-Boot writes by its mmc commands: the user area, another hardware partition, or a
+// partition of the GPT. It is a [flash.Target]. What a block map leaves out is not touched; long runs of one pattern
+// are not sent, U-Boot makes them.
 type MMC struct {
 	Client    *fastboot.Client
 	Device    int    // as in "mmc dev"
@@ -38,8 +39,8 @@ func (t MMC) String() string {
 	return s
 }
 
-// Write implements [flash.Target]. Before anything is written it makes sure of the buffer's address, the device, the partition and its
-// size, and, where the image's size is known, that the device has so many blocks.
+// Write implements [flash.Target]. Before anything is written it makes sure of the buffer's address, the device, the
+// partition and its size, and, where the image's size is known, that the device has so many blocks.
 func (t MMC) Write(ctx context.Context, im *image.Image, o flash.Options) error {
 	defer im.Close()
 	if err := t.write(ctx, im, o); err != nil {
@@ -139,8 +140,8 @@ func (a *area) load(ctx context.Context, b *buffer) error {
 	return a.m.load(ctx, b.data)
 }
 
-// commands calls f for what one command can do of a slice: n bytes of whole blocks from lba on, of which all but the padding are the
-// image's.
+// commands calls f for what one command can do of a slice: n bytes of whole blocks from lba on, of which all but the
+// padding are the image's.
 func (a *area) commands(b *buffer, f func(lba, n, bytes int64) error) error {
 	for at := int64(0); at < b.written; at += a.most {
 		if err := f(a.start+(b.off+at)/blockSize, min(a.most, b.written-at), min(a.most, b.end-b.off-at)); err != nil {

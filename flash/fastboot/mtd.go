@@ -13,11 +13,12 @@ import (
 	"snag/usb/fastboot"
 )
 
-// MTD is flash memory that U-Boot erases and writes by its mtd commands, or by sf: NAND and NOR. It is a [flash.Target].
+// MTD is flash memory that U-Boot erases and writes by its mtd commands, or by sf: NAND and NOR. It is a
+// [flash.Target].
 //
-// All of NAND from the offset on is erased before anything is written, since U-Boot moves what bad blocks would hold to behind them, up
-// to the partition's end; so it is best named by a partition. Of NOR only what the image takes is erased. What an image leaves out is
-// written as ff, as if erased.
+// All of NAND from the offset on is erased before anything is written, since U-Boot moves what bad blocks would hold to
+// behind them, up to the partition's end; so it is best named by a partition. Of NOR only what the image takes is
+// erased. What an image leaves out is written as ff, as if erased.
 type MTD struct {
 	Client *fastboot.Client
 	Name   string // partition or chip, as in "mtd list"; with SF BUS:CS, or nothing
@@ -267,9 +268,9 @@ func (w *mtdWriter) slice(ctx context.Context, b *buffer) error {
 	return nil
 }
 
-// end finds where the last block of the last slice went on NAND, and so where the next one goes: bad blocks have moved it, which
-// U-Boot only prints. A block that is read at a bad one's offset is the next good one's, so the last offset counts at which it is read;
-// behind it all is erased.
+// end finds where the last block of the last slice went on NAND, and so where the next one goes: bad blocks have moved
+// it, which U-Boot only prints. A block that is read at a bad one's offset is the next good one's, so the last offset
+// counts at which it is read; behind it all is erased.
 func (w *mtdWriter) end(ctx context.Context) (int64, error) {
 	last := w.n - w.Block
 	if !w.tail {

@@ -15,12 +15,12 @@ import (
 	"snag/usb/fastboot"
 )
 
-// Partition is what "flash NAME" writes: a partition by its name, or one of the names that U-Boot has beside them. It is a
-// [flash.Target].
+// Partition is what "flash NAME" writes: a partition by its name, or one of the names that U-Boot has beside them. It
+// is a [flash.Target].
 //
-// What is a whole image and fits into the device's buffer is sent as it is. All else goes as Android sparse images: what is larger,
-// what has a block map, what is one already. The names that U-Boot writes without looking for a sparse image (eMMC boot partitions,
-// gpt, mbr, zimage) get the bytes alone.
+// What is a whole image and fits into the device's buffer is sent as it is. All else goes as Android sparse images:
+// what is larger, what has a block map, what is one already. The names that U-Boot writes without looking for a sparse
+// image (eMMC boot partitions, gpt, mbr, zimage) get the bytes alone.
 //
 // Nothing can be read back by fastboot alone: Verify is refused. [MMC] and [MTD] can.
 type Partition struct {

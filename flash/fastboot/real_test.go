@@ -11,8 +11,9 @@ import (
 	client "snag/usb/fastboot"
 )
 
-// A real U-Boot, whose "fastboot udp" listens at SNAG_FASTBOOT_UDP (HOST:PORT) with its buffer at 0x42000000, and whose device mmc 0 is the
-// file SNAG_FASTBOOT_CARD. All on it behind the first MiB is lost. docs/flash.md says how to get one in QEMU.
+// A real U-Boot, whose "fastboot udp" listens at SNAG_FASTBOOT_UDP (HOST:PORT) with its buffer at 0x42000000, and whose
+// device mmc 0 is the file SNAG_FASTBOOT_CARD. All on it behind the first MiB is lost. docs/flash.md says how to get
+// one in QEMU.
 func TestRealUBoot(t *testing.T) {
 	address, name := os.Getenv("SNAG_FASTBOOT_UDP"), os.Getenv("SNAG_FASTBOOT_CARD")
 	if address == "" || name == "" {

@@ -32,9 +32,9 @@ type SparseOptions struct {
 	Progress  func(n int64) // bytes of the image that it is further; may be nil
 }
 
-// FlashSparse writes an image to a partition as Android sparse images that are no larger than the device's buffer, which
-// MaxDownload has asked for. It keeps two of them in memory: the next is made while one is written. A device that takes less than
-// it said gets smaller ones. It closes the image.
+// FlashSparse writes an image to a partition as Android sparse images that are no larger than the device's buffer,
+// which MaxDownload has asked for. It keeps two of them in memory: the next is made while one is written. A device that
+// takes less than it said gets smaller ones. It closes the image.
 func FlashSparse(ctx context.Context, c *fastboot.Client, im *image.Image, partition string, o SparseOptions) error {
 	piece := o.Piece
 	if piece == 0 {
@@ -77,8 +77,8 @@ func FlashSparse(ctx context.Context, c *fastboot.Client, im *image.Image, parti
 	})
 }
 
-// aligned makes room for a sparse image whose first raw chunk, behind the file's header, a don't-care chunk and its own header, has
-// its bytes at a multiple of 8: a processor without AVX copies them one by one if they are elsewhere.
+// aligned makes room for a sparse image whose first raw chunk, behind the file's header, a don't-care chunk and its own
+// header, has its bytes at a multiple of 8: a processor without AVX copies them one by one if they are elsewhere.
 func aligned(room int64) []byte {
 	const before = 28 + 12 + 12
 	const skip = 8 - before%8

@@ -466,7 +466,8 @@ func TestSmallerThanSaid(t *testing.T) {
 	})
 }
 
-// Erasing takes longer than a command usually may: that is borne for ten minutes, and as long as the device says that it lives.
+// Erasing takes longer than a command usually may: that is borne for ten minutes, and as long as the device says that
+// it lives.
 func TestSlowErase(t *testing.T) {
 	for _, tc := range []struct {
 		takes, alive time.Duration
@@ -536,7 +537,8 @@ func TestCancel(t *testing.T) {
 	})
 }
 
-// Wherever the board is unplugged, or the image breaks off, it is an error that names a range, and what was said to be written is there.
+// Wherever the board is unplugged, or the image breaks off, it is an error that names a range, and what was said to be
+// written is there.
 func TestTargetsCutOff(t *testing.T) {
 	data := content(1<<20+4096, 11)
 	r := rand.New(rand.NewPCG(5, 5))

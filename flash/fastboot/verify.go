@@ -13,17 +13,17 @@ import (
 	"snag/usb/fastboot"
 )
 
-// What is on a medium is compared with an image without sending the image, where U-Boot has crc32 (CONFIG_CMD_CRC32, which is on unless
-// it is turned off): that stores the sum of what was read in memory, where cmp finds whether it is the image's. Else the image is
-// downloaded once more and compared as a whole.
+// What is on a medium is compared with an image without sending the image, where U-Boot has crc32 (CONFIG_CMD_CRC32,
+// which is on unless it is turned off): that stores the sum of what was read in memory, where cmp finds whether it is
+// the image's. Else the image is downloaded once more and compared as a whole.
 
 var (
 	_ flash.Verifier = MMC{}
 	_ flash.Verifier = MTD{}
 )
 
-// Verify implements [flash.Verifier]. What a block map or a sparse image leaves out is not looked at. Before anything is compared it
-// makes sure of what Write does.
+// Verify implements [flash.Verifier]. What a block map or a sparse image leaves out is not looked at. Before anything
+// is compared it makes sure of what Write does.
 func (t MMC) Verify(ctx context.Context, im *image.Image, o flash.Options) error {
 	defer im.Close()
 	if err := t.verify(ctx, im, reporter(o)); err != nil {
@@ -93,8 +93,9 @@ func (b *buffer) sum(from, n int64) uint32 {
 // sumRoom is how much of the buffer's end is for a sum and what it should be, and so that the rest is whole blocks.
 const sumRoom = blockSize
 
-// sums finds out whether U-Boot has crc32, and how it stores a sum: the most significant byte first (common/hash.c) or, an old one, as
-// its processor has it. order makes a sum the word that is in memory then; it is nil if there is no crc32.
+// sums finds out whether U-Boot has crc32, and how it stores a sum: the most significant byte first (common/hash.c) or,
+// an old one, as its processor has it. order makes a sum the word that is in memory then; it is nil if there is no
+// crc32.
 func (m *memory) sums(ctx context.Context) (order func(uint32) uint32, err error) {
 	m.filled = 0
 	word := []byte("snag")
@@ -121,8 +122,8 @@ type narrow struct {
 
 func (e *narrow) Unwrap() error { return e.error }
 
-// checkSums has U-Boot compare the sum of n bytes at a place of the buffer with that of a slice's, from one of them on. If it is another
-// one it looks where.
+// checkSums has U-Boot compare the sum of n bytes at a place of the buffer with that of a slice's, from one of them on.
+// If it is another one it looks where.
 func (m *memory) checkSums(ctx context.Context, at, n int64, b *buffer, from int64, order func(uint32) uint32) error {
 	err := m.checkSum(ctx, at, n, order(b.sum(from, n)))
 	if !errors.Is(err, ErrOther) {
@@ -164,8 +165,8 @@ func (m *memory) checkSum(ctx context.Context, from, n int64, want uint32) error
 	return checkRead(m.compare(ctx, at, at+4, 4), ErrOther)
 }
 
-// Verify implements [flash.Verifier]. What an image leaves out is compared too: it is erased, as Write leaves it. An image on NAND is read
-// in one go, since U-Boot tells nobody which blocks it passes over: it must fit into the buffer.
+// Verify implements [flash.Verifier]. What an image leaves out is compared too: it is erased, as Write leaves it. An
+// image on NAND is read in one go, since U-Boot tells nobody which blocks it passes over: it must fit into the buffer.
 func (t MTD) Verify(ctx context.Context, im *image.Image, o flash.Options) error {
 	defer im.Close()
 	if err := t.verify(ctx, im, reporter(o)); err != nil {

@@ -17,7 +17,8 @@ import (
 	client "snag/usb/fastboot"
 )
 
-// TestVerify compares what is there, without writing: what the target has just written, and the same with one byte changed.
+// TestVerify compares what is there, without writing: what the target has just written, and the same with one byte
+// changed.
 func TestVerify(t *testing.T) {
 	mmc := func(m *uboot.Machine) medium { return m.MMC[1].Areas[0] }
 	for _, tc := range []struct {

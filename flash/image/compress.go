@@ -16,8 +16,8 @@ import (
 	"github.com/pierrec/lz4/v4"
 )
 
-// maxWindow is how far back a compressed file may refer, and so what decompressing one takes of memory: as much as "zstd -d" allows, and
-// twice what the highest level of xz uses.
+// maxWindow is how far back a compressed file may refer, and so what decompressing one takes of memory: as much as
+// "zstd -d" allows, and twice what the highest level of xz uses.
 const maxWindow = 128 << 20
 
 // headSize is how many bytes tell what a file is: a tar archive has its magic number at 257.
@@ -108,11 +108,12 @@ func virtualDisk(head []byte) error {
 	return nil
 }
 
-// compressedNames are the ends of names that promise a compressed file. A name never decides how a file is read; but one that says
-// "compressed" of a file that does not look like it is not written as it is.
+// compressedNames are the ends of names that promise a compressed file. A name never decides how a file is read; but
+// one that says "compressed" of a file that does not look like it is not written as it is.
 var compressedNames = []string{".gz", ".zst", ".xz", ".bz2", ".lz4", ".lzo", ".lz", ".lzma", ".br", ".Z", ".zip", ".7z", ".rar", ".sz", ".lrz", ".tgz", ".tar"}
 
-// checkName refuses a file whose name says that it is compressed, though its bytes do not. In a URL it is the path that counts.
+// checkName refuses a file whose name says that it is compressed, though its bytes do not. In a URL it is the path that
+// counts.
 func checkName(name string) error {
 	if u, err := url.Parse(name); IsURL(name) && err == nil {
 		name = u.Path

@@ -13,13 +13,14 @@ var ErrWriting = errors.New("writing")
 
 // CopyOptions is how an image is copied.
 type CopyOptions struct {
-	// Zeroed says that the destination reads as zeros where nothing was written, as a new file does: zeros are left out.
+	// Zeroed says that the destination reads as zeros where nothing was written, as a new file does: zeros are left
+	// out.
 	Zeroed bool
-	// Writers is how many writes are in flight; 0: one, which is right for a file: the kernel writes one at a time to it anyway. A
-	// device that is written without the page cache wants several.
+	// Writers is how many writes are in flight; 0: one, which is right for a file: the kernel writes one at a time to
+	// it anyway. A device that is written without the page cache wants several.
 	Writers int
-	// Progress is called with the bytes of the image that were written or left out as zeros since the last call, by several goroutines
-	// at a time.
+	// Progress is called with the bytes of the image that were written or left out as zeros since the last call, by
+	// several goroutines at a time.
 	Progress func(n int64)
 }
 
@@ -28,16 +29,16 @@ type ZeroWriter interface {
 	WriteZeros(off, n int64) error
 }
 
-// cachedSize is the length of a piece on its way to a file, which goes through the page cache: what was read is hashed and written
-// while the processor has it in its own cache, as all pieces together fit into that.
+// cachedSize is the length of a piece on its way to a file, which goes through the page cache: what was read is hashed
+// and written while the processor has it in its own cache, as all pieces together fit into that.
 const cachedSize = 256 << 10
 
-// fillStep is how much of a hole or of a repeated pattern is one write: a long one is not to keep a cancelled copy from its end, nor
-// the other writers from work.
+// fillStep is how much of a hole or of a repeated pattern is one write: a long one is not to keep a cancelled copy from
+// its end, nor the other writers from work.
 const fillStep = 16 << 20
 
-// Copy writes an image to where its bytes belong in dst, in no certain order. It does not sync dst. Only if it returns nil, all was
-// written and found right. It closes the image.
+// Copy writes an image to where its bytes belong in dst, in no certain order. It does not sync dst. Only if it returns
+// nil, all was written and found right. It closes the image.
 func Copy(ctx context.Context, dst io.WriterAt, im *Image, o CopyOptions) error {
 	defer im.Close()
 	if o.Writers == 0 {

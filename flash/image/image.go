@@ -379,7 +379,8 @@ func (im *Image) drain() error {
 	}
 }
 
-// long is an error unless the image has as many bytes as its block map says. What comes through a pipe may be of a larger medium.
+// long is an error unless the image has as many bytes as its block map says. What comes through a pipe may be of a
+// larger medium.
 func (im *Image) long() error {
 	s, ok := im.src.(*streamSource)
 	if !ok || im.Map == nil || s.pos == im.Map.ImageSize || s.pos > im.Map.ImageSize && im.Compression == "" {

@@ -28,7 +28,8 @@ import (
 	"snag/flash/sparse"
 )
 
-// sample writes a random sparse file: data, blocks of one byte, written zeros, holes, and a size that is no multiple of anything.
+// sample writes a random sparse file: data, blocks of one byte, written zeros, holes, and a size that is no multiple of
+// anything.
 func sample(t testing.TB, seed uint64, size int64) (name string, content []byte) {
 	t.Helper()
 	name = filepath.Join(t.TempDir(), "disk.img")

@@ -18,8 +18,8 @@ import (
 	"snag/flash/sparse"
 )
 
-// Open opens the image that name leads to: a file, a device, a FIFO, "-" for standard input, or an http or https URL. Its block map is
-// read and checked, no byte of the image is. When ctx ends, reading does, with its cause.
+// Open opens the image that name leads to: a file, a device, a FIFO, "-" for standard input, or an http or https URL.
+// Its block map is read and checked, no byte of the image is. When ctx ends, reading does, with its cause.
 func Open(ctx context.Context, name string, o Options) (*Image, error) {
 	in, err := o.open(ctx, name)
 	if err != nil {

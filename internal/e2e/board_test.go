@@ -20,8 +20,8 @@ var (
 	atATime    = make(chan struct{}, 3) // boards; more would keep the peers waiting for longer than they do
 )
 
-// plugIn plugs a board in, when those who work on boards have time for it. run is its Run. unplug is called when the test ends, and may be
-// called before.
+// plugIn plugs a board in, when those who work on boards have time for it. run is its Run. unplug is called when the
+// test ends, and may be called before.
 func plugIn(t *testing.T, run func(context.Context, usbdev.Port) error) (port usb.Port, unplug func()) {
 	t.Helper()
 	atATime <- struct{}{}

@@ -84,7 +84,8 @@ func (b *dfuBoard) client(t *testing.T, s dfuStep) error {
 	return nil
 }
 
-// TestWithDFUClient recovers boards with snag's client by dfu-util's steps, with the resets that snag recover does without.
+// TestWithDFUClient recovers boards with snag's client by dfu-util's steps, with the resets that snag recover does
+// without.
 func TestWithDFUClient(t *testing.T) {
 	lab.Inside(t)
 	for _, c := range dfuCases {

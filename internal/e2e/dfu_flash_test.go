@@ -48,8 +48,8 @@ var gadgetCases = []gadgetCase{
 		config: dfu.Config{Faults: []dfu.Fault{{Kind: dfu.Fail, Stage: dfu.StageGadget, Command: dfu.Manifest}}}},
 }
 
-// TestWithDFUGadget has dfu-util and snag write the same file to the same gadget: what is stored must be the same, and what dfu-util
-// reads back must be it.
+// TestWithDFUGadget has dfu-util and snag write the same file to the same gadget: what is stored must be the same, and
+// what dfu-util reads back must be it.
 func TestWithDFUGadget(t *testing.T) {
 	lab.Inside(t)
 	model, err := dfu.FindModel("dfu")

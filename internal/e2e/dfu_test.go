@@ -24,8 +24,8 @@ import (
 	"snag/usb"
 )
 
-// TestDFU is the proof that the virtual DFU boards are right which does not rest on snag: as devices of a real kernel they
-// are listed and booted by dfu-util, as Debian builds it. snag recovers the same ones. One VM for all.
+// TestDFU is the proof that the virtual DFU boards are right which does not rest on snag: as devices of a real kernel
+// they are listed and booted by dfu-util, as Debian builds it. snag recovers the same ones. One VM for all.
 func TestDFU(t *testing.T) {
 	t.Parallel()
 	lab.GoTest(t, ".", "^TestWithDFU"+os.Getenv("SNAG_DFU"), lab.Job{
@@ -126,8 +126,8 @@ var dfuCases = []dfuCase{
 	{model: "rzn1", steps: []dfuStep{{stage: dfu.StageROM, names: []string{"UNKNOWN"}, alt: "0", file: "u-boot"}}},
 }
 
-// left says whether dfu-util's error is due to the device's leaving, after it had downloaded everything: a ROM that starts
-// its file before it is asked for the status, or a device that its reset (-R) turns into another one.
+// left says whether dfu-util's error is due to the device's leaving, after it had downloaded everything: a ROM that
+// starts its file before it is asked for the status, or a device that its reset (-R) turns into another one.
 func left(out string, err error) bool {
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) {
@@ -143,8 +143,8 @@ func left(out string, err error) bool {
 	return false
 }
 
-// TestWithDFU recovers every board with dfu-util and with snag, and compares what the two did to it. Then snag recovers the
-// boards of all other models, and it is compared to what dfu-util did to a board of that kind.
+// TestWithDFU recovers every board with dfu-util and with snag, and compares what the two did to it. Then snag recovers
+// the boards of all other models, and it is compared to what dfu-util did to a board of that kind.
 func TestWithDFU(t *testing.T) {
 	lab.Inside(t)
 	setUp(t)

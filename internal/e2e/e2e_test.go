@@ -39,8 +39,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// everyBoard names the variable by which all boards and cases of the VM tests are asked for (make test-vm), not a part that has each of
-// their kinds (make test).
+// everyBoard names the variable by which all boards and cases of the VM tests are asked for (make test-vm), not a part
+// that has each of their kinds (make test).
 const everyBoard = "SNAG_EVERY"
 
 func every() bool { return os.Getenv(everyBoard) != "" }
@@ -110,8 +110,8 @@ func write(t testing.TB, spl, uboot []byte) images {
 	return fw
 }
 
-// asMLO puts the headers before the SPL's file that TI's ROMs want in front of it on a card (mkimage -T omapimage): a table of contents and a
-// GP header. Over USB the SPL goes without.
+// asMLO puts the headers before the SPL's file that TI's ROMs want in front of it on a card (mkimage -T omapimage): a
+// table of contents and a GP header. Over USB the SPL goes without.
 func (fw images) asMLO(t testing.TB) {
 	t.Helper()
 	mlo := make([]byte, 512, 520+len(fw.spl))

@@ -27,7 +27,8 @@ func sunxiImage(t *testing.T, board string) string {
 	return filepath.Join(lab.Packages(t, "u-boot-sunxi:armhf")[0], "usr/lib/u-boot", board, "u-boot-sunxi-with-spl.bin")
 }
 
-// qemu10 is a QEMU that has machines for A10 with its memory controller, and for R40: the host's, or that of Debian's backports.
+// qemu10 is a QEMU that has machines for A10 with its memory controller, and for R40: the host's, or that of Debian's
+// backports.
 func qemu10(t *testing.T, host *exec.Cmd) *exec.Cmd {
 	t.Helper()
 	version := exec.Command(host.Path, "--version")
@@ -46,8 +47,9 @@ func qemu10(t *testing.T, host *exec.Cmd) *exec.Cmd {
 	return lab.Backport(t, "qemu-system-arm", "qemu-system-arm", "qemu-system-common", "qemu-system-data")
 }
 
-// TestExecutingSunxiInProcess recovers Allwinner boards whose firmware runs, SPL and snag's own programs included, with nothing between the
-// engine and the board but the models of USB. What the ROM keeps in the memory that SPL runs in is there again afterwards.
+// TestExecutingSunxiInProcess recovers Allwinner boards whose firmware runs, SPL and snag's own programs included, with
+// nothing between the engine and the board but the models of USB. What the ROM keeps in the memory that SPL runs in is
+// there again afterwards.
 func TestExecutingSunxiInProcess(t *testing.T) {
 	for i, test := range []struct {
 		soc, board string

@@ -78,8 +78,8 @@ func openFastboot(t *testing.T, port usb.Port) *client.Client {
 	return client.New(tr)
 }
 
-// TestWithFastbootFlash has Debian's fastboot and uuu, and snag, write the same image to the same board's eMMC, through a buffer that is
-// smaller: what is there afterwards is the same, byte by byte.
+// TestWithFastbootFlash has Debian's fastboot and uuu, and snag, write the same image to the same board's eMMC, through
+// a buffer that is smaller: what is there afterwards is the same, byte by byte.
 func TestWithFastbootFlash(t *testing.T) {
 	lab.Inside(t)
 	// Debian's fastboot makes broken images of what is no multiple of 4096.

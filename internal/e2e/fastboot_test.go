@@ -21,8 +21,9 @@ import (
 	client "snag/usb/fastboot"
 )
 
-// TestFastboot is the proof that the virtual fastboot boards are right which does not rest on snag: Debian's fastboot drives
-// them, over USB, TCP and UDP, and its uuu. snag's own client then does the same over the kernel's USB. One VM for all.
+// TestFastboot is the proof that the virtual fastboot boards are right which does not rest on snag: Debian's fastboot
+// drives them, over USB, TCP and UDP, and its uuu. snag's own client then does the same over the kernel's USB. One VM
+// for all.
 func TestFastboot(t *testing.T) {
 	t.Parallel()
 	lab.GoTest(t, ".", "^TestWithFastboot", lab.Job{
@@ -76,7 +77,8 @@ func TestWithFastbootGadget(t *testing.T) {
 	image := imageFile(t, fastboot.GenerateFIP(1_000_001, 1))
 	for _, over := range []string{"full speed", "high speed", "tcp", "udp"} {
 		t.Run(over, func(t *testing.T) {
-			// Debian's fastboot waits for ever for the end of an answer that fills its packet, as one of 64 bytes does at full speed.
+			// Debian's fastboot waits for ever for the end of an answer that fills its packet, as one of 64 bytes does
+			// at full speed.
 			line := strings.Repeat("c", 59)
 			cfg := fastboot.Config{OEMRun: true, Console: []string{line}}
 			var board *fastboot.Board

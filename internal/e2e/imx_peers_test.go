@@ -138,7 +138,8 @@ func (c *imxCase) imagesOf(t *testing.T, cfg imx.Config) imx.Images {
 	return imx.Images{First: data[0], Second: data[1]}
 }
 
-// TestWithIMXPeers recovers every board with the peers that can, and with snag, and compares what they did to the same one.
+// TestWithIMXPeers recovers every board with the peers that can, and with snag, and compares what they did to the same
+// one.
 func TestWithIMXPeers(t *testing.T) {
 	lab.Inside(t)
 	proven := struct {
@@ -261,8 +262,8 @@ func TestWithIMXSim(t *testing.T) {
 	}
 }
 
-// TestWithIMXNoDriver does without the kernel's driver for HID, which the peers detach anyway. It alone reads the report
-// descriptor, though, and without that SPL serves nobody: so uuu cannot go on to a second stage there.
+// TestWithIMXNoDriver does without the kernel's driver for HID, which the peers detach anyway. It alone reads the
+// report descriptor, though, and without that SPL serves nobody: so uuu cannot go on to a second stage there.
 func TestWithIMXNoDriver(t *testing.T) {
 	lab.Inside(t)
 	found, err := filepath.Glob("/lib/modules/*/kernel/drivers/hid/usbhid/usbhid.ko*")

@@ -98,8 +98,8 @@ func virtualIMX(t *testing.T, cfg imx.Config, model string, size int, seed uint6
 	return cfg, images
 }
 
-// ownBytes checks that the stages of a board whose DCD is skipped were given its own first image, and nothing else: each
-// stage the part that follows the one before it, or what is at the end.
+// ownBytes checks that the stages of a board whose DCD is skipped were given its own first image, and nothing else:
+// each stage the part that follows the one before it, or what is at the end.
 func (b *peerBoard) ownBytes() error {
 	r := b.Report()
 	image, at := b.images.First, 0
@@ -205,8 +205,8 @@ func TestWithIMXSnagReenumeration(t *testing.T) {
 			rom, spl := r.Last(imx.StageROM), r.Last(imx.StageSPL)
 			first := spl.First.Sub(spl.Plugged)
 			t.Logf("SPL was on the bus %s after the ROM had left it, and had its first report %s later", ms(spl.Plugged.Sub(rom.Left)), ms(first))
-			// The kernel's enumeration is in it, for which a busy machine takes its time: that nothing sleeps is exact in
-			// socs/imx, on the same boards without a kernel.
+			// The kernel's enumeration is in it, for which a busy machine takes its time: that nothing sleeps is exact
+			// in socs/imx, on the same boards without a kernel.
 			if first > 4*time.Second {
 				t.Errorf("SPL had its first report after %s", first)
 			}
@@ -272,8 +272,8 @@ func TestWithIMXSnagEightAtOnce(t *testing.T) {
 	}
 }
 
-// TestWithIMXSnagInterrupted ends snag in the middle. The next one recovers the board all the same; the kernel's driver is
-// given back if snag had the time for that.
+// TestWithIMXSnagInterrupted ends snag in the middle. The next one recovers the board all the same; the kernel's driver
+// is given back if snag had the time for that.
 func TestWithIMXSnagInterrupted(t *testing.T) {
 	lab.Inside(t)
 	const model = "imx6ul"

@@ -16,8 +16,8 @@ import (
 	"snag/sim/imx"
 )
 
-// wholeScripts are scripts as NXP's users have them, for a whole board. The second is the first one for Debian's uuu, which knows no block
-// maps, and writes holes as zeros.
+// wholeScripts are scripts as NXP's users have them, for a whole board. The second is the first one for Debian's uuu,
+// which knows no block maps, and writes holes as zeros.
 var wholeScripts = []struct {
 	name  string
 	lines []string
@@ -57,7 +57,8 @@ var wholeScripts = []struct {
 	}},
 }
 
-// TestWithIMXWhole has uuu and snag take one board each from its ROM to "FB: done", by the same scripts: storage and fuses are the same then.
+// TestWithIMXWhole has uuu and snag take one board each from its ROM to "FB: done", by the same scripts: storage and
+// fuses are the same then.
 func TestWithIMXWhole(t *testing.T) {
 	lab.Inside(t)
 	model, err := imx.FindModel("imx8mp")

@@ -111,8 +111,8 @@ steps:
 	}
 }
 
-// TestWithUdevPlan takes a board from its boot ROM to its eMMC in one go, as an ordinary user: ROM and SPL are the kernel's network
-// interfaces, in a namespace of the board's own, and what they start is a USB device.
+// TestWithUdevPlan takes a board from its boot ROM to its eMMC in one go, as an ordinary user: ROM and SPL are the
+// kernel's network interfaces, in a namespace of the board's own, and what they start is a USB device.
 func TestWithUdevPlan(t *testing.T) {
 	lab.Inside(t)
 	setUp(t)

@@ -38,9 +38,9 @@ func amlogicConfig(t *testing.T, f amlogic.Family, size int) string {
 	return config
 }
 
-// snag recovers a board of every Amlogic model, several at once: the BL2s take their time by themselves. The firmware is small, since
-// BL2 goes to most of them by 64 bytes. The program does one of each kind; the others, which it would spend most of the time on being
-// started for, the engine does in this process, over the same USB.
+// snag recovers a board of every Amlogic model, several at once: the BL2s take their time by themselves. The firmware
+// is small, since BL2 goes to most of them by 64 bytes. The program does one of each kind; the others, which it would
+// spend most of the time on being started for, the engine does in this process, over the same USB.
 func TestWithROMAmlogic(t *testing.T) {
 	lab.Inside(t)
 	configs := map[amlogic.Family]string{}

@@ -17,8 +17,8 @@ import (
 	"snag/socs"
 )
 
-// TestWithROMBCM recovers every Broadcom model through the kernel's USB. The foreign programs that know them are in no package of
-// Debian's release: docs/bcm.md tells of their runs on these boards.
+// TestWithROMBCM recovers every Broadcom model through the kernel's USB. The foreign programs that know them are in no
+// package of Debian's release: docs/bcm.md tells of their runs on these boards.
 func TestWithROMBCM(t *testing.T) {
 	lab.Inside(t)
 	setUp(t)

@@ -108,9 +108,9 @@ func (b *qualcommBoard) booted(t *testing.T) string {
 	return r.Effects()
 }
 
-// TestWithROMQualcomm has Debian's qdl (of 2022) and snag recover the same boards, and compares the boards' records. qdl knows one
-// file, and believes a board to want no more than that: of a board that wants two it is ended when it is through, and
-// begun again. It drives the first board that it finds, so that there is only one at a time.
+// TestWithROMQualcomm has Debian's qdl (of 2022) and snag recover the same boards, and compares the boards' records.
+// qdl knows one file, and believes a board to want no more than that: of a board that wants two it is ended when it is
+// through, and begun again. It drives the first board that it finds, so that there is only one at a time.
 func TestWithROMQualcomm(t *testing.T) {
 	lab.Inside(t)
 	setUp(t)

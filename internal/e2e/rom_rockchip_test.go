@@ -46,8 +46,8 @@ var rockchipCases = []rockchipCase{
 // rc4 is of snag's: the ROM undoes it with its own.
 func rc4(b []byte) []byte { return firmware.RockchipRC4(b) }
 
-// TestWithROMRockchip downloads loaders with rkdeveloptool, which works on a board that is alone, and with snag, and compares what the two did to
-// it. Then snag recovers the boards of all models.
+// TestWithROMRockchip downloads loaders with rkdeveloptool, which works on a board that is alone, and with snag, and
+// compares what the two did to it. Then snag recovers the boards of all models.
 func TestWithROMRockchip(t *testing.T) {
 	lab.Inside(t)
 	setUp(t)
@@ -124,8 +124,8 @@ func TestWithROMRockchip(t *testing.T) {
 	}
 }
 
-// rockchipPacked has rkdeveloptool make a loader of the files, and snag download that: so neither of snag's own two readings of the format is
-// believed on its word.
+// rockchipPacked has rkdeveloptool make a loader of the files, and snag download that: so neither of snag's own two
+// readings of the format is believed on its word.
 func rockchipPacked(t *testing.T) {
 	b := powerRockchip(t, "rk3399", rockchip.Config{})
 	b.write(t, "config.ini", []byte(`[CHIP_NAME]

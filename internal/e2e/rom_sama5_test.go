@@ -29,8 +29,9 @@ var sama5Keys = map[string]struct {
 	"sama5d4": {"DDR2_MT47H128M16:Preset 2 (2 x MT47H128M16)", 6},
 }
 
-// TestWithROMSAMA5 has snag recover every model, while the kernel's cdc_acm has the board, as an ordinary user; and boards at the edges of
-// what a kernel does: full speed, U-Boot that leaves the USB controller dead, a monitor that another program left in the middle of a file.
+// TestWithROMSAMA5 has snag recover every model, while the kernel's cdc_acm has the board, as an ordinary user; and
+// boards at the edges of what a kernel does: full speed, U-Boot that leaves the USB controller dead, a monitor that
+// another program left in the middle of a file.
 func TestWithROMSAMA5(t *testing.T) {
 	lab.Inside(t)
 	setUp(t)

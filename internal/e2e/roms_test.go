@@ -8,9 +8,9 @@ import (
 	"snag/internal/lab"
 )
 
-// TestROMs is the proof that the virtual boards of the ROMs with protocols of their own are right which does not rest on snag:
-// the vendors' and the communities' programs, as Debian builds them, recover them as devices of a real kernel. snag recovers the same
-// ones. One VM for all: a file for each family has the TestWithROM tests.
+// TestROMs is the proof that the virtual boards of the ROMs with protocols of their own are right which does not rest
+// on snag: the vendors' and the communities' programs, as Debian builds them, recover them as devices of a real kernel.
+// snag recovers the same ones. One VM for all: a file for each family has the TestWithROM tests.
 func TestROMs(t *testing.T) {
 	t.Parallel()
 	files := programs(t)

@@ -26,7 +26,8 @@ import (
 // snagProgram is the program, with the race detector if the tests have it.
 var snagProgram = builds("snag/cmd/snag", raceDetector)
 
-// builds returns what builds a program once for all tests: as it is shipped, or with the race detector. TestMain removes it.
+// builds returns what builds a program once for all tests: as it is shipped, or with the race detector. TestMain
+// removes it.
 func builds(pkg string, race bool) func() (string, error) {
 	return sync.OnceValues(func() (string, error) {
 		dir, err := os.MkdirTemp("", "snag-e2e")

@@ -50,8 +50,8 @@ var points = []point{
 	{"SPL", &slowBoard, received(am335x.StageSPL, 8000), true},
 }
 
-// meet starts a user's recovery on a port, by the kernel's network or without ("kernel", "user"), and returns when it has come
-// to the point.
+// meet starts a user's recovery on a port, by the kernel's network or without ("kernel", "user"), and returns when it
+// has come to the point.
 func (at point) meet(t *testing.T, net string, port usb.Port, fw images) (*program, func()) {
 	t.Helper()
 	p := start(t, user, "recover", "-s", "am335x", "-f", fw.config, "--usb-path", string(port), "--net", net, "-v")

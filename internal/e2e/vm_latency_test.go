@@ -24,8 +24,8 @@ const (
 	latencyStages = 20
 )
 
-// idle is how much of the processor's time others may take where that is judged; after so many recoveries it is known whether it
-// can be.
+// idle is how much of the processor's time others may take where that is judged; after so many recoveries it is known
+// whether it can be.
 const (
 	idle      = 0.05
 	idleKnown = 3

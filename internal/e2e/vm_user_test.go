@@ -143,8 +143,8 @@ func TestWithUdevUserGivesBack(t *testing.T) {
 	soon(t, prompt, func() error { _, err := onHost(port); return err })
 }
 
-// TestWithUdevUserNoDriver is a kernel without rndis_host, on which everything else is set up: snag finds out, in the time
-// that SPL leaves it.
+// TestWithUdevUserNoDriver is a kernel without rndis_host, on which everything else is set up: snag finds out, in the
+// time that SPL leaves it.
 func TestWithUdevUserNoDriver(t *testing.T) {
 	lab.Inside(t)
 	setUp(t)
@@ -177,7 +177,8 @@ func TestWithUdevUserNoDriver(t *testing.T) {
 	}
 }
 
-// TestWithUdevUserSandbox recovers from where nothing is allowed: no user namespaces, no capabilities to be had, no network.
+// TestWithUdevUserSandbox recovers from where nothing is allowed: no user namespaces, no capabilities to be had, no
+// network.
 func TestWithUdevUserSandbox(t *testing.T) {
 	lab.Inside(t)
 	rulesOnly(t)

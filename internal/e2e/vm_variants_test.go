@@ -83,8 +83,8 @@ func TestWithUdevVariants(t *testing.T) {
 	before.compare(t)
 }
 
-// emulated is the window of a board that shares an emulated processor with seven others: udevd, which has to give each of the sixteen
-// devices to the user, falls 10 to 20 s behind there.
+// emulated is the window of a board that shares an emulated processor with seven others: udevd, which has to give each
+// of the sixteen devices to the user, falls 10 to 20 s behind there.
 const emulated = time.Minute
 
 // TestWithUdevEightAtOnce recovers eight boards, each with firmware of its own, after one alone. That no

@@ -33,7 +33,8 @@ func newSocket() (*socket, error) {
 	return s, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20)
 }
 
-// ReadFromUDPAddrPort is as that of net.UDPConn. A deadline that is moved while it waits counts some milliseconds later.
+// ReadFromUDPAddrPort is as that of net.UDPConn. A deadline that is moved while it waits counts some milliseconds
+// later.
 func (s *socket) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 	begin := time.Now()
 	for {

@@ -1,13 +1,13 @@
-// Package ethernet makes a [netboot.Link] of Ethernet frames, for a board that no network interface of the system leads to:
-// ARP, IPv4 and UDP for the host and its one peer, and no more than a boot client needs.
+// Package ethernet makes a [netboot.Link] of Ethernet frames, for a board that no network interface of the system leads
+// to: ARP, IPv4 and UDP for the host and its one peer, and no more than a boot client needs.
 //
-// [Host.Input] takes the frames that come, Config.Send those that leave. A request for the host's address is answered, UDP to
-// the BOOTP and the TFTP port is handed to the two sockets of [Host.Link]. Everything else is dropped and counted: other
-// protocols, other hosts' frames, fragments, wrong checksums. The peer's address on the wire is the one its last frame came
-// from: it speaks first, so nobody need be asked for it. What is sent is never in fragments.
+// [Host.Input] takes the frames that come, Config.Send those that leave. A request for the host's address is answered,
+// UDP to the BOOTP and the TFTP port is handed to the two sockets of [Host.Link]. Everything else is dropped and
+// counted: other protocols, other hosts' frames, fragments, wrong checksums. The peer's address on the wire is the one
+// its last frame came from: it speaks first, so nobody need be asked for it. What is sent is never in fragments.
 //
-// Specified in: RFC 894 (IP over Ethernet), RFC 826 (ARP), RFC 791 (IPv4), RFC 768 (UDP), RFC 1071 (the checksum); what they
-// leave open is decided as RFC 1122 has it for hosts.
+// Specified in: RFC 894 (IP over Ethernet), RFC 826 (ARP), RFC 791 (IPv4), RFC 768 (UDP), RFC 1071 (the checksum); what
+// they leave open is decided as RFC 1122 has it for hosts.
 //
 // The peer is taken to be hostile: memory is bounded by the two sockets' queues.
 package ethernet
@@ -150,8 +150,8 @@ func (h *Host) input(frame []byte) (reply []byte) {
 	return nil
 }
 
-// concerns says whether a datagram is the peer's, for one of the sockets. BOOTP may come from the address that a client has from
-// elsewhere (RFC 2131, section 4.1): the answer is broadcast. TFTP is answered to where it comes from.
+// concerns says whether a datagram is the peer's, for one of the sockets. BOOTP may come from the address that a client
+// has from elsewhere (RFC 2131, section 4.1): the answer is broadcast. TFTP is answered to where it comes from.
 func (h *Host) concerns(d datagram) bool {
 	from, to := d.src.Addr(), d.dst.Addr()
 	return (d.dst.Port() == bootpPort || d.dst.Port() == tftpPort && (from.IsUnspecified() || h.cfg.Server.Contains(from))) &&

@@ -27,7 +27,8 @@ type Network struct {
 	faults func(from, to netip.AddrPort) Faults
 }
 
-// New makes a network whose accidents are decided by the seed. The faults are asked for with each datagram; nil is none.
+// New makes a network whose accidents are decided by the seed. The faults are asked for with each datagram; nil is
+// none.
 func New(seed uint64, faults func(from, to netip.AddrPort) Faults) *Network {
 	if faults == nil {
 		faults = func(_, _ netip.AddrPort) Faults { return Faults{} }

@@ -18,8 +18,8 @@ const (
 // (n-2)*wTransferSize bytes behind it.
 const seFirst = 2
 
-// DfuSe says whether the device has ST's extension. The ROMs of STM32MP do not have it: their settings are only named in
-// its manner.
+// DfuSe says whether the device has ST's extension. The ROMs of STM32MP do not have it: their settings are only named
+// in its manner.
 func (d *Device) DfuSe() bool { return d.Functional.Version == VersionDfuSe }
 
 // SetAddress sets the address that blocks are written to and read from.
@@ -54,8 +54,8 @@ func (d *Device) command(ctx context.Context, code byte, addr uint32, what strin
 	return d.send(ctx, 0, binary.LittleEndian.AppendUint32([]byte{code}, addr), fmt.Sprintf("%s address %#08x", what, addr))
 }
 
-// DownloadAt writes data to an address. What is there must have been erased where it is flash. The device does not leave
-// DFU mode; see [Device.Leave].
+// DownloadAt writes data to an address. What is there must have been erased where it is flash. The device does not
+// leave DFU mode; see [Device.Leave].
 func (d *Device) DownloadAt(ctx context.Context, addr uint32, data []byte, progress func(n int)) error {
 	if err := d.idle(ctx); err != nil {
 		return err

@@ -11,8 +11,8 @@ import (
 	"snag/usb"
 )
 
-// Download sends a file to the selected setting, and sees the device through what it does with it. progress, which may be
-// nil, is told how many bytes the device has taken so far.
+// Download sends a file to the selected setting, and sees the device through what it does with it. progress, which may
+// be nil, is told how many bytes the device has taken so far.
 //
 // A device that is in the middle of a transfer, or in dfuERROR, is brought back to dfuIDLE first. After the last block
 // the error wraps [ErrLeft] if the device does not answer any more. A device that waits for a reset is given one. An
@@ -36,11 +36,11 @@ func (d *Device) Download(ctx context.Context, data []byte, progress func(n int)
 	return d.finish(ctx, block)
 }
 
-// DownloadFrom is Download for a file of any length, which is read on the way. Where reading it fails, or ctx ends, the device is
-// told to forget what it has (what it has written to a medium stays there), and the error is that of reading.
+// DownloadFrom is Download for a file of any length, which is read on the way. Where reading it fails, or ctx ends, the
+// device is told to forget what it has (what it has written to a medium stays there), and the error is that of reading.
 //
-// U-Boot keeps the number of the next block over an ABORT and refuses the next file's first one for it, with errUNKNOWN; by that it
-// is in order again (drivers/dfu/dfu.c, dfu_write). So a first block is sent a second time.
+// U-Boot keeps the number of the next block over an ABORT and refuses the next file's first one for it, with
+// errUNKNOWN; by that it is in order again (drivers/dfu/dfu.c, dfu_write). So a first block is sent a second time.
 func (d *Device) DownloadFrom(ctx context.Context, r io.Reader, progress func(n int64)) error {
 	if err := d.idle(ctx); err != nil {
 		return err
@@ -168,9 +168,9 @@ func (d *Device) send(ctx context.Context, block uint16, b []byte, op string) er
 }
 
 // deliver sends a block and asks for the status, which fails if the block did and it was not asked. A device that has a
-// block waits for that, or answers nothing until it can: the question need not wait for the host. More is not to be had, for
-// a device that is busy goes to dfuERROR if it is asked again before its time, and one that was not asked takes no further
-// block (DFU 1.1, section A.2).
+// block waits for that, or answers nothing until it can: the question need not wait for the host. More is not to be
+// had, for a device that is busy goes to dfuERROR if it is asked again before its time, and one that was not asked
+// takes no further block (DFU 1.1, section A.2).
 func (d *Device) deliver(ctx context.Context, block uint16, b []byte) (a Answer, asked, err error) {
 	p, ok := d.handle.(usb.Pairer)
 	if !ok || time.Now().Before(d.notBefore) {
@@ -230,8 +230,8 @@ func (d *Device) finish(ctx context.Context, block uint16) error {
 	return d.failed(ctx, op, a, nil)
 }
 
-// silent is the error of a device that does not answer after it has the whole file. The end of the caller's context says
-// nothing of the device, nor is one silent that demands time.
+// silent is the error of a device that does not answer after it has the whole file. The end of the caller's context
+// says nothing of the device, nor is one silent that demands time.
 func (d *Device) silent(ctx context.Context, op string, err error) error {
 	at := fmt.Sprintf("DFU device %s on port %s, alternate setting %s: %s", d.handle.Device().ID, d.handle.Device().Port, d.selected, op)
 	var poll *PollError

@@ -20,7 +20,8 @@ type Transport interface {
 	// Send sends one message: a command.
 	Send(ctx context.Context, message []byte) error
 
-	// Receive receives one message that is not empty, and returns its length. A message that is longer than buf is an error.
+	// Receive receives one message that is not empty, and returns its length. A message that is longer than buf is an
+	// error.
 	Receive(ctx context.Context, buf []byte) (int, error)
 
 	// Stream sends the data of a download, piece by piece, and returns how many bytes the device took. All pieces but
@@ -66,7 +67,8 @@ type Client struct {
 	Patience time.Duration
 	// Most, if it is not zero, is the largest download that is wanted, though the device may take larger ones.
 	Most int64
-	// Limit is the largest download that the device takes, if it is known; Download refuses larger ones. MaxDownload sets it.
+	// Limit is the largest download that the device takes, if it is known; Download refuses larger ones. MaxDownload
+	// sets it.
 	Limit int64
 
 	transport  Transport
@@ -79,8 +81,8 @@ type Client struct {
 // New makes a client.
 func New(t Transport) *Client { return &Client{transport: t, buf: make([]byte, maxReply)} }
 
-// Do sends a command and returns the value that its OKAY has. patience bounds the time until the device says something (0: 5 s).
-// The error may be a *FailError, a *ReplyError, or the transport's.
+// Do sends a command and returns the value that its OKAY has. patience bounds the time until the device says something
+// (0: 5 s). The error may be a *FailError, a *ReplyError, or the transport's.
 func (c *Client) Do(ctx context.Context, command string, patience time.Duration) (string, error) {
 	ctx, cancel, err := c.begin(ctx, command, &patience)
 	if err != nil {
@@ -131,7 +133,8 @@ func (c *Client) fault(err error) error {
 	return err
 }
 
-// finish receives answers until the one that ends a command, or the data phase's beginning, which is to be of status want.
+// finish receives answers until the one that ends a command, or the data phase's beginning, which is to be of status
+// want.
 func (c *Client) finish(ctx context.Context, command string, patience time.Duration, want string) (reply, error) {
 	for range maxInfos {
 		r, raw, err := c.receive(ctx, command, patience)
@@ -180,7 +183,8 @@ func (c *Client) GetVar(ctx context.Context, name string) (string, error) {
 // Variable is one of a device's.
 type Variable struct{ Name, Value string }
 
-// GetVars lists the device's variables. U-Boot has had this since 2024. A text without a colon is a variable's name alone.
+// GetVars lists the device's variables. U-Boot has had this since 2024. A text without a colon is a variable's name
+// alone.
 func (c *Client) GetVars(ctx context.Context) ([]Variable, error) {
 	var all []Variable
 	show := c.Info
@@ -204,8 +208,8 @@ func cutLast(s, sep string) (before, after string, ok bool) {
 	return s, "", false
 }
 
-// MaxDownload asks for the largest download, and has Download obey it from then on. A device that does not say so, or nothing
-// that is a size, is not asked for anything else: 0.
+// MaxDownload asks for the largest download, and has Download obey it from then on. A device that does not say so, or
+// nothing that is a size, is not asked for anything else: 0.
 func (c *Client) MaxDownload(ctx context.Context) (int64, error) {
 	for _, name := range []string{"max-download-size", "downloadsize"} {
 		value, err := c.GetVar(ctx, name)
@@ -250,9 +254,9 @@ func (c *Client) BlockSize(ctx context.Context) (int64, error) {
 	return n, nil
 }
 
-// Download sends size bytes to the device's buffer; progress, which may be nil, is told how many are on their way, and of all of
-// them only when the device has them. It is a *SizeError if the device takes less. A reader that ends early is filled up with zeros, since there is no other way
-// out of a download, and its error returned.
+// Download sends size bytes to the device's buffer; progress, which may be nil, is told how many are on their way, and
+// of all of them only when the device has them. It is a *SizeError if the device takes less. A reader that ends early
+// is filled up with zeros, since there is no other way out of a download, and its error returned.
 func (c *Client) Download(ctx context.Context, r io.Reader, size int64, progress func(int64)) error {
 	return c.download(ctx, size, &source{r: r, size: size, progress: progress})
 }

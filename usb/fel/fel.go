@@ -1,8 +1,8 @@
 // Package fel speaks FEL, the protocol of the boot ROMs of Allwinner's SoCs: read and write memory, call a function.
 //
-// There is no public documentation of it by its maker. The sources are the descriptions in sunxi-tools (fel.c, fel_lib.c) and xfel, and
-// linux-sunxi's page "FEL/Protocol". FEL is carried by AWUSB, which is like USB's Bulk-Only Transport: each of its transfers is a
-// request, data in one direction, and a status. All fields are little-endian.
+// There is no public documentation of it by its maker. The sources are the descriptions in sunxi-tools (fel.c,
+// fel_lib.c) and xfel, and linux-sunxi's page "FEL/Protocol". FEL is carried by AWUSB, which is like USB's Bulk-Only
+// Transport: each of its transfers is a request, data in one direction, and a status. All fields are little-endian.
 //
 // The request, to the device:
 //
@@ -160,7 +160,8 @@ func (d *Device) Version(ctx context.Context) (Version, error) {
 	return Version{SoC: uint16(le.Uint32(b[8:]) >> 8), Firmware: le.Uint32(b[12:]), Protocol: le.Uint16(b[16:]), Scratch: le.Uint32(b[20:])}, nil
 }
 
-// Write writes to memory. progress, which may be nil, is told how many bytes the device has taken, but for those in flight.
+// Write writes to memory. progress, which may be nil, is told how many bytes the device has taken, but for those in
+// flight.
 func (d *Device) Write(ctx context.Context, addr uint32, data []byte, progress func(int)) error {
 	what := fmt.Sprintf("write of %d bytes to %#08x", len(data), addr)
 	return d.command(ctx, what, cmdWrite, addr, uint32(len(data)), func() error { return d.send(ctx, what, data, progress) })
@@ -172,13 +173,14 @@ func (d *Device) Read(ctx context.Context, addr uint32, buf []byte) error {
 	return d.command(ctx, what, cmdRead, addr, uint32(len(buf)), func() error { return d.receive(ctx, what, buf) })
 }
 
-// Exec has the processor call a function, in ARM state. The ROM answers before it does so: the function may never return, and what
-// is asked of the ROM next waits until it does.
+// Exec has the processor call a function, in ARM state. The ROM answers before it does so: the function may never
+// return, and what is asked of the ROM next waits until it does.
 func (d *Device) Exec(ctx context.Context, addr uint32) error {
 	return d.command(ctx, fmt.Sprintf("call of %#08x", addr), cmdExec, addr, 0, nil)
 }
 
-// Started reports whether an error of [Device.Exec] may be that of a device which runs the function and did not get to answer.
+// Started reports whether an error of [Device.Exec] may be that of a device which runs the function and did not get to
+// answer.
 func Started(err error) bool {
 	e, ok := errors.AsType[*answerError](err)
 	return ok && (errors.Is(e.err, context.DeadlineExceeded) || errors.Is(e.err, usb.ErrGone) || errors.Is(e.err, usb.ErrProtocol))

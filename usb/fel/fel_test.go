@@ -16,8 +16,8 @@ import (
 	"snag/usb/fel"
 )
 
-// rom is a boot ROM as a handle: what is sent is taken apart, what is asked for is made of memory. It is as simple as can be; the board of
-// snag/sim/sunxi is strict.
+// rom is a boot ROM as a handle: what is sent is taken apart, what is asked for is made of memory. It is as simple as
+// can be; the board of snag/sim/sunxi is strict.
 type rom struct {
 	usb.Handle // all other methods
 	settings   []usb.Setting

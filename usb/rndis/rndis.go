@@ -1,13 +1,13 @@
-// Package rndis makes and reads the messages of RNDIS, by which a USB device is a network adapter: bytes in, bytes out. What
-// carries them is package snag/usb/usbnet.
+// Package rndis makes and reads the messages of RNDIS, by which a USB device is a network adapter: bytes in, bytes out.
+// What carries them is package snag/usb/usbnet.
 //
 // It is specified in Microsoft's [MS-RNDIS], "Remote Network Driver Interface Specification (RNDIS) Protocol", and the
-// object identifiers in NDIS; over USB control messages go as CDC's encapsulated commands (CDC 1.2, sections 6.2.1 and 6.2.2)
-// and data messages over the bulk endpoints. What devices make of it is U-Boot's drivers/usb/gadget/rndis.c, and Linux's
-// drivers/net/usb/rndis_host.c what they expect.
+// object identifiers in NDIS; over USB control messages go as CDC's encapsulated commands (CDC 1.2, sections 6.2.1 and
+// 6.2.2) and data messages over the bulk endpoints. What devices make of it is U-Boot's drivers/usb/gadget/rndis.c, and
+// Linux's drivers/net/usb/rndis_host.c what they expect.
 //
-// All that comes from a device is taken to be hostile: nothing here allocates by a length that a message states, and what is
-// returned points into what was read.
+// All that comes from a device is taken to be hostile: nothing here allocates by a length that a message states, and
+// what is returned points into what was read.
 package rndis
 
 import (
@@ -29,7 +29,8 @@ const (
 	Completion     = 0x80000000
 )
 
-// StatusSuccess is the status of a request that was carried out; all others are refusals ([MS-RNDIS], section 2.2.1.2.4).
+// StatusSuccess is the status of a request that was carried out; all others are refusals ([MS-RNDIS], section
+// 2.2.1.2.4).
 const StatusSuccess = 0
 
 // Object identifiers (NDIS; [MS-RNDIS], section 2.2.4).
@@ -50,7 +51,8 @@ const (
 	// HeaderSize is the length of a data message in front of its frame.
 	HeaderSize = 44
 
-	// MaxControl is the length of the longest answer that a host makes room for (Linux, rndis_host.h, CONTROL_BUFFER_SIZE).
+	// MaxControl is the length of the longest answer that a host makes room for (Linux, rndis_host.h,
+	// CONTROL_BUFFER_SIZE).
 	MaxControl = 1025
 )
 
@@ -66,7 +68,8 @@ func message(words ...uint32) []byte {
 	return b
 }
 
-// Initialize opens a session ([MS-RNDIS], section 2.2.2). maxTransfer is what the host has room for in one bulk transfer.
+// Initialize opens a session ([MS-RNDIS], section 2.2.2). maxTransfer is what the host has room for in one bulk
+// transfer.
 //
 //	off size
 //	0   4    type, 2
@@ -93,7 +96,8 @@ func Query(id, oid uint32) []byte {
 	return message(TypeQuery, 0, id, oid, 0, 20, 0)
 }
 
-// SetFilter says which frames the device is to pass on: with more than none the link is up ([MS-RNDIS], section 2.2.11).
+// SetFilter says which frames the device is to pass on: with more than none the link is up ([MS-RNDIS], section
+// 2.2.11).
 //
 //	off size
 //	0   4    type, 5
@@ -114,7 +118,8 @@ func Halt(id uint32) []byte { return message(TypeHalt, 0, id) }
 // Keepalive asks for a sign of life ([MS-RNDIS], section 2.2.15): type 8, length 12, request ID.
 func Keepalive(id uint32) []byte { return message(TypeKeepalive, 0, id) }
 
-// KeepaliveAnswer answers one of the device's ([MS-RNDIS], section 2.2.16): type 0x80000008, length 16, request ID, status.
+// KeepaliveAnswer answers one of the device's ([MS-RNDIS], section 2.2.16): type 0x80000008, length 16, request ID,
+// status.
 func KeepaliveAnswer(id uint32) []byte {
 	return message(TypeKeepalive|Completion, 0, id, StatusSuccess)
 }
@@ -215,8 +220,8 @@ func AppendPacket(b, frame []byte) []byte {
 	return append(b, frame...)
 }
 
-// NextPacket takes the first data message from a transfer, which may have several, and returns its frame, which points into
-// b, and what follows it. What is too short for another message is padding: then both are nil.
+// NextPacket takes the first data message from a transfer, which may have several, and returns its frame, which points
+// into b, and what follows it. What is too short for another message is padding: then both are nil.
 func NextPacket(b []byte) (frame, rest []byte, err error) {
 	if len(b) < HeaderSize {
 		return nil, nil, nil

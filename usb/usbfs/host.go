@@ -44,7 +44,8 @@ func (h Host) Device(p usb.Port) (usb.Device, error) {
 // Peer implements [usb.Peerer].
 func (h Host) Peer(p usb.Port) (usb.Port, error) { return h.Sysfs.Peer(p) }
 
-// lookInterval is how often Watch looks by itself: where no uevent arrives, as in a user namespace, and where one was lost.
+// lookInterval is how often Watch looks by itself: where no uevent arrives, as in a user namespace, and where one was
+// lost.
 const lookInterval = 500 * time.Millisecond
 
 // Watch implements [usb.Host].

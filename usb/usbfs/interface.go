@@ -15,7 +15,8 @@ import (
 	"snag/usb"
 )
 
-// request performs f, which may take some seconds in the kernel, when those before it are over. f goes on when ctx ends.
+// request performs f, which may take some seconds in the kernel, when those before it are over. f goes on when ctx
+// ends.
 func (h *handle) request(ctx context.Context, op string, ep int, f func() error) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()

@@ -6,8 +6,8 @@ import "unsafe"
 
 // This file imports nothing but unsafe, so that its test can work out its constants for every architecture.
 
-// urb is struct usbdevfs_urb without its tail, which only isochronous transfers have (include/uapi/linux/usbdevice_fs.h).
-// Offsets with pointers of 8 and 4 bytes:
+// urb is struct usbdevfs_urb without its tail, which only isochronous transfers have
+// (include/uapi/linux/usbdevice_fs.h). Offsets with pointers of 8 and 4 bytes:
 //
 //	64 32 size                          64 32 size
 //	0  0  1    type                     28 20 4    actual length: written when reaped

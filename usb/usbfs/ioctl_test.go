@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// TestNumbers compares the requests' numbers with those that a C compiler makes of the kernel's header, on machines with
-// pointers of 8 bytes and of 4.
+// TestNumbers compares the requests' numbers with those that a C compiler makes of the kernel's header, on machines
+// with pointers of 8 bytes and of 4.
 func TestNumbers(t *testing.T) {
 	want := map[string][2]uint64{
 		"reqSetInterface":     {0x80085504, 0x80085504},

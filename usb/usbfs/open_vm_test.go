@@ -69,7 +69,8 @@ func openOnce(port usb.Port) {
 	}
 }
 
-// userOpens runs openOnce as another user while a device is plugged in. It returns how long Open took, and what it said.
+// userOpens runs openOnce as another user while a device is plugged in. It returns how long Open took, and what it
+// said.
 func userOpens(t *testing.T, attr *syscall.SysProcAttr) (took time.Duration, said string) {
 	t.Helper()
 	port, err := vhci.Open("")

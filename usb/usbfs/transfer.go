@@ -14,7 +14,8 @@ import (
 	"snag/usb"
 )
 
-// What is in flight on an OUT endpoint (the package comment has what was measured): URBs, and bytes if they are several.
+// What is in flight on an OUT endpoint (the package comment has what was measured): URBs, and bytes if they are
+// several.
 const (
 	depth       = 64
 	flightBytes = 1 << 20
@@ -195,8 +196,8 @@ func (h *handle) Stream(ctx context.Context, ep uint8, idle time.Duration, trans
 	return n, h.failed("stream", int(ep), err)
 }
 
-// StreamControl implements [usb.Handle]. Each transfer is one URB. The kernel hands all of them to the host controller's
-// driver, whose queue for endpoint 0 is in their order.
+// StreamControl implements [usb.Handle]. Each transfer is one URB. The kernel hands all of them to the host
+// controller's driver, whose queue for endpoint 0 is in their order.
 func (h *handle) StreamControl(ctx context.Context, idle time.Duration, transfers iter.Seq2[usb.Setup, []byte]) (int, error) {
 	if idle <= 0 {
 		idle = usb.DefaultTimeout
@@ -347,8 +348,8 @@ func (w *window) drain(ctx context.Context) error {
 	return nil
 }
 
-// wait waits until half of the URBs have ended, or one in an error: to be woken for each costs more than a short one takes.
-// After an error what was in flight has ended, too.
+// wait waits until half of the URBs have ended, or one in an error: to be woken for each costs more than a short one
+// takes. After an error what was in flight has ended, too.
 func (w *window) wait(ctx context.Context) error {
 	t := w.flights[len(w.flights)/2]
 	var late <-chan time.Time

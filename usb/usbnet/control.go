@@ -59,8 +59,8 @@ func (a *Adapter) command(ctx context.Context, b []byte) error {
 // maxOther bounds the messages that a device may send in the place of an answer.
 const maxOther = 64
 
-// request sends a control message and waits for its completion. What else the device says on the way is passed over, but for
-// keep-alives, which are answered.
+// request sends a control message and waits for its completion. What else the device says on the way is passed over,
+// but for keep-alives, which are answered.
 func (a *Adapter) request(ctx context.Context, what string, typ uint32, message func(id uint32) []byte) (rndis.Message, error) {
 	a.control.Lock()
 	defer a.control.Unlock()
@@ -124,8 +124,8 @@ func (a *Adapter) next(ctx context.Context) (rndis.Message, error) {
 	return rndis.Parse(buf[:n])
 }
 
-// keepAlive asks a device that says nothing for a sign of life, and takes what it has to say of its own accord. One that does
-// not answer is noted, no more: boot ROMs that do know little of RNDIS else.
+// keepAlive asks a device that says nothing for a sign of life, and takes what it has to say of its own accord. One
+// that does not answer is noted, no more: boot ROMs that do know little of RNDIS else.
 func (a *Adapter) keepAlive(ctx context.Context) {
 	for {
 		silent := time.Since(time.Unix(0, a.heard.Load()))
@@ -149,8 +149,8 @@ func (a *Adapter) keepAlive(ctx context.Context) {
 	}
 }
 
-// unasked takes a message that the device sent of its own accord, if the notification was not that of an answer: a keep-alive is answered; what else there is says that
-// the medium comes and goes, which the frames do better.
+// unasked takes a message that the device sent of its own accord, if the notification was not that of an answer: a
+// keep-alive is answered; what else there is says that the medium comes and goes, which the frames do better.
 func (a *Adapter) unasked(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, answer)
 	defer cancel()

@@ -44,8 +44,8 @@ const (
 	fromIfac      = 0xa1 // class request for an interface's data
 )
 
-// rndisControls are the class, subclass and protocol of RNDIS control interfaces: as a vendor's modem (U-Boot, TI's ROM), as
-// Microsoft's wireless controller, and as ActiveSync's (Linux, drivers/net/usb/rndis_host.c).
+// rndisControls are the class, subclass and protocol of RNDIS control interfaces: as a vendor's modem (U-Boot, TI's
+// ROM), as Microsoft's wireless controller, and as ActiveSync's (Linux, drivers/net/usb/rndis_host.c).
 var rndisControls = [][3]uint8{{0x02, 0x02, 0xff}, {0xe0, 0x01, 0x03}, {0xef, 0x04, 0x01}}
 
 // Find finds a network adapter by its interfaces' classes: in the active configuration (0: none is), which need not be
@@ -93,7 +93,8 @@ func find(c *usb.ConfigDescriptor) (Function, bool) {
 		if f.data(c, func(d *usb.Setting) bool { return d.Number == f.Data }) {
 			return f, true
 		}
-		// Some descriptors name an interface that is none, or themselves, or the two the wrong way round (Linux, cdc_ether.c).
+		// Some descriptors name an interface that is none, or themselves, or the two the wrong way round (Linux,
+		// cdc_ether.c).
 		if f.data(c, func(d *usb.Setting) bool { return d.Number != f.Control }) {
 			return f, true
 		}

@@ -1,14 +1,14 @@
-// Package usbnet is the host's side of a USB network adapter, with RNDIS or CDC-ECM, in user space: Ethernet frames in and
-// out of a [usb.Handle], without any network interface of the system.
+// Package usbnet is the host's side of a USB network adapter, with RNDIS or CDC-ECM, in user space: Ethernet frames in
+// and out of a [usb.Handle], without any network interface of the system.
 //
 // [Find] finds the function by the interfaces' classes, [Open] selects its configuration, takes its interfaces from the
-// kernel's driver and brings the link up. [Adapter.Run] moves the frames until the device leaves; [Adapter.Send] sends one.
-// What the frames hold is the caller's business (snag/netboot/ethernet).
+// kernel's driver and brings the link up. [Adapter.Run] moves the frames until the device leaves; [Adapter.Send] sends
+// one. What the frames hold is the caller's business (snag/netboot/ethernet).
 //
-// RNDIS is brought up with INITIALIZE, QUERY of the address and SET of the packet filter ([MS-RNDIS], section 3.2.5; messages
-// in snag/usb/rndis). U-Boot's gadget counts its link as up only when the host has also read the notification that follows
-// (drivers/usb/gadget/ether.c), which is read here all the time, while ROMs may send none: so answers are asked for
-// without waiting for it. ECM is up with its data interface's alternate setting (ECM 1.2, section 3.3).
+// RNDIS is brought up with INITIALIZE, QUERY of the address and SET of the packet filter ([MS-RNDIS], section 3.2.5;
+// messages in snag/usb/rndis). U-Boot's gadget counts its link as up only when the host has also read the notification
+// that follows (drivers/usb/gadget/ether.c), which is read here all the time, while ROMs may send none: so answers are
+// asked for without waiting for it. ECM is up with its data interface's alternate setting (ECM 1.2, section 3.3).
 //
 // The device is taken to be hostile: every wait has a deadline, and memory does not depend on what it says.
 package usbnet
@@ -30,8 +30,8 @@ const (
 	// maxFrame is an Ethernet frame without its checksum.
 	maxFrame = 1514
 
-	// transfer is the room for one transfer to the host, a multiple of all packet sizes of bulk endpoints; RNDIS devices are
-	// told it. It is what Linux tells them (usbnet's rx_urb_size for an MTU of 1500).
+	// transfer is the room for one transfer to the host, a multiple of all packet sizes of bulk endpoints; RNDIS
+	// devices are told it. It is what Linux tells them (usbnet's rx_urb_size for an MTU of 1500).
 	transfer = 2048
 
 	// inFlight is how many transfers to the host are waited for at a time, where the system can.
@@ -44,11 +44,12 @@ const (
 	bringUp = 10 * time.Second
 	answer  = 5 * time.Second
 
-	// alive is how long an RNDIS device may say nothing before it is asked for a sign of life ([MS-RNDIS], section 3.2.1.1).
+	// alive is how long an RNDIS device may say nothing before it is asked for a sign of life ([MS-RNDIS], section
+	// 3.2.1.1).
 	alive = 5 * time.Second
 
-	// failing is how long a device's transfers may fail, one after the other, before that is the end: a device that leaves
-	// has failing transfers for some time before the system notices.
+	// failing is how long a device's transfers may fail, one after the other, before that is the end: a device that
+	// leaves has failing transfers for some time before the system notices.
 	failing = 2 * time.Second
 
 	// goodbye bounds what Close tells the device.
@@ -94,8 +95,8 @@ type Adapter struct {
 // ErrNoFunction says that a device has no network adapter that is known here.
 var ErrNoFunction = errors.New("no RNDIS or CDC-ECM function")
 
-// Open brings the link of a device's network adapter up. The handle remains the caller's, who closes the adapter first; the
-// kernel's driver gets the interfaces back then. log may be nil.
+// Open brings the link of a device's network adapter up. The handle remains the caller's, who closes the adapter first;
+// the kernel's driver gets the interfaces back then. log may be nil.
 func Open(ctx context.Context, h usb.Handle, log *slog.Logger) (*Adapter, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -144,8 +145,9 @@ func Open(ctx context.Context, h usb.Handle, log *slog.Logger) (*Adapter, error)
 // forever is the deadline of transfers that may wait for as long as the device is there.
 const forever = 10 * 365 * 24 * time.Hour
 
-// selectData selects the alternate setting that has the bulk endpoints. To ECM devices that is also the sign that the host is
-// there, so that it is sent to those as well which have but one setting (as Linux does, usbnet.c, usbnet_get_endpoints), and may refuse it.
+// selectData selects the alternate setting that has the bulk endpoints. To ECM devices that is also the sign that the
+// host is there, so that it is sent to those as well which have but one setting (as Linux does, usbnet.c,
+// usbnet_get_endpoints), and may refuse it.
 func (a *Adapter) selectData(ctx context.Context) error {
 	if a.Alt == 0 && a.Kind != ECM {
 		return nil
@@ -164,8 +166,8 @@ func (a *Adapter) connect(ctx context.Context) error {
 			a.MAC = mac
 		}
 	}
-	// SET_ETHERNET_PACKET_FILTER (ECM 1.2, section 6.2.4): all multicast, directed, broadcast. A device without filters may
-	// refuse it.
+	// SET_ETHERNET_PACKET_FILTER (ECM 1.2, section 6.2.4): all multicast, directed, broadcast. A device without filters
+	// may refuse it.
 	const setFilter, packets = 0x43, 1<<1 | 1<<2 | 1<<3
 	_, err := a.h.Control(ctx, usb.Setup{Type: recipientIfac, Request: setFilter, Value: packets, Index: uint16(a.Control)}, nil)
 	if err != nil && !errors.Is(err, usb.ErrStall) {
@@ -174,8 +176,8 @@ func (a *Adapter) connect(ctx context.Context) error {
 	return nil
 }
 
-// notifications reads the interrupt endpoint for as long as there is one to read. What it says matters only to RNDIS: that
-// an answer is there.
+// notifications reads the interrupt endpoint for as long as there is one to read. What it says matters only to RNDIS:
+// that an answer is there.
 func (a *Adapter) notifications(ctx context.Context) {
 	if a.Notify.Address == 0 || a.Notify.MaxPacket == 0 {
 		return
@@ -233,8 +235,8 @@ func wait(ctx context.Context, gone <-chan struct{}, d time.Duration) bool {
 	return false
 }
 
-// Run moves frames until the context ends or the device leaves, then it returns nil; or until its transfers fail for good.
-// What comes is handed to input, one at a time, and is input's until that returns.
+// Run moves frames until the context ends or the device leaves, then it returns nil; or until its transfers fail for
+// good. What comes is handed to input, one at a time, and is input's until that returns.
 func (a *Adapter) Run(ctx context.Context, input func(frame []byte)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -364,8 +366,8 @@ var ErrFull = errors.New("the device does not take frames")
 // ErrTooLong says that a frame is longer than the link carries.
 var ErrTooLong = errors.New("frame longer than 1514 bytes")
 
-// Send queues a frame, which is copied. It does not wait: the error is ErrFull or ErrTooLong. It may be called from several
-// goroutines.
+// Send queues a frame, which is copied. It does not wait: the error is ErrFull or ErrTooLong. It may be called from
+// several goroutines.
 func (a *Adapter) Send(frame []byte) error {
 	if len(frame) > maxFrame {
 		return ErrTooLong

@@ -22,8 +22,8 @@ import (
 // dram is where nothing but what is written is, once SPL has set the DRAM up.
 const dram = "0x4a000000"
 
-// measureSunxi runs in the VM: SPL and U-Boot go to H3 and A64, the first with a U-Boot of 1 MiB; and 1 MiB is written to an H3 that SPL
-// has come back from.
+// measureSunxi runs in the VM: SPL and U-Boot go to H3 and A64, the first with a U-Boot of 1 MiB; and 1 MiB is written
+// to an H3 that SPL has come back from.
 func measureSunxi(ctx context.Context, w io.Writer, runs int) error {
 	dir, err := os.MkdirTemp("", "sunxi")
 	if err != nil {
