@@ -47,11 +47,11 @@ func (d *Device) EraseAll(ctx context.Context) error {
 	if err := d.idle(ctx); err != nil {
 		return err
 	}
-	return d.send(ctx, 0, []byte{seErase}, "erasing all memory")
+	return d.send(ctx, 0, []byte{seErase}, func() string { return "erasing all memory" })
 }
 
 func (d *Device) command(ctx context.Context, code byte, addr uint32, what string) error {
-	return d.send(ctx, 0, binary.LittleEndian.AppendUint32([]byte{code}, addr), fmt.Sprintf("%s address %#08x", what, addr))
+	return d.send(ctx, 0, binary.LittleEndian.AppendUint32([]byte{code}, addr), func() string { return fmt.Sprintf("%s address %#08x", what, addr) })
 }
 
 // DownloadAt writes data to an address. What is there must have been erased where it is flash. The device does not
@@ -69,7 +69,7 @@ func (d *Device) DownloadAt(ctx context.Context, addr uint32, data []byte, progr
 				return err
 			}
 		}
-		err := d.send(ctx, block, b, fmt.Sprintf("block for address %#08x", addr+uint32(at)))
+		err := d.send(ctx, block, b, func() string { return fmt.Sprintf("block for address %#08x", addr+uint32(at)) })
 		block++
 		return err
 	}, func(n int64) {

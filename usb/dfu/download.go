@@ -23,7 +23,7 @@ func (d *Device) Download(ctx context.Context, data []byte, progress func(n int)
 	}
 	var block uint16 // it wraps
 	if err := d.blocks(ctx, bytes.NewReader(data), func(at int64, b []byte) error {
-		err := d.send(ctx, block, b, fmt.Sprintf("block %d, at byte %d of %d", block, at, len(data)))
+		err := d.send(ctx, block, b, func() string { return fmt.Sprintf("block %d, at byte %d of %d", block, at, len(data)) })
 		block++
 		return err
 	}, func(n int64) {
@@ -47,7 +47,8 @@ func (d *Device) DownloadFrom(ctx context.Context, r io.Reader, progress func(n 
 	}
 	var block uint16
 	err := d.blocks(ctx, r, func(at int64, b []byte) error {
-		op := fmt.Sprintf("block %d, at byte %d", block, at)
+		first := block
+		op := func() string { return fmt.Sprintf("block %d, at byte %d", first, at) }
 		err := d.send(ctx, block, b, op)
 		if status, ok := errors.AsType[*StatusError](err); ok && at == 0 && status.State == Error && status.Status == ErrUnknown {
 			if err = d.idle(ctx); err == nil {
@@ -146,23 +147,23 @@ func (d *Device) idle(ctx context.Context) error {
 	}
 }
 
-// send sends one block and waits until the device has done with it. op is what it is called.
-func (d *Device) send(ctx context.Context, block uint16, b []byte, op string) error {
+// send sends one block and waits until the device has done with it. op says what it is called.
+func (d *Device) send(ctx context.Context, block uint16, b []byte, op func() string) error {
 	ctx, cancel := d.bounded(ctx)
 	defer cancel()
 	a, asked, err := d.deliver(ctx, block, b)
 	switch {
 	case errors.Is(err, usb.ErrStall) && asked == nil:
-		return d.failed(ctx, op, a, err)
+		return d.failed(ctx, op(), a, err)
 	case err != nil:
-		return d.refused(ctx, op, err)
+		return d.refused(ctx, op(), err)
 	}
 	a, err = d.settleFrom(ctx, a, asked, DownloadSync, DownloadBusy)
 	switch {
 	case err != nil:
-		return fmt.Errorf("DFU %s to alternate setting %s: %w", op, d.selected, err)
+		return fmt.Errorf("DFU %s to alternate setting %s: %w", op(), d.selected, err)
 	case a.Status != OK || a.State != DownloadIdle:
-		return d.failed(ctx, op, a, nil)
+		return d.failed(ctx, op(), a, nil)
 	}
 	return nil
 }

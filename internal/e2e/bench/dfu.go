@@ -26,8 +26,8 @@ type dfuContest struct {
 	file  []byte
 }
 
-// measureDFU runs in the VM.
-func measureDFU(ctx context.Context, w io.Writer, runs int) error {
+// measureDFU runs in the VM. TF-A's file has size bytes.
+func measureDFU(ctx context.Context, w io.Writer, runs, size int) error {
 	dir, err := os.MkdirTemp("", "dfu")
 	if err != nil {
 		return err
@@ -44,13 +44,12 @@ func measureDFU(ctx context.Context, w io.Writer, runs int) error {
 	if err := os.WriteFile(first, dfu.Generate(stm32, 20_000, 1)["tf-a"], 0o644); err != nil {
 		return err
 	}
-	const size = 16 << 20
 	// What is made has some headers.
 	fip := dfu.Generate(stm32, size-1000, 1)["fip"]
-	fit := dfu.Generate(k3, size/2-2000, 1)["u-boot"]
+	fit := dfu.Generate(k3, 8<<20-2000, 1)["u-boot"]
 	var contests []*contest
 	for _, c := range []*dfuContest{
-		{name: "TF-A, FIP of 16 MiB", stage: dfu.StageTFA, alt: "3", slot: "fip", file: fip},
+		{name: fmt.Sprintf("TF-A, FIP of %d MiB", size>>20), stage: dfu.StageTFA, alt: "3", slot: "fip", file: fip},
 		{name: "U-Boot's SPL, FIT of 8 MiB", spl: true, stage: dfu.StageSPL, alt: "0", slot: "u-boot", file: fit},
 	} {
 		file := filepath.Join(dir, c.slot)

@@ -51,6 +51,7 @@ func main() {
 	cpus := flag.Int("cpus", 1, "of the VM; more make an emulated one slower on a busy machine")
 	boards := flag.String("boards", "am335x,imx,dfu,fastboot,sunxi,rockchip", "which to measure")
 	flash := flag.Int("flash", 512, "size of the image for fastboot, in `MiB`")
+	fip := flag.Int("fip", 16, "size of TF-A's FIP for DFU, in `MiB`")
 	stream := flag.Int("stream", 24, "size of the i.MX8MP's stream, in `MiB`")
 	guest := flag.Bool("guest", false, "this is the VM: -guest FIRMWARE IMAGE")
 	one := flag.Bool("run", false, "run a program and write what it took: -run PROGRAM ARGUMENT...")
@@ -73,7 +74,7 @@ func main() {
 			err = measureIMX(ctx, os.Stdout, flag.Arg(1), *runs, *stream<<20)
 		}
 		if with("dfu") && err == nil {
-			err = measureDFU(ctx, os.Stdout, *runs)
+			err = measureDFU(ctx, os.Stdout, *runs, *fip<<20)
 		}
 		if with("fastboot") && err == nil {
 			err = measureFastboot(ctx, os.Stdout, *runs, *flash<<20)
@@ -85,7 +86,7 @@ func main() {
 			err = measureRockchip(ctx, os.Stdout, *runs)
 		}
 	default:
-		err = host(ctx, *boards, *stream, *flash, *runs, *window, *delay, *cpus)
+		err = host(ctx, *boards, *fip, *stream, *flash, *runs, *window, *delay, *cpus)
 	}
 	if err != nil {
 		log.Fatal(err)
@@ -97,7 +98,7 @@ const drivers = `modprobe -a vhci-hcd usbhid hid-generic rndis_host cdc_ether nf
 `
 
 // host runs this program in a VM.
-func host(ctx context.Context, boards string, stream, flash, runs int, window, delay time.Duration, cpus int) error {
+func host(ctx context.Context, boards string, fip, stream, flash, runs int, window, delay time.Duration, cpus int) error {
 	dir, err := os.MkdirTemp("", "snag-bench")
 	if err != nil {
 		return err
@@ -149,7 +150,7 @@ func host(ctx context.Context, boards string, stream, flash, runs int, window, d
 	if err != nil {
 		return err
 	}
-	job.Script += fmt.Sprintf("bench -guest -boards %s -stream %d -flash %d -runs %d -spl-window %v -delay %v '%s' '%s'\n", boards, stream, flash, runs, window, delay, filepath.Join(dir, "firmware"), image)
+	job.Script += fmt.Sprintf("bench -guest -boards %s -fip %d -stream %d -flash %d -runs %d -spl-window %v -delay %v '%s' '%s'\n", boards, fip, stream, flash, runs, window, delay, filepath.Join(dir, "firmware"), image)
 
 	vm := filepath.Join(dir, "vm")
 	if err := os.Mkdir(vm, 0o755); err != nil {
