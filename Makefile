@@ -5,7 +5,7 @@ FUZZTIME ?= 30s
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 
-.PHONY: build cross others libusb test-libusb demo test vms beside test-vm packages test-unit lint fuzz bench man install clean
+.PHONY: build cross others libusb test-libusb demo test test-vm packages test-unit lint fuzz bench man install clean
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -17,8 +17,9 @@ build:
 	@for p in bin/snag bin/snag-netmove; do if ldd $$p >/dev/null 2>&1; then echo "$$p is not static"; exit 1; fi; done
 
 # The other machines that snag is for must not be forgotten; "build" is for this one.
+MACHINES = amd64 arm64 arm riscv64
 cross:
-	@for arch in amd64 arm64 arm riscv64; do \
+	@for arch in $(MACHINES); do \
 		[ $$arch != $$($(GO) env GOHOSTARCH) ] || continue; \
 		echo "CGO_ENABLED=0 GOARCH=$$arch $(GO) build"; \
 		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -o /dev/null ./cmd/snag ./cmd/snag-netmove || exit 1; \
@@ -53,26 +54,20 @@ demo: build
 VMTESTS = ./internal/e2e/... ./internal/lab ./usb/usbfs
 UNITTESTS = $(shell $(GO) list ./... | grep -vE '/(internal/e2e(/.*)?|internal/lab|usb/usbfs)$$')
 
-# Everything that CI runs: vet, linters, unit and namespace tests, fuzz seeds, the VMs. The VMs' boards and peers have time limits of
-# their own: beside them compilers get only what is left of the processors, and no other test runs. No cached results: the
-# end-to-end tests build programs that the go command does not know they depend on.
-test: build packages
-	$(MAKE) -j 2 vms beside
-	$(GO) test -count=1 -p 4 -timeout 10m $(UNITTESTS)
-
-vms:
+# Everything that CI runs: vet, linters, unit and namespace tests, fuzz seeds, the VMs. The VMs have the processors to
+# themselves: beside a compiler, at whatever priority, their boards and peers, with time limits of their own, do not come
+# to work. Of the other machines one of 32 bits and one of 64 are built for. No cached results: the end-to-end tests build
+# programs that the go command does not know they depend on.
+test: build
+	$(MAKE) -j 2 packages cross lint MACHINES='arm riscv64'
 	$(GO) test -count=1 -p 4 -timeout 25m $(VMTESTS)
-
-# The other machines' programs, the linters, and what the unit tests are made of, at the lowest priority.
-beside:
-	nice -n 19 $(MAKE) cross lint
-	nice -n 19 $(GO) list -test -deps -export $(UNITTESTS) >/dev/null
+	$(GO) test -count=1 -p 4 -timeout 10m $(UNITTESTS)
 
 # All boards and cases in the VMs, of which "make test" does a part that has each of their kinds: half an hour.
 test-vm: build packages
 	SNAG_EVERY=1 $(GO) test -count=1 -timeout 60m ./internal/e2e
 
-# What the VMs are made of.
+# What the VMs are made of, fetched while others compile.
 packages:
 	$(GO) run ./internal/lab/labtool vm
 
