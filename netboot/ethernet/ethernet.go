@@ -138,7 +138,10 @@ func (h *Host) input(frame []byte) (reply []byte) {
 			if d.dst.Port() == tftpPort {
 				to = h.tftp
 			}
-			if to.put(d) {
+			h.mu.Unlock() // who writes to the socket has its lock, and wants this one
+			taken := to.put(d)
+			h.mu.Lock()
+			if taken {
 				h.counts.Taken++
 			} else {
 				h.counts.Full++

@@ -257,6 +257,38 @@ func TestFlood(t *testing.T) {
 	}
 }
 
+// TestBothWays has a datagram come while one is sent from the same socket: neither waits for the other for ever.
+func TestBothWays(t *testing.T) {
+	sending, sent := make(chan struct{}), make(chan struct{})
+	h := New(Config{MAC: hostMAC, Server: netboot.HostAddress, Client: netboot.BoardAddress, Send: func([]byte) error {
+		close(sending)
+		<-sent
+		return nil
+	}})
+	var both sync.WaitGroup
+	both.Go(func() { h.bootp.WriteToUDPAddrPort([]byte("reply"), board) })
+	<-sending
+	both.Go(func() { h.Input(request) })
+	counted := make(chan struct{})
+	go func() { // as long as it takes Input to come to the socket
+		for range 20 {
+			h.Counts()
+			time.Sleep(time.Millisecond)
+		}
+		close(counted)
+	}()
+	select {
+	case <-counted:
+	case <-time.After(5 * time.Second):
+		t.Error("a frame that waits for the socket holds the host up")
+	}
+	close(sent)
+	both.Wait()
+	if got, want := h.Counts(), (Counts{Taken: 1}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
 func TestDeadlines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWire()
