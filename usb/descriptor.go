@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"unicode/utf16"
 )
 
@@ -59,14 +60,18 @@ type Endpoint struct {
 
 // Setting finds an alternate setting of a configuration; nil if there is none.
 func (d *Descriptors) Setting(config, iface, alt uint8) *Setting {
+	all := d.Settings(int(config))
+	if i := slices.IndexFunc(all, func(s Setting) bool { return s.Number == iface && s.Alt == alt }); i >= 0 {
+		return &all[i]
+	}
+	return nil
+}
+
+// Settings are the alternate settings of a configuration, of all its interfaces; none if it has no descriptor.
+func (d *Descriptors) Settings(config int) []Setting {
 	for i := range d.Configs {
-		if d.Configs[i].Value != config {
-			continue
-		}
-		for j := range d.Configs[i].Settings {
-			if s := &d.Configs[i].Settings[j]; s.Number == iface && s.Alt == alt {
-				return s
-			}
+		if int(d.Configs[i].Value) == config {
+			return d.Configs[i].Settings
 		}
 	}
 	return nil
@@ -81,6 +86,13 @@ func (s *Setting) Find(t TransferType, in bool) (Endpoint, bool) {
 		}
 	}
 	return Endpoint{}, false
+}
+
+// Bulk returns the first bulk endpoint of each direction; ok is false unless there are both.
+func (s *Setting) Bulk() (in, out Endpoint, ok bool) {
+	in, ok1 := s.Find(Bulk, true)
+	out, ok2 := s.Find(Bulk, false)
+	return in, out, ok1 && ok2
 }
 
 // Descriptor types (USB 2.0, table 9-5).

@@ -57,7 +57,7 @@ func ParseID(s string) (ID, error) {
 	vid, pid, ok := strings.Cut(s, ":")
 	v, err1 := parseHex16(vid)
 	p, err2 := parseHex16(pid)
-	if !ok || err1 != nil || err2 != nil {
+	if !ok || err1 != nil || err2 != nil || v == 0 && p == 0 { // which stands for none
 		return ID{}, fmt.Errorf("USB ID %q: expected VID:PID in hexadecimal, for instance 0451:6141", s)
 	}
 	return ID{v, p}, nil

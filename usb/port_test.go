@@ -16,12 +16,12 @@ func TestParsePort(t *testing.T) {
 }
 
 func TestParseID(t *testing.T) {
-	for s, want := range map[string]string{"0451:6141": "0451:6141", "451:D022": "0451:d022", "0:0": "0000:0000"} {
+	for s, want := range map[string]string{"0451:6141": "0451:6141", "451:D022": "0451:d022", "0:1": "0000:0001"} {
 		if id, err := ParseID(s); err != nil || id.String() != want {
 			t.Errorf("ParseID(%q) = %v, %v, want %s", s, id, err, want)
 		}
 	}
-	for _, s := range []string{"", ":", "0451", "0451:", ":6141", "0451:16141", "0x451:6141", "+451:6141", "0451:6141:1", "04 1:6141"} {
+	for _, s := range []string{"", ":", "0451", "0451:", ":6141", "0451:16141", "0x451:6141", "+451:6141", "0451:6141:1", "04 1:6141", "0:0", "0000:0000"} {
 		if id, err := ParseID(s); err == nil {
 			t.Errorf("ParseID(%q) = %v, want an error", s, id)
 		}

@@ -39,7 +39,7 @@ const (
 )
 
 const (
-	reenumerate = 15 * time.Second
+	reenumerate = 30 * time.Second
 	openTime    = 5 * time.Second
 )
 

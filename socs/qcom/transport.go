@@ -33,19 +33,12 @@ type transport struct {
 
 // open takes Sahara's interface. The error wraps errNoInterface if the device has none.
 func open(ctx context.Context, h usb.Handle) (*transport, error) {
-	for _, c := range h.Descriptors().Configs {
-		if int(c.Value) != h.Device().Config {
+	for _, s := range h.Descriptors().Settings(h.Device().Config) {
+		in, out, ok := s.Bulk()
+		if !ok || s.Alt != 0 || s.Class != 0xff || s.SubClass != 0xff || !slices.Contains(protocols, s.Protocol) || in.MaxPacket <= 0 || out.MaxPacket <= 0 {
 			continue
 		}
-		for i := range c.Settings {
-			s := &c.Settings[i]
-			in, ok1 := s.Find(usb.Bulk, true)
-			out, ok2 := s.Find(usb.Bulk, false)
-			if !ok1 || !ok2 || s.Alt != 0 || s.Class != 0xff || s.SubClass != 0xff || !slices.Contains(protocols, s.Protocol) || in.MaxPacket <= 0 || out.MaxPacket <= 0 {
-				continue
-			}
-			return &transport{h, in, out}, h.Claim(ctx, s.Number)
-		}
+		return &transport{h, in, out}, h.Claim(ctx, s.Number)
 	}
 	return nil, fmt.Errorf("%w: USB device %s on port %s, expected class ff/ff with protocol ff, 10, 11 or 13 and a bulk endpoint each way",
 		errNoInterface, h.Device().ID, h.Device().Port)

@@ -104,16 +104,10 @@ func (a Alt) String() string {
 // settings returns the DFU settings of the first interface of the active configuration that has any.
 func settings(h usb.Handle) []usb.Setting {
 	var all []usb.Setting
-	for _, c := range h.Descriptors().Configs {
-		if int(c.Value) != h.Device().Config {
-			continue
+	for _, s := range h.Descriptors().Settings(h.Device().Config) {
+		if s.Class == class && s.SubClass == subClass && (len(all) == 0 || s.Number == all[0].Number) {
+			all = append(all, s)
 		}
-		for _, s := range c.Settings {
-			if s.Class == class && s.SubClass == subClass && (len(all) == 0 || s.Number == all[0].Number) {
-				all = append(all, s)
-			}
-		}
-		break
 	}
 	return all
 }

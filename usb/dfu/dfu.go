@@ -205,11 +205,9 @@ func (d *Device) Select(ctx context.Context, a Alt) error {
 // single tells whether the interface has but one setting.
 func (d *Device) single() bool {
 	n := 0
-	for _, c := range d.handle.Descriptors().Configs {
-		for _, s := range c.Settings {
-			if int(c.Value) == d.handle.Device().Config && s.Number == d.iface {
-				n++
-			}
+	for _, s := range d.handle.Descriptors().Settings(d.handle.Device().Config) {
+		if s.Number == d.iface {
+			n++
 		}
 	}
 	return n == 1

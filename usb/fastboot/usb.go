@@ -44,25 +44,18 @@ const moreTime = 50 * time.Millisecond
 func OpenUSB(ctx context.Context, h usb.Handle, anyClass bool) (*USB, error) {
 	var found *USB
 	var alt uint8
-	for _, c := range h.Descriptors().Configs {
-		if int(c.Value) != h.Device().Config {
+	for _, s := range h.Descriptors().Settings(h.Device().Config) {
+		in, out, ok := s.Bulk()
+		if !ok {
 			continue
 		}
-		for i := range c.Settings {
-			s := &c.Settings[i]
-			in, ok1 := s.Find(usb.Bulk, true)
-			out, ok2 := s.Find(usb.Bulk, false)
-			if !ok1 || !ok2 {
-				continue
-			}
-			u := &USB{handle: h, iface: s.Number, in: in, out: out}
-			if s.Class == class && s.SubClass == subClass && s.Protocol == protocol {
-				found, alt = u, s.Alt
-				break
-			}
-			if found == nil && anyClass && s.Alt == 0 {
-				found = u
-			}
+		u := &USB{handle: h, iface: s.Number, in: in, out: out}
+		if s.Class == class && s.SubClass == subClass && s.Protocol == protocol {
+			found, alt = u, s.Alt
+			break
+		}
+		if found == nil && anyClass && s.Alt == 0 {
+			found = u
 		}
 	}
 	if found == nil {

@@ -112,16 +112,8 @@ func Open(ctx context.Context, h usb.Handle) (*Device, error) {
 			return nil, err
 		}
 	}
-	for _, c := range h.Descriptors().Configs {
-		if c.Value != config {
-			continue
-		}
-		for _, s := range c.Settings {
-			in, ok1 := s.Find(usb.Bulk, true)
-			out, ok2 := s.Find(usb.Bulk, false)
-			if s.Alt != 0 || !ok1 || !ok2 {
-				continue
-			}
+	for _, s := range h.Descriptors().Settings(int(config)) {
+		if in, out, ok := s.Bulk(); ok && s.Alt == 0 {
 			return &Device{handle: h, in: in, out: out}, h.Claim(ctx, s.Number)
 		}
 	}

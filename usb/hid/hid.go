@@ -70,11 +70,9 @@ func Open(ctx context.Context, h usb.Handle) (*Device, error) {
 
 // find returns the first HID interface; nil if there is none.
 func find(h usb.Handle) *usb.Setting {
-	for _, c := range h.Descriptors().Configs {
-		for i, s := range c.Settings {
-			if int(c.Value) == h.Device().Config && s.Class == class && s.Alt == 0 {
-				return &c.Settings[i]
-			}
+	for _, s := range h.Descriptors().Settings(h.Device().Config) {
+		if s.Class == class && s.Alt == 0 {
+			return &s
 		}
 	}
 	return nil

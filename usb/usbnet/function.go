@@ -109,9 +109,7 @@ func (f *Function) data(c *usb.ConfigDescriptor, may func(*usb.Setting) bool) bo
 		if d.Class != classData || !may(d) {
 			continue
 		}
-		in, hasIn := d.Find(usb.Bulk, true)
-		out, hasOut := d.Find(usb.Bulk, false)
-		if hasIn && hasOut && in.MaxPacket > 0 && out.MaxPacket > 0 {
+		if in, out, ok := d.Bulk(); ok && in.MaxPacket > 0 && out.MaxPacket > 0 {
 			f.Data, f.Alt, f.In, f.Out = d.Number, d.Alt, in, out
 			return true
 		}

@@ -111,10 +111,8 @@ func Open(ctx context.Context, h usb.Handle, log *slog.Logger) (*Adapter, error)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, bringUp, fmt.Errorf("not up within %v: %w", bringUp, context.DeadlineExceeded))
 	defer cancel()
-	if h.Device().Config != int(f.Config) { // to ask again takes the system longer than to claim the interfaces
-		if err := h.Configure(ctx, f.Config); err != nil {
-			return nil, err
-		}
+	if err := h.Configure(ctx, f.Config); err != nil {
+		return nil, err
 	}
 	// The control interface first: with it the kernel's driver lets go of both.
 	if err := h.Claim(ctx, f.Control); err != nil {
