@@ -37,7 +37,7 @@ func plugIn(t *testing.T, run func(context.Context, usbdev.Port) error) (port us
 func plugAlone(t *testing.T, run func(context.Context, usbdev.Port) error) (name usb.Port, unplug func()) {
 	t.Helper()
 	portsMu.Lock()
-	port, err := vhci.Open("", portsTaken...)
+	port, err := vhci.OpenApart(portsTaken...)
 	if err != nil {
 		portsMu.Unlock()
 		t.Fatal(err)

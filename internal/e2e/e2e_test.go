@@ -173,7 +173,10 @@ func start(t testing.TB, who *syscall.Credential, args ...string) *program {
 // exit waits for the program's end and returns its exit code, -1 for a signal.
 func (p *program) exit(t testing.TB, within time.Duration) int {
 	t.Helper()
-	timer := time.AfterFunc(within, func() { p.Process.Kill() })
+	timer := time.AfterFunc(within, func() {
+		_ = p.Process.Signal(syscall.SIGQUIT) // it says what it waits for
+		time.AfterFunc(5*time.Second, func() { _ = p.Process.Kill() })
+	})
 	p.Wait()
 	if !timer.Stop() {
 		t.Errorf("snag did not end within %s\n%s", within, p)

@@ -272,6 +272,27 @@ func TestWithIMXSnagEightAtOnce(t *testing.T) {
 	}
 }
 
+// TestWithIMXSnagTogether plugs two boards in at the same moment, for a snag that waits and was told no port: the kernel
+// enumerates one after the other.
+func TestWithIMXSnagTogether(t *testing.T) {
+	lab.Inside(t)
+	cfg, images := virtualIMX(t, imx.Config{Report: 50 * time.Millisecond}, "imx6sll", 60_000, 3)
+	one, two := newIMX(t, cfg, images), newIMX(t, cfg, images)
+	p := start(t, nil, "recover", "-s", "imx6sll", "-F", "u-boot-with-dcd="+filepath.Join(one.dir, "first.bin"), "--timeout", "1m")
+	soon(t, 30*time.Second, func() error {
+		if !strings.Contains(p.stdout.String(), "waiting for") {
+			return errors.New("snag does not wait")
+		}
+		return nil
+	})
+	one.port, one.unplug = plugAlone(t, one.Run)
+	two.port, two.unplug = plugAlone(t, two.Run)
+	code, said := p.exit(t, time.Minute), p.stdout.String()
+	if code != 2 || !strings.Contains(said, "2 boards match") || !strings.Contains(said, "--usb-path "+string(one.port)) || !strings.Contains(said, string(two.port)) {
+		t.Errorf("exit code %d, want 2 and both ports, %s and %s\n%s", code, one.port, two.port, p)
+	}
+}
+
 // TestWithIMXSnagInterrupted ends snag in the middle. The next one recovers the board all the same; the kernel's driver
 // is given back if snag had the time for that.
 func TestWithIMXSnagInterrupted(t *testing.T) {

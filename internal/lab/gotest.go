@@ -4,11 +4,13 @@ package lab
 
 import (
 	"bytes"
+	"debug/elf"
 	"encoding/json"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -32,11 +34,42 @@ func goTool(t testing.TB, args ...string) string {
 func GoTest(t *testing.T, pkg, run string, job Job) *Result {
 	t.Helper()
 	wanted(t)
+	if pkg == "." && static("/proc/self/exe") {
+		binary, err := os.Executable()
+		check(t, err)
+		dir, err := os.Getwd()
+		check(t, err)
+		job.Dirs = append([]string{moduleDir(dir)}, job.Dirs...)
+		return RunTests(t, binary, dir, run, job)
+	}
 	binary := filepath.Join(t.TempDir(), "test")
 	goTool(t, "test", "-c", "-o", binary, pkg)
 	dirs := strings.Split(strings.TrimSpace(goTool(t, "list", "-f", "{{.Dir}}\n{{.Module.Dir}}", pkg)), "\n")
 	job.Dirs = append([]string{dirs[1]}, job.Dirs...)
 	return RunTests(t, binary, dirs[0], run, job)
+}
+
+// static reports whether a program needs no shared libraries, as test binaries do that
+// were built without cgo: it runs in every VM.
+func static(file string) bool {
+	f, err := elf.Open(file)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return !slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
+}
+
+// moduleDir is the directory with the go.mod for dir.
+func moduleDir(dir string) string {
+	for d := dir; ; d = filepath.Dir(d) {
+		if exists(filepath.Join(d, "go.mod")) {
+			return d
+		}
+		if d == filepath.Dir(d) {
+			return dir
+		}
+	}
 }
 
 // RunTests is [GoTest] for tests that are built already, from a package in the directory dir.

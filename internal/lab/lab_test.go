@@ -87,7 +87,7 @@ func TestTimeout(t *testing.T) {
 	dir := t.TempDir()
 	var r *Result
 	var err error
-	timeout := 20 * time.Second
+	timeout := 10 * time.Second
 	for ; ; timeout *= 2 { // until the VM, which keeps others from running, has had the time to boot and to print
 		r, err = Exec(t.Context(), filepath.Join(dir, timeout.String()), Job{
 			Script:  "echo started; echo on the console >/dev/console; sleep 1000",

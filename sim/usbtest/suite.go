@@ -7,12 +7,16 @@
 package usbtest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"runtime/pprof"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -38,6 +42,9 @@ type Lab struct {
 	// Ports[0]. Without it, or if the Host is no [usb.Peerer], nothing is said of companion buses.
 	Super usbdev.Port
 
+	// AtOnce is how many tests run at the same time, each on one of the Ports; 0 means 1.
+	AtOnce int
+
 	// patience bounds a step that ends quickly everywhere.
 	patience time.Duration
 
@@ -51,57 +58,59 @@ const limit = 3 * time.Minute
 // defaultPatience is far beyond that, too.
 const defaultPatience = 30 * time.Second
 
-// cases are all tests.
+// cases are all tests. Each has a port of its own, Ports[0] to it, except those that have the lab to themselves: for
+// their ports, or since they count on what a host does within half a second.
 var cases = []struct {
-	name string
-	f    func(*T)
+	name  string
+	f     func(*T)
+	alone bool
 }{
-	{"control", control},
-	{"strings", stringDescriptors},
-	{"descriptors", descriptors},
-	{"short packets", shortPackets},
-	{"early end of a large buffer", earlyEnd},
-	{"zero-length packets", zeroLength},
-	{"exact multiples", exactMultiples},
-	{"overflow", overflow},
-	{"control stall", controlStall},
-	{"stall and recovery", stall},
-	{"cancel", cancel},
-	{"deadline", deadline},
-	{"default deadline", defaultDeadline},
-	{"ended context", endedContext},
-	{"unplug", unplug},
-	{"64 KiB", func(t *T) { large(t, 64<<10) }},
-	{"16 MiB", func(t *T) { large(t, 16<<20) }},
-	{"stream of wide reports", func(t *T) { stream(t, wideOut, 1025, 300) }},
-	{"stream of narrow reports", func(t *T) { stream(t, narrowOut, 64, 300) }},
-	{"stream of bulk transfers", func(t *T) { stream(t, bulkOut, 5000, 300) }},
-	{"stream of many sizes", streamSizes},
-	{"stream has several in flight", streamInFlight},
-	{"stream idle", streamIdle},
-	{"stream error", streamError},
-	{"stream cancelled", streamCancel},
-	{"stream unplugged", streamUnplug},
-	{"control stream", controlStream},
-	{"control stream error", controlStreamError},
-	{"control stream idle", controlStreamIdle},
-	{"control stream cancelled", controlStreamCancel},
-	{"control stream unplugged", controlStreamUnplug},
-	{"control stream refused", controlStreamRefused},
-	{"two interfaces", twoInterfaces},
-	{"order", order},
-	{"alternate settings", settings},
-	{"claim conflict", conflict},
-	{"not claimed", notClaimed},
-	{"kernel driver", kernelDriver},
-	{"configure", configure},
-	{"reset", reset},
-	{"re-enumeration", reenumeration},
-	{"replaced by its like", replaced},
-	{"companion bus", companion},
-	{"five devices", fiveDevices},
-	{"watch", watch},
-	{"close", closing},
+	{"control", control, false},
+	{"strings", stringDescriptors, false},
+	{"descriptors", descriptors, false},
+	{"short packets", shortPackets, false},
+	{"early end of a large buffer", earlyEnd, false},
+	{"zero-length packets", zeroLength, false},
+	{"exact multiples", exactMultiples, false},
+	{"overflow", overflow, false},
+	{"control stall", controlStall, false},
+	{"stall and recovery", stall, false},
+	{"cancel", cancel, false},
+	{"deadline", deadline, false},
+	{"default deadline", defaultDeadline, false},
+	{"ended context", endedContext, false},
+	{"unplug", unplug, false},
+	{"64 KiB", func(t *T) { large(t, 64<<10) }, false},
+	{"16 MiB", func(t *T) { large(t, 16<<20) }, false},
+	{"stream of wide reports", func(t *T) { stream(t, wideOut, 1025, 300) }, false},
+	{"stream of narrow reports", func(t *T) { stream(t, narrowOut, 64, 300) }, false},
+	{"stream of bulk transfers", func(t *T) { stream(t, bulkOut, 5000, 300) }, false},
+	{"stream of many sizes", streamSizes, false},
+	{"stream has several in flight", streamInFlight, false},
+	{"stream idle", streamIdle, false},
+	{"stream error", streamError, false},
+	{"stream cancelled", streamCancel, false},
+	{"stream unplugged", streamUnplug, false},
+	{"control stream", controlStream, false},
+	{"control stream error", controlStreamError, false},
+	{"control stream idle", controlStreamIdle, true},
+	{"control stream cancelled", controlStreamCancel, false},
+	{"control stream unplugged", controlStreamUnplug, false},
+	{"control stream refused", controlStreamRefused, false},
+	{"two interfaces", twoInterfaces, false},
+	{"order", order, true},
+	{"alternate settings", settings, false},
+	{"claim conflict", conflict, false},
+	{"not claimed", notClaimed, false},
+	{"kernel driver", kernelDriver, false},
+	{"configure", configure, false},
+	{"reset", reset, false},
+	{"re-enumeration", reenumeration, false},
+	{"replaced by its like", replaced, false},
+	{"companion bus", companion, true},
+	{"five devices", fiveDevices, true},
+	{"watch", watch, false},
+	{"close", closing, false},
 }
 
 // Run runs the suite.
@@ -115,11 +124,12 @@ func Run(t *testing.T, lab Lab) {
 			t.Errorf("there is no test %q", name)
 		}
 	}
-	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
+	run := func(c int, lab *Lab) {
+		name := cases[c].name
+		t.Run(name, func(t *testing.T) {
 			begin := time.Now()
-			skip, err := perform(t, &lab, c.f)
-			reason, listed := lab.Cannot[c.name]
+			skip, err := perform(t, lab, cases[c].f)
+			reason, listed := lab.Cannot[name]
 			if skip == "" {
 				skip, err = judge(reason, listed, err)
 			}
@@ -131,6 +141,30 @@ func Run(t *testing.T, lab Lab) {
 			}
 			t.Logf("%.1f s", time.Since(begin).Seconds())
 		})
+	}
+	before := runtime.NumGoroutine()
+	rest := make(chan int, len(cases))
+	for c := range cases {
+		if cases[c].alone {
+			run(c, &lab)
+		} else {
+			rest <- c
+		}
+	}
+	close(rest)
+	var all sync.WaitGroup
+	for i := range min(max(lab.AtOnce, 1), len(lab.Ports)) {
+		own := lab
+		own.Ports, own.Super = lab.Ports[i:i+1], nil
+		all.Go(func() {
+			for c := range rest {
+				run(c, &own)
+			}
+		})
+	}
+	all.Wait()
+	if n := leaked(func() int { return runtime.NumGoroutine() - before }, lab.patience); n > 0 {
+		t.Errorf("%d goroutines are left that are none of the tests'\n%s", n, stacks())
 	}
 }
 
@@ -170,30 +204,35 @@ type T struct {
 // errStop ends a test; what there is to say was said.
 var errStop = errors.New("stop")
 
-// perform runs a test in a goroutine of its own, so that a host that hangs is told apart.
+// perform runs a test in goroutines of its own, so that a host that hangs is told apart, and that those which it leaves
+// behind are known by their label.
 func perform(t *testing.T, lab *Lab, f func(*T)) (skip string, err error) {
-	before := runtime.NumGoroutine()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	test := &T{ctx: ctx, lab: lab}
+	name := fmt.Sprintf("%s %p", t.Name(), test)
 	done := make(chan struct{})
-	go func() {
+	go pprof.Do(ctx, pprof.Labels("usbtest", name), func(context.Context) {
 		defer close(done)
 		test.guard(func() { f(test) })
 		test.guard(test.clean)
-	}()
+	})
 	select {
 	case <-done:
 	case <-time.After(limit + 2*defaultPatience):
-		stacks := make([]byte, 1<<20)
-		t.Fatalf("hangs\n%s", stacks[:runtime.Stack(stacks, true)])
+		t.Fatalf("hangs\n%s", stacks())
 	}
 	cancel()
-	if n := leaked(before, lab.patience); n > 0 {
-		stacks := make([]byte, 1<<20)
-		test.errorf("%d goroutines are left\n%s", n, stacks[:runtime.Stack(stacks, true)])
+	if n := leaked(func() int { return labelled(name) }, lab.patience); n > 0 {
+		test.errorf("%d goroutines are left\n%s", n, stacks())
 	}
 	return test.skip, errors.Join(test.failed...)
+}
+
+// stacks are those of all goroutines.
+func stacks() []byte {
+	b := make([]byte, 1<<20)
+	return b[:runtime.Stack(b, true)]
 }
 
 // clean runs what after was given, the last one first.
@@ -216,14 +255,34 @@ func (t *T) guard(f func()) {
 	f()
 }
 
-// leaked waits until there are no more goroutines than before, and returns how many more there are.
-func leaked(before int, patience time.Duration) int {
+// leaked waits until no goroutines are left, and returns how many are.
+func leaked(left func() int, patience time.Duration) int {
 	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		n := runtime.NumGoroutine() - before
+		n := left()
 		if n <= 0 || time.Now().After(end) {
 			return n
 		}
 	}
+}
+
+// labelled counts the goroutines of a test: a goroutine has the label of the one that started it. The profile has an
+// entry for those that are alike (package runtime/pprof, "debug=1"):
+//
+//	2 @ 0x47b6ae 0x4141c5 ...
+//	# labels: {"usbtest":"TestKernelSuite/close 0xc000010080"}
+func labelled(test string) int {
+	var profile bytes.Buffer
+	pprof.Lookup("goroutine").WriteTo(&profile, 1)
+	label := fmt.Sprintf("# labels: {%q:%q}", "usbtest", test)
+	n, total := 0, 0
+	for line := range strings.Lines(profile.String()) {
+		if count, _, ok := strings.Cut(line, " @ "); ok {
+			n, _ = strconv.Atoi(count)
+		} else if strings.TrimSpace(line) == label {
+			total += n
+		}
+	}
+	return total
 }
 
 func (t *T) errorf(format string, args ...any) {
@@ -328,7 +387,7 @@ func (t *T) unplug(port usbdev.Port, name usb.Port, dev *Device) {
 		t.errorf("unplug port %s: %w", name, err)
 	}
 	dev.Close()
-	for end := time.Now().Add(t.lab.patience); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(t.lab.patience); ; time.Sleep(10 * time.Millisecond) {
 		list, err := t.lab.Host.Devices()
 		if _, there := on(list, name); err == nil && !there {
 			return

@@ -226,6 +226,7 @@ func TestFlaws(t *testing.T) {
 		}, want: []string{"replaced by its like", "re-enumeration"}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			host := inproc.New()
 			lab := Lab{Host: flawed{host, tc.open, tc.find}, patience: shortly}
 			for _, port := range []usb.Port{"1-1", "1-2", "1-3", "1-4", "1-5"} {
@@ -258,5 +259,26 @@ func TestPanic(t *testing.T) {
 	_, err := perform(t, &Lab{patience: shortly}, func(*T) { panic("a bug of the host") })
 	if err == nil {
 		t.Error("a panic is no failure")
+	}
+}
+
+func TestLeak(t *testing.T) {
+	end := make(chan struct{})
+	defer close(end)
+	for what, f := range map[string]func(){
+		"a goroutine": func() { go func() { <-end }() },
+		"two of one place": func() {
+			for range 2 {
+				go func() { <-end }()
+			}
+		},
+		"its own's": func() { go func() { go func() { <-end }() }() },
+	} {
+		if _, err := perform(t, &Lab{patience: shortly / 10}, func(*T) { f() }); err == nil {
+			t.Errorf("%s is left and not found", what)
+		}
+	}
+	if _, err := perform(t, &Lab{patience: shortly}, func(*T) { go time.Sleep(shortly / 10) }); err != nil {
+		t.Errorf("of a test that leaves nothing: %v", err)
 	}
 }

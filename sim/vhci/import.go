@@ -34,7 +34,7 @@ func (p *Port) Import(ctx context.Context, address, busID string) error {
 				return nil
 			case <-time.After(importPoll):
 			}
-			status, err := os.ReadFile(dir + "/status")
+			status, err := os.ReadFile(statusFile(p.controller))
 			if err != nil {
 				return fmt.Errorf("virtual USB host controller: %w", err)
 			}

@@ -1,18 +1,22 @@
 // Package vhci plugs virtual USB devices into the running Linux kernel, through its USB/IP virtual
-// host controller (module vhci_hcd). It needs root.
+// host controllers (module vhci_hcd). It needs root.
 //
-// The controller takes one end of a socket pair; on the other end this package serves the device
-// by package usbip. The kernel then enumerates it like any other and binds its own drivers.
+// A controller takes one end of a socket pair; on the other end this package serves the device
+// by package usbip. The kernel then enumerates it like any other and binds its own drivers. A kernel has one
+// controller, or several (CONFIG_USBIP_VHCI_NR_HCS; Debian's has eight), whose ports are numbered one after the other.
 package vhci
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,7 +29,8 @@ import (
 	"snag/usb"
 )
 
-// dir is the first controller's directory.
+// dir is the first controller's directory. It has the files that devices of all are attached and detached with, and
+// each one's status: "status", "status.1" and so on.
 const dir = "/sys/devices/platform/vhci_hcd.0"
 
 // Available returns nil if this process can plug devices in, or an error that says what is missing.
@@ -42,8 +47,9 @@ func Available() error {
 
 // Port is one port of the controller. It implements [usbdev.Port].
 type Port struct {
-	number int      // the controller's number of the port
-	name   usb.Port // as the kernel names what is plugged in there
+	controller int
+	number     int      // among all controllers' ports
+	name       usb.Port // as the kernel names what is plugged in there
 
 	mu    sync.Mutex
 	stop  context.CancelFunc
@@ -84,47 +90,103 @@ func parseStatus(s string) []row {
 // if want is empty. Two calls before an Attach may return the same free port: taken lists those
 // not to return.
 func Open(want usb.Port, taken ...*Port) (*Port, error) {
-	status, err := os.ReadFile(dir + "/status")
-	if err != nil {
-		return nil, fmt.Errorf("virtual USB host controller: %w", err)
-	}
-	high, super, err := buses()
+	all, err := ports(taken)
 	if err != nil {
 		return nil, err
 	}
-	firstSuper := -1
 	var names []string
-rows:
-	for _, r := range parseStatus(string(status)) {
-		name := usb.Port(fmt.Sprintf("%d-%d", high, r.number+1))
-		if r.super {
-			if firstSuper < 0 {
-				firstSuper = r.number
-			}
-			name = usb.Port(fmt.Sprintf("%d-%d", super, r.number-firstSuper+1))
+	for i, p := range all {
+		switch { // "1-1 to 1-15" of each hub
+		case i == 0 || p.super != all[i-1].super:
+			names = append(names, string(p.name))
+		case i == len(all)-1 || p.super != all[i+1].super:
+			names[len(names)-1] += " to " + string(p.name)
 		}
-		names = append(names, string(name))
-		for _, t := range taken {
-			if t.number == r.number {
-				continue rows
-			}
-		}
-		if want == name && !r.free {
+		switch {
+		case p.taken:
+		case want == p.name && !p.free:
 			return nil, fmt.Errorf("port %s of the virtual USB host controller is occupied", want)
-		}
-		if want == name || want == "" && r.free && !r.super {
-			return &Port{number: r.number, name: name}, nil
+		case want == p.name || want == "" && p.free && !p.super:
+			return &p.Port, nil
 		}
 	}
 	if want == "" {
 		return nil, errors.New("no free port at the virtual USB host controller")
 	}
-	return nil, fmt.Errorf("the virtual USB host controller has no port %s, but %s", want, strings.Join(names, " "))
+	return nil, fmt.Errorf("the virtual USB host controller has no port %s, but %s", want, strings.Join(names, ", "))
 }
 
-// buses finds the bus numbers of the controller's two root hubs.
-func buses() (high, super int, err error) {
-	hubs, _ := filepath.Glob(dir + "/usb[0-9]*")
+// OpenApart is Open for a free port of the controller that has the fewest devices, those on the ports taken included:
+// Linux enumerates the devices of one hub one after the other, half a second each, but those of several at once.
+func OpenApart(taken ...*Port) (*Port, error) {
+	all, err := ports(taken)
+	if err != nil {
+		return nil, err
+	}
+	used := make(map[int]int)
+	for _, p := range all {
+		if p.taken || !p.free {
+			used[p.controller]++
+		}
+	}
+	all = slices.DeleteFunc(all, func(p *port) bool { return p.taken || !p.free || p.super })
+	if len(all) == 0 {
+		return nil, errors.New("no free port at the virtual USB host controllers")
+	}
+	first := slices.MinFunc(all, func(a, b *port) int { return cmp.Compare(used[a.controller], used[b.controller]) })
+	return &first.Port, nil
+}
+
+// port is a port as it is now.
+type port struct {
+	Port
+	super, free, taken bool
+}
+
+// ports lists the ports of all controllers.
+func ports(taken []*Port) ([]*port, error) {
+	var all []*port
+	for controller := 0; ; controller++ {
+		status, err := os.ReadFile(statusFile(controller))
+		if controller > 0 && errors.Is(err, fs.ErrNotExist) {
+			return all, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("virtual USB host controller: %w", err)
+		}
+		high, super, err := buses(controller)
+		if err != nil {
+			return nil, err
+		}
+		first := map[bool]int{}
+		for _, r := range parseStatus(string(status)) {
+			if _, ok := first[r.super]; !ok {
+				first[r.super] = r.number
+			}
+			bus := high
+			if r.super {
+				bus = super
+			}
+			name := usb.Port(fmt.Sprintf("%d-%d", bus, r.number-first[r.super]+1))
+			all = append(all, &port{
+				Port:  Port{controller: controller, number: r.number, name: name},
+				super: r.super, free: r.free,
+				taken: slices.ContainsFunc(taken, func(t *Port) bool { return t.number == r.number }),
+			})
+		}
+	}
+}
+
+func statusFile(controller int) string {
+	if controller == 0 {
+		return dir + "/status"
+	}
+	return fmt.Sprintf("%s/status.%d", dir, controller)
+}
+
+// buses finds the bus numbers of a controller's two root hubs.
+func buses(controller int) (high, super int, err error) {
+	hubs, _ := filepath.Glob(fmt.Sprintf("%s/../vhci_hcd.%d/usb[0-9]*", dir, controller))
 	for _, hub := range hubs {
 		n, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(hub), "usb"))
 		if err != nil {
@@ -149,6 +211,10 @@ func (p *Port) Name() usb.Port { return p.name }
 // attachTimeout bounds how long a port may stay busy after a detach.
 const attachTimeout = 5 * time.Second
 
+// sendAhead is how much of transfers to the device the kernel may write before they are read: with the usual 208 KiB it
+// would wait for the device several times in a long one, as no wire makes it.
+const sendAhead = 4 << 20
+
 // Attach implements [usbdev.Port]. The kernel keeps a port busy for some 10 ms after a detach:
 // it is tried again until it is free. It also takes its time to remove what was there, and would go on with a device of
 // the same descriptors as if it had never been away, without configuring it: that is awaited too.
@@ -163,6 +229,10 @@ func (p *Port) Attach(ctx context.Context, dev usbdev.Device) error {
 		return fmt.Errorf("port %s: socket pair: %w", p.name, err)
 	}
 	defer unix.Close(fds[1]) // the kernel holds its own reference
+	if err := unix.SetsockoptInt(fds[1], unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendAhead); err != nil {
+		unix.Close(fds[0])
+		return fmt.Errorf("port %s: room for transfers in the socket: %w", p.name, err)
+	}
 	file := os.NewFile(uintptr(fds[0]), "vhci "+string(p.name))
 	conn, err := net.FileConn(file)
 	file.Close()

@@ -33,10 +33,11 @@ func TestVM(t *testing.T) {
 // TestKernelSuite runs the suite of all transports.
 func TestKernelSuite(t *testing.T) {
 	lab.Inside(t)
-	suite := usbtest.Lab{Host: usbfs.Host{}}
+	const ports = 8
+	suite := usbtest.Lab{Host: usbfs.Host{}, AtOnce: ports}
 	var taken []*vhci.Port
-	for range 5 {
-		p, err := vhci.Open("", taken...)
+	for range ports {
+		p, err := vhci.OpenApart(taken...)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -44,6 +44,7 @@ type session struct {
 type run struct {
 	total, rom, spl time.Duration // from the plug to the last byte; from a stage's appearance to its link
 	lost            int           // BOOTP requests that were taken by the host and not answered
+	course          []string      // of each stage, from its appearance on
 }
 
 // patience is for one run: more than Snagboot's own limit for the SPL stage.
@@ -190,6 +191,11 @@ func (p *program) once(ctx context.Context, spl, uboot []byte, window, delay tim
 	r := run{total: second.LastByte.Sub(rep.Plugged), rom: first.LinkUp.Sub(first.Plugged), spl: second.LinkUp.Sub(second.Plugged)}
 	for _, st := range rep.Stages {
 		r.lost += st.BOOTPLost
+	}
+	for _, st := range []*am335x.Stage{first, second} {
+		at := func(t time.Time) int64 { return t.Sub(st.Plugged).Milliseconds() }
+		r.course = append(r.course, fmt.Sprintf("%s: link %d ms, answered %d, first block %d, %d ACKs, last block %d",
+			st.Name, at(st.LinkUp), at(st.Answered), at(st.FirstByte), st.Acks, at(st.LastByte)))
 	}
 	return r, nil
 }

@@ -34,6 +34,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -65,6 +66,7 @@ func main() {
 	case *one:
 		err = runOne(os.Stdout, flag.Args())
 	case *write && flag.NArg() == 3:
+		runtime.GOMAXPROCS(max(2, runtime.GOMAXPROCS(0))) // as cmd/snag does
 		err = felWrite(ctx, flag.Args())
 	case *guest:
 		if with("am335x") {
