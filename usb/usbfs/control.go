@@ -38,10 +38,12 @@ func (h *handle) controlPair(ctx context.Context, first, second *usb.ControlTran
 	if err := h.submitControl(ctx, t[0], buf[0]); err != nil {
 		return err, err
 	}
-	last := t[1]
+	own := t[:]
 	if secondErr = h.submitControl(ctx, t[1], buf[1]); secondErr != nil {
-		last = t[0]
+		own = t[:1]
 	}
+	last := own[len(own)-1]
+	h.direct(ctx, last, nil, own...)
 	select {
 	case <-last.done:
 		last.done <- struct{}{} // for await

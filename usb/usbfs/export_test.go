@@ -2,10 +2,33 @@
 
 package usbfs
 
-import "snag/usb"
+import (
+	"math"
+
+	"snag/usb"
+)
 
 // SetFlight sets how many URBs are in flight, and how long one is at most.
 func SetFlight(h usb.Handle, depth, chunk int) {
 	own := h.(*handle)
 	own.depth, own.chunk, own.room = depth, chunk, depth*chunk
+}
+
+// LeadForEver has who waits for a handle's only transfers never leave them to the watcher.
+func LeadForEver(h usb.Handle) { h.(*handle).leadTurns = math.MaxInt }
+
+// Led says whether somebody reaps in the watcher's stead.
+func Led(h usb.Handle) bool {
+	own := h.(*handle)
+	own.mu.Lock()
+	defer own.mu.Unlock()
+	return own.led
+}
+
+// Aside says whether the watcher is put aside.
+func Aside(h usb.Handle) bool {
+	own := h.(*handle)
+	own.mu.Lock()
+	defer own.mu.Unlock()
+	return !own.there
 }

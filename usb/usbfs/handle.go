@@ -23,23 +23,26 @@ type handle struct {
 	sysfs usb.Sysfs
 	file  *os.File
 	conn  syscall.RawConn
+	fd    int // of file, for who reaps
 	chunk int // the longest URB
 	depth int // URBs in flight on an OUT endpoint
 	room  int // bytes in flight there, if they are several URBs
 
+	leadTurns int // of a leader
+
 	endpoints  [32]chan struct{} // held by the transfer that is under way, by endpoint number and direction
 	interfaces chan struct{}     // held by a request of interface.go
-	requests   sync.WaitGroup    // of interface.go
+	requests   sync.WaitGroup    // of interface.go, and the leader
 
 	gone   chan struct{}
-	leave  sync.Once     // closes gone
-	closed chan struct{} // closed by Close
-	ended  chan struct{} // closed when nothing is reaped any more
+	closed chan struct{} // closed when Close begins
+	ended  chan struct{} // closed when it is done
 
 	mu        sync.Mutex
+	watcher                         // reap.go
 	closing   bool                  // nothing is submitted any more
 	landed    chan struct{}         // when closing: closed when flights is empty
-	reaped    bool                  // the device is gone, and nothing will be reaped any more
+	lost      bool                  // the device is gone, and nothing is reaped any more
 	submitted uint64                // URBs
 	flights   map[uintptr]*transfer // URBs that the kernel has, by address
 	config    uint8                 // the active configuration
@@ -63,7 +66,7 @@ func newHandle(dev usb.Device, sysfs usb.Sysfs, file *os.File) (*handle, error) 
 		return nil, err
 	}
 	h := &handle{
-		dev: dev, desc: desc, sysfs: sysfs, file: file, conn: conn, chunk: chunkContiguous, depth: depth, room: flightBytes,
+		dev: dev, desc: desc, sysfs: sysfs, file: file, conn: conn, fd: int(file.Fd()), chunk: chunkContiguous, depth: depth, room: flightBytes, leadTurns: leadTurns,
 		interfaces: make(chan struct{}, 1),
 		gone:       make(chan struct{}),
 		closed:     make(chan struct{}),
@@ -84,7 +87,9 @@ func newHandle(dev usb.Device, sysfs usb.Sysfs, file *os.File) (*handle, error) 
 	if caps&capScatterGather != 0 {
 		h.chunk = chunkScattered
 	}
-	go h.reap()
+	if err := h.startWatcher(); err != nil {
+		return nil, err
+	}
 	return h, nil
 }
 
@@ -191,13 +196,15 @@ func (h *handle) Close() error {
 	close(h.closed)
 	h.mu.Unlock()
 
+	defer close(h.ended)
 	h.discardAll()
+	h.watched()
 	<-landed
 	h.requests.Wait()
+	h.stopWatcher()
 	err := h.giveBack()
 	if cerr := h.file.Close(); err == nil {
 		err = cerr
 	}
-	<-h.ended
 	return h.failed("close", -1, err)
 }

@@ -52,11 +52,11 @@ func (h Host) open(d usb.Device) (*handle, error) {
 	if _, err := h.present(d); err != nil {
 		return nil, err
 	}
-	fd, err := unix.Open(d.Node, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	fd, err := unix.Open(d.Node, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	file := os.NewFile(uintptr(fd), d.Node) // non-blocking: served by the runtime's poller
+	file := os.NewFile(uintptr(fd), d.Node) // blocking: not served by the runtime's poller
 	// What is on the port now, and has the node's numbers, is what was opened, if that is still connected; newHandle
 	// finds out.
 	now, err := h.present(d)

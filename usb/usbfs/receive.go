@@ -44,6 +44,7 @@ func (h *handle) receive(ctx context.Context, ep uint8, size, inFlight int, take
 		for i := len(flights) - 1; i >= 0; i-- { // so that none overtakes one before it
 			h.discard(flights[i].transfer)
 		}
+		h.watched()
 		for _, f := range flights {
 			<-f.done
 		}
@@ -72,6 +73,7 @@ func (h *handle) receive(ctx context.Context, ep uint8, size, inFlight int, take
 	}
 	for {
 		first := flights[0]
+		h.watched()
 		select {
 		case <-first.done:
 		case <-ctx.Done():

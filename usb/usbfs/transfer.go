@@ -142,6 +142,7 @@ func (h *handle) in(ctx context.Context, ep uint8, buf []byte) (n int, err error
 
 // await waits for a submitted URB's end, or cancels it when ctx ends.
 func (h *handle) await(ctx context.Context, t *transfer) (int, error) {
+	h.direct(ctx, t, nil, t)
 	select {
 	case <-t.done:
 	case <-ctx.Done():
@@ -362,6 +363,7 @@ func (w *window) wait(ctx context.Context) error {
 		defer w.timer.Stop()
 		late = w.timer.C
 	}
+	w.h.direct(ctx, t, w.failed, w.flights...)
 	var reason error
 	select {
 	case <-t.done:
@@ -411,9 +413,13 @@ func (w *window) land(t *transfer) error {
 
 // stop ends what is in flight, the last first, and counts it. It returns the first error.
 func (w *window) stop() error {
+	if len(w.flights) == 0 {
+		return nil
+	}
 	for i := len(w.flights) - 1; i >= 0; i-- {
 		w.h.discard(w.flights[i])
 	}
+	w.h.watched()
 	var first error
 	for len(w.flights) > 0 {
 		t := w.flights[0]

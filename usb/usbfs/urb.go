@@ -8,7 +8,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -57,10 +56,9 @@ func (h *handle) submit(t *transfer, kind, ep uint8, flags uint32, buf []byte) e
 	switch {
 	case h.closing:
 		err = os.ErrClosed
-	case h.reaped:
+	case h.lost:
 		err = unix.ENODEV
-	}
-	if err == nil {
+	default:
 		h.submitted++
 		t.number = h.submitted
 		h.flights[key] = t // before it is submitted: it may be reaped at once
@@ -108,59 +106,6 @@ func (h *handle) discardAll() {
 	for _, t := range all {
 		h.discard(t)
 	}
-}
-
-// lostAfter bounds how long the kernel may take to end the transfers of a device that left.
-const lostAfter = time.Second
-
-// reapOne takes a finished URB back. The errors are EAGAIN if there is none, and ENODEV if moreover the device is gone.
-func (h *handle) reapOne(fd uintptr) unix.Errno {
-	h.mu.Lock() // until it is removed from those in flight: reap counts them when the device is gone
-	var key uintptr
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, reqReapURBNoDelay, uintptr(unsafe.Pointer(&key)))
-	var t *transfer
-	if errno == 0 {
-		t = h.land(key)
-	}
-	h.mu.Unlock()
-	if t != nil {
-		t.pinner.Unpin()
-		t.end()
-	}
-	return errno
-}
-
-// reap takes finished URBs back until the handle is closed, or the device gone and nothing in flight.
-func (h *handle) reap() {
-	defer close(h.ended)
-	_ = h.conn.Write(func(fd uintptr) bool {
-		for {
-			switch errno := h.reapOne(fd); errno {
-			case 0:
-			case unix.EINTR:
-			case unix.EAGAIN:
-				return false
-			default:
-				// ENODEV: the device is gone. The kernel is about to end what is in flight, and wakes us for it.
-				h.leave.Do(func() {
-					close(h.gone)
-					_ = h.file.SetWriteDeadline(time.Now().Add(lostAfter))
-				})
-				h.mu.Lock()
-				h.reaped = len(h.flights) == 0
-				h.mu.Unlock()
-				return h.reaped
-			}
-		}
-	})
-	h.mu.Lock()
-	h.reaped = true
-	for key := range h.flights {
-		t := h.land(key)
-		t.lost = true
-		t.end()
-	}
-	h.mu.Unlock()
 }
 
 // result is how a reaped transfer ended.

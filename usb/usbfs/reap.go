@@ -1,0 +1,294 @@
+//go:build linux
+
+package usbfs
+
+import (
+	"context"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Finished URBs are taken back by one goroutine at a time. As a rule that is the watcher, which waits in the runtime's
+// poller; but to be woken by it costs two turns of the scheduler and as many system calls as a short transfer itself.
+// So who waits for all that is in flight is the leader for some milliseconds: waits in the kernel, and reaps. The
+// watcher is put aside then, else each end of a transfer would wake it too: the node is not in the runtime's poller
+// itself but in an epoll instance that is, and that it is taken out of. A leader that has got what it waited for leaves
+// it so, for the next one.
+//
+// What makes sure that nothing is left to nobody: the watcher is put aside only by a leader, and the timer runs from
+// then until it is back, which it is once nobody has led for a while. Sooner it is back when somebody waits who does not
+// lead, or no longer. To put the node into the instance wakes the watcher if there is something to reap already, or the
+// device gone. And the watcher reaps until the kernel says that there is nothing more, or that the device is gone: of what
+// has happened before there is no further wake-up.
+const (
+	leadTurn  = 2 * time.Millisecond  // for which a leader heeds no context
+	leadTurns = 5                     // without anything to reap, until the watcher is left to it
+	restTime  = 10 * time.Millisecond // without a leader, until the watcher is back: it sees the device leave while nobody waits
+	yieldTime = 5 * time.Millisecond  // between two turns of the scheduler
+
+	// lostAfter bounds how long the kernel may take to end the transfers of a device that left.
+	lostAfter = time.Second
+)
+
+// leaders counts those of all handles. There are fewer than Go's scheduler has processors, of which each keeps one: for
+// some milliseconds nothing else would go on.
+var leaders atomic.Int32
+
+// watcher is what a handle has for it.
+type watcher struct {
+	epoll *os.File // has the node while the watcher is there
+	there bool
+	led   bool        // somebody leads
+	again bool        // somebody has led since the timer ran out last
+	asked bool        // somebody else waits for the watcher meanwhile
+	timer *time.Timer // runs while the watcher is not there
+
+	watching sync.WaitGroup
+	yielded  time.Time // by the leader
+}
+
+// startWatcher starts the watcher.
+func (h *handle) startWatcher() error {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	h.epoll = os.NewFile(uintptr(fd), "epoll of "+h.dev.Node) // non-blocking: served by the runtime's poller
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.timer = time.AfterFunc(restTime, h.rested)
+	if err := h.callBack(); err != nil {
+		h.there = true // the timer has nothing to do
+		h.timer.Stop()
+		h.epoll.Close()
+		return err
+	}
+	h.watching.Go(h.watch)
+	return nil
+}
+
+// stopWatcher returns when the watcher has ended. Nobody leads, and nobody will.
+func (h *handle) stopWatcher() {
+	h.mu.Lock()
+	h.there = true // it does not come back
+	h.timer.Stop()
+	h.mu.Unlock()
+	h.epoll.Close()
+	h.watching.Wait()
+}
+
+// watch reaps what no leader does, until the watcher is stopped.
+func (h *handle) watch() {
+	conn, err := h.epoll.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = conn.Read(func(uintptr) bool {
+		for h.reapOne(false) == nil {
+		}
+		return false
+	})
+}
+
+// reapOne takes a finished URB back. The errors are EAGAIN if there is none, or somebody else reaps, and ENODEV if there
+// is none and the device is gone.
+func (h *handle) reapOne(leader bool) error {
+	h.mu.Lock() // until it is removed from those in flight: who finds none there has nothing to wait for
+	defer h.mu.Unlock()
+	switch {
+	case h.led != leader:
+		return unix.EAGAIN
+	case h.lost:
+		return unix.ENODEV
+	}
+	var key uintptr
+	errno := unix.EINTR
+	for errno == unix.EINTR {
+		_, _, errno = unix.Syscall(unix.SYS_IOCTL, uintptr(h.fd), reqReapURBNoDelay, uintptr(unsafe.Pointer(&key)))
+	}
+	switch errno {
+	case 0:
+		if t := h.land(key); t != nil {
+			t.pinner.Unpin()
+			t.end()
+		}
+		return nil
+	case unix.EAGAIN:
+		return errno
+	}
+	h.left()
+	return unix.ENODEV
+}
+
+// left says that the device is gone. The kernel takes nothing more, and is about to end what is in flight. What it does
+// not end is lost, and not reaped any more. h.mu is held.
+func (h *handle) left() {
+	select {
+	case <-h.gone:
+		return
+	default:
+	}
+	close(h.gone)
+	time.AfterFunc(lostAfter, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.lost = true
+		for key := range h.flights {
+			t := h.land(key)
+			t.pinner.Unpin()
+			t.lost = true
+			t.end()
+		}
+	})
+}
+
+// direct reaps until t is reaped, or something was sent to failed, if nothing is in flight but own, the caller's, and
+// that takes no longer than some milliseconds. Else the watcher reaps: the caller waits for t.done afterwards.
+func (h *handle) direct(ctx context.Context, t *transfer, failed <-chan struct{}, own ...*transfer) {
+	over := func() bool { return len(t.done) > 0 || len(failed) > 0 }
+	if over() || !h.lead(own) {
+		return
+	}
+	node := [1]unix.PollFd{{Fd: int32(h.fd), Events: unix.POLLOUT}}
+	for idle := 0; idle < h.leadTurns && !over() && ctx.Err() == nil; {
+		// The scheduler's monitor takes a goroutine that has been running for 10 ms for one that hogs its processor, takes
+		// that away in each system call from then on, and looks every 20 µs whether it can (retake in runtime/proc.go).
+		if now := time.Now(); now.Sub(h.yielded) > yieldTime {
+			h.yielded = now
+			runtime.Gosched()
+		}
+		if n, _ := unix.Poll(node[:], int(leadTurn.Milliseconds())); n <= 0 { // or a signal came
+			idle++
+			continue
+		}
+		var err error
+		for err == nil && !over() {
+			err = h.reapOne(true)
+		}
+		if err == unix.ENODEV {
+			break
+		}
+	}
+	h.follow(len(t.done) > 0 && t.urb.Status == 0) // an error may be that the device leaves
+}
+
+// lead makes the caller, who waits for its own transfers, the leader, or has the watcher reap.
+func (h *handle) lead(own []*transfer) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	mine := 0
+	for _, t := range own {
+		if len(t.done) == 0 {
+			mine++
+		}
+	}
+	may := !h.closing && !h.led && len(h.flights) == mine
+	select {
+	case <-h.gone: // the kernel would let nobody wait
+		may = false
+	default:
+	}
+	if may && int(leaders.Add(1)) >= runtime.GOMAXPROCS(0) {
+		leaders.Add(-1)
+		may = false
+	}
+	if !may {
+		h.ask()
+		return false
+	}
+	h.requests.Add(1)
+	h.led, h.again = true, true
+	h.putAside()
+	return true
+}
+
+// follow ends what lead began. The watcher is back if all is not well, as if the leader did not come to what it waited
+// for.
+func (h *handle) follow(well bool) {
+	h.mu.Lock()
+	h.led = false
+	if !well || h.asked {
+		h.ask()
+	}
+	h.mu.Unlock()
+	leaders.Add(-1)
+	h.requests.Done()
+}
+
+// watched has the watcher reap. Who waits for a transfer's end and does not lead has called it.
+func (h *handle) watched() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ask()
+}
+
+// ask has the watcher back, once nobody leads. h.mu is held.
+func (h *handle) ask() {
+	if h.asked = h.led; !h.asked {
+		_ = h.callBack() // else the timer tries again
+	}
+}
+
+// rested has the watcher back if nobody has led since it was called last.
+func (h *handle) rested() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.there:
+	case h.again:
+		h.again = h.led
+		h.timer.Reset(restTime)
+	default:
+		_ = h.callBack()
+	}
+}
+
+// callBack has the watcher reap. h.mu is held.
+func (h *handle) callBack() error {
+	if h.there {
+		return nil
+	}
+	if err := h.inEpoll(unix.EPOLL_CTL_ADD); err != nil {
+		h.timer.Reset(restTime)
+		return err
+	}
+	h.there = true
+	h.timer.Stop()
+	return nil
+}
+
+// putAside has the watcher reap no more. h.mu is held.
+func (h *handle) putAside() {
+	if !h.there {
+		return
+	}
+	_ = h.inEpoll(unix.EPOLL_CTL_DEL) // takes nothing that there may not be
+	h.there = false
+	h.timer.Reset(restTime)
+}
+
+// inEpoll puts the node into the epoll instance, or takes it out. It is ready for writing when an URB is finished, and
+// there is no more asked for to hear that the device is gone.
+func (h *handle) inEpoll(op int) error {
+	conn, err := h.epoll.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var errno error
+	if err := conn.Control(func(epoll uintptr) {
+		errno = unix.EpollCtl(int(epoll), op, h.fd, &unix.EpollEvent{Events: unix.EPOLLOUT, Fd: int32(h.fd)})
+	}); err != nil {
+		return err
+	}
+	return errno
+}

@@ -1,0 +1,148 @@
+//go:build linux
+
+package usbfs_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"snag/internal/lab"
+	"snag/sim/usbtest"
+	"snag/sim/vhci"
+	"snag/usb"
+	"snag/usb/usbfs"
+)
+
+// store is a control transfer that a usbtest.Device answers.
+var store = usb.Setup{Type: 0x40, Request: 1}
+
+// TestKernelLeader has transfers waited for by a leader that never leaves it to the watcher.
+func TestKernelLeader(t *testing.T) {
+	lab.Inside(t)
+	led := func(t *testing.T) (*held, *vhci.Port, usb.Handle) {
+		dev := &held{usbtest.NewDevice(usbtest.Options{}), make(chan struct{})}
+		port, d := plug(t, dev)
+		h := open(t, d)
+		usbfs.LeadForEver(h)
+		return dev, port, h
+	}
+	// begin has a transfer led; its end is sent.
+	begin := func(t *testing.T, ctx context.Context, h usb.Handle) <-chan error {
+		ended := make(chan error, 1)
+		go func() { _, err := h.Control(ctx, store, nil); ended <- err }()
+		for end := time.Now().Add(10 * time.Second); !usbfs.Led(h); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("nobody leads")
+			}
+		}
+		return ended
+	}
+	end := func(t *testing.T, ended <-chan error, want error) {
+		t.Helper()
+		select {
+		case err := <-ended:
+			if !errors.Is(err, want) {
+				t.Errorf("%v, expected %v", err, want)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("no end, expected %v", want)
+		}
+	}
+	t.Run("cancelled", func(t *testing.T) {
+		_, _, h := led(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := begin(t, ctx, h)
+		time.AfterFunc(20*time.Millisecond, cancel)
+		end(t, ended, context.Canceled)
+	})
+	t.Run("closed", func(t *testing.T) {
+		_, _, h := led(t)
+		ended := begin(t, t.Context(), h)
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+		end(t, ended, os.ErrClosed)
+	})
+	t.Run("gone", func(t *testing.T) {
+		_, port, h := led(t)
+		ended := begin(t, t.Context(), h)
+		port.Detach()
+		end(t, ended, usb.ErrGone)
+		gone(t, h)
+	})
+	t.Run("beside others", func(t *testing.T) {
+		dev, _, h := led(t)
+		ended := begin(t, t.Context(), h)
+		others := make(chan error, 2)
+		receive := func() {
+			buf := make([]byte, 512)
+			n, err := h.In(t.Context(), bulkIn, buf)
+			if err == nil && string(buf[:n]) != "answer" {
+				err = fmt.Errorf("received %q", buf[:n])
+			}
+			others <- err
+		}
+		send := func() {
+			if _, err := dev.Device.(*usbtest.Device).InPipe(bulkIn).Write(t.Context(), []byte("answer")); err != nil {
+				t.Error(err)
+			}
+		}
+		go receive()
+		send()
+		end(t, others, nil) // by the leader
+		go receive()
+		time.Sleep(20 * time.Millisecond)
+		close(dev.free)
+		end(t, ended, nil)
+		if usbfs.Aside(h) {
+			t.Error("the watcher is not back for who waits for it")
+		}
+		send()
+		end(t, others, nil) // by the watcher
+	})
+}
+
+// gone waits until a device's leaving is noticed.
+func gone(t *testing.T, h usb.Handle) {
+	t.Helper()
+	select {
+	case <-h.Gone():
+	case <-time.After(10 * time.Second):
+		t.Fatal("Gone is not closed")
+	}
+}
+
+// TestKernelGoneAside unplugs devices behind transfers that the watcher was put aside for. Nobody waits for anything.
+func TestKernelGoneAside(t *testing.T) {
+	lab.Inside(t)
+	aside := 0
+	const devices = 4
+	for i := range devices {
+		port, d := plug(t, usbtest.NewDevice(usbtest.Options{}))
+		h := open(t, d)
+		for range 20 {
+			if _, err := h.Control(t.Context(), store, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if usbfs.Aside(h) {
+			aside++
+		}
+		time.Sleep(time.Duration(5*i) * time.Millisecond)
+		port.Detach()
+		gone(t, h)
+		if _, err := h.Control(t.Context(), store, nil); !errors.Is(err, usb.ErrGone) {
+			t.Errorf("%v, expected ErrGone", err)
+		}
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if aside == 0 {
+		t.Errorf("the watcher was there behind the transfers of all %d devices", devices)
+	}
+}
