@@ -10,12 +10,18 @@ import (
 
 const socketBuffer = 1 << 20 // bytes asked for; the kernel grants what its limits allow
 
+// What one call with segments may hold: UDP_MAX_SEGMENTS of the older kernels, and a datagram of IPv4.
+const (
+	maxSegments     = 64
+	maxSegmentBytes = 65535 - 20 - 8
+)
+
 // conn writes the packets of transfers to the TFTP socket, and reads from it. Over a kernel socket it allocates nothing
-// per packet. A window is not sent as one datagram that the kernel cuts (UDP_SEGMENT): Linux from 6.11 on miscounts the
-// checksums where such a datagram passes NAT and the interface computes none, as USB adapters do not (seen on 6.18).
+// per packet.
 type conn struct {
 	pc  net.PacketConn
 	udp udpSocket // pc, if it is a kernel socket
+	seg segmenter // pc, if it sends windows at once
 	buf []byte    // a packet
 
 	to   netip.AddrPort // the peer of addr
@@ -30,6 +36,11 @@ type udpSocket interface {
 	SetWriteBuffer(bytes int) error
 }
 
+// segmenter is a kernel socket that sends several datagrams of the same length at once: a *Socket.
+type segmenter interface {
+	WriteSegments(b []byte, size int, to netip.AddrPort) error
+}
+
 func newConn(pc net.PacketConn) *conn {
 	c := &conn{pc: pc, buf: make([]byte, dataHeader+defaultBlksize)}
 	if udp, ok := pc.(udpSocket); ok {
@@ -38,6 +49,7 @@ func newConn(pc net.PacketConn) *conn {
 		_ = udp.SetReadBuffer(socketBuffer)
 		_ = udp.SetWriteBuffer(socketBuffer)
 	}
+	c.seg, _ = pc.(segmenter)
 	return c
 }
 
@@ -78,18 +90,43 @@ func (c *conn) writeFlight(t *transfer, to netip.AddrPort) error {
 	if t.sent == 0 {
 		return c.write(t.oack, to)
 	}
-	if size := dataHeader + t.blksize; len(c.buf) < size {
-		c.buf = make([]byte, size)
+	size := dataHeader + t.blksize
+	most := 1 // blocks a call
+	if c.seg != nil {
+		most = max(min(maxSegments, maxSegmentBytes/size), 1)
 	}
-	for i := t.next; i <= t.sent; i++ {
-		binary.BigEndian.PutUint16(c.buf, opDATA)
-		binary.BigEndian.PutUint16(c.buf[2:], uint16(i))
-		n := dataHeader + copy(c.buf[dataHeader:], t.block(i))
-		if err := c.write(c.buf[:n], to); err != nil {
+	if need := min(most, t.sent-t.next+1) * size; len(c.buf) < need {
+		c.buf = make([]byte, need)
+	}
+	for i := t.next; i <= t.sent; {
+		first, n := i, 0
+		for ; i <= t.sent && i < first+most; i++ {
+			binary.BigEndian.PutUint16(c.buf[n:], opDATA)
+			binary.BigEndian.PutUint16(c.buf[n+2:], uint16(i))
+			n += dataHeader + copy(c.buf[n+dataHeader:], t.block(i))
+		}
+		var err error
+		if i == first+1 {
+			err = c.write(c.buf[:n], to)
+		} else if err = c.seg.WriteSegments(c.buf[:n], size, to); noSegments(err) {
+			c.seg, most, i, err = nil, 1, first, nil // one by one, then
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// noSegments reports whether sending failed for being of several datagrams: the interface computes no checksums (EIO,
+// before Linux 6.11), a datagram is larger than its MTU (EINVAL, EMSGSIZE), or the kernel is too old.
+func noSegments(err error) bool {
+	for _, e := range []syscall.Errno{syscall.EIO, syscall.EINVAL, syscall.EMSGSIZE, syscall.ENOPROTOOPT, syscall.EOPNOTSUPP} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // transient reports whether an error on a socket says only that a packet is lost: the interface is just being moved

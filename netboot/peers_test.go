@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,31 +43,85 @@ func TestKernelSockets(t *testing.T) {
 			{}, {Blksize: 1468}, {Blksize: 1468, Window: 32}, {Blksize: 65464, Window: 2}, {Blksize: 8, Window: 64},
 		} {
 			t.Run(fmt.Sprintf("detached %v, blksize %d, window %d", detach, c.Blksize, c.Window), func(t *testing.T) {
-				link := sockets(t, detach)
-				f := &File{Stage: "rom", Name: "f", Data: image(500000)}
-				results := make(chan outcome, 1)
-				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-				defer cancel()
-				go func() {
-					res, err := Serve(ctx, link, Config{Pick: func(Client) *File { return f }})
-					results <- outcome{res, err}
-				}()
-				pc, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer pc.Close()
-				got, err := c.Fetch(ctx, pc, link.TFTP.LocalAddr().(*net.UDPAddr).AddrPort(), "f", nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if !bytes.Equal(got.Data, f.Data) {
-					t.Errorf("received %d bytes, not the file's", len(got.Data))
-				}
-				if o := <-results; o.err != nil || !o.Acked {
+				if o := fetched(t, sockets(t, detach), c, 500000); o.err != nil || !o.Acked {
 					t.Errorf("%+v", o)
 				}
 			})
+		}
+	}
+}
+
+// fetched has a client fetch a file of so many bytes over loopback, and returns how the server ended.
+func fetched(t *testing.T, link Link, c netboottest.Client, size int) outcome {
+	t.Helper()
+	f := &File{Stage: "rom", Name: "f", Data: image(size)}
+	results := make(chan outcome, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	go func() {
+		res, err := Serve(ctx, link, Config{Pick: func(Client) *File { return f }})
+		results <- outcome{res, err}
+	}()
+	pc, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	got, err := c.Fetch(ctx, pc, link.TFTP.LocalAddr().(*net.UDPAddr).AddrPort(), "f", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got.Data, f.Data) {
+		t.Errorf("received %d bytes, not the file's", len(got.Data))
+	}
+	return <-results
+}
+
+// counting is a socket whose interface may be one that sends no segments.
+type counting struct {
+	*Socket
+	refuse bool
+	asked  int
+}
+
+func (c *counting) WriteSegments(b []byte, size int, to netip.AddrPort) error {
+	c.asked++
+	if c.refuse {
+		return os.NewSyscallError("sendmsg", syscall.EIO)
+	}
+	return c.Socket.WriteSegments(b, size, to)
+}
+
+// TestSegments: each window is sent at once; or the first that was refused follows one by one, and so does all behind it.
+func TestSegments(t *testing.T) {
+	for _, refuse := range []bool{false, true} {
+		link := sockets(t, true)
+		s := &counting{Socket: link.TFTP.(*Socket), refuse: refuse}
+		link.TFTP = s
+		o := fetched(t, link, netboottest.Client{Blksize: 1468, Window: 8}, 100000)
+		if o.err != nil || !o.Acked || (s.asked == 1) != refuse {
+			t.Errorf("refused %v: %+v; sent %d windows at once", refuse, o, s.asked)
+		}
+	}
+}
+
+// TestDeafSegments: a deaf client of one block at a time is sent two.
+func TestDeafSegments(t *testing.T) {
+	s := sockets(t, true).TFTP.(*Socket)
+	pc, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	c := newConn(s)
+	if err := c.writeFlight(&transfer{data: image(10000), blksize: 1468, window: 1, next: 2, sent: 3}, pc.LocalAddr().(*net.UDPAddr).AddrPort()); err != nil {
+		t.Fatal(err)
+	}
+	_ = pc.SetReadDeadline(time.Now().Add(5 * time.Second))
+	b := make([]byte, 2000)
+	for _, want := range []byte{2, 3} {
+		if n, _, err := pc.ReadFrom(b); err != nil || n != dataHeader+1468 || b[3] != want {
+			t.Errorf("%d bytes, block %d, %v; want block %d", n, b[3], err, want)
 		}
 	}
 }

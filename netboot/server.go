@@ -378,7 +378,13 @@ func (s *server) finish(acked bool, now time.Time) {
 	s.res.LastByte = now
 	if !acked {
 		s.res.LastByte = s.t.sentAt
-		s.emit(s.file, event.Note{Text: "the board left without acknowledging the last block of " + s.file.Name})
+		left := len(s.t.data) - s.t.ackedBytes()
+		text := fmt.Sprintf("the board left, or fell silent, with the last %d bytes of %s sent and not acknowledged: taken for received", left, s.file.Name)
+		if left > s.t.blksize {
+			s.emit(s.file, event.Warning{Text: text + "; if it was unplugged, they were not"})
+		} else { // a ROM's last ACK is easily lost
+			s.emit(s.file, event.Note{Text: text})
+		}
 	}
 	s.t.acked = s.t.last
 	s.progress(now, true)

@@ -159,6 +159,46 @@ func (s *Socket) WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error) {
 	return 0, os.NewSyscallError("sendto", syscall.ENOBUFS)
 }
 
+// WriteSegments sends b as several datagrams of size bytes, of which the last may be shorter: as one that the kernel
+// cuts (UDP_SEGMENT, Linux 4.18). It takes 64, as long together as one of IPv4 may be. Linux from 6.11 on miscounts
+// their checksums where they pass NAT and the interface computes none, as USB adapters do not (seen on 6.18). While the
+// socket's buffer is full it waits as WriteToUDPAddrPort does.
+func (s *Socket) WriteSegments(b []byte, size int, to netip.AddrPort) error {
+	s.use.RLock()
+	defer s.use.RUnlock()
+	if s.closed.Load() {
+		return net.ErrClosed
+	}
+	addr := unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: to.Addr().Unmap().As4()}
+	port := (*[2]byte)(unsafe.Pointer(&addr.Port))
+	port[0], port[1] = byte(to.Port()>>8), byte(to.Port())
+	var oob struct {
+		unix.Cmsghdr
+		size uint16
+		_    [6]byte // CMSG_SPACE
+	}
+	oob.Level, oob.Type, oob.size = unix.IPPROTO_UDP, unix.UDP_SEGMENT, uint16(size)
+	oob.SetLen(unix.CmsgLen(2))
+	iov := unix.Iovec{Base: unsafe.SliceData(b)}
+	iov.SetLen(len(b))
+	msg := unix.Msghdr{Name: (*byte)(unsafe.Pointer(&addr)), Namelen: uint32(unsafe.Sizeof(addr)), Iov: &iov, Control: (*byte)(unsafe.Pointer(&oob))}
+	msg.SetIovlen(1)
+	msg.SetControllen(int(unsafe.Sizeof(oob)))
+	for range 2 {
+		_, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&msg)), unix.MSG_DONTWAIT)
+		switch errno {
+		case 0:
+			return nil
+		case unix.EAGAIN:
+		default:
+			return os.NewSyscallError("sendmsg", errno)
+		}
+		poll := [1]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLOUT}}
+		_, _ = unix.Poll(poll[:], 10)
+	}
+	return os.NewSyscallError("sendmsg", syscall.ENOBUFS)
+}
+
 // ReadFrom is as in net.PacketConn.
 func (s *Socket) ReadFrom(b []byte) (int, net.Addr, error) {
 	n, from, err := s.ReadFromUDPAddrPort(b)

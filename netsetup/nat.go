@@ -4,8 +4,6 @@ package netsetup
 
 import (
 	"encoding/binary"
-	"errors"
-	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -45,13 +43,24 @@ const (
 //
 // Of TFTP only the request is translated. The answer's port is the server's choice, its transfer identifier (RFC 1350,
 // section 4), so that blocks and acknowledgements go between the client and 9069 and need no connection
-// tracking, which costs 20 µs a turn. A kernel without notrack translates them as well.
+// tracking, which costs 20 µs a turn, and spoils the checksums of blocks that are sent at once (netboot's Socket). So a
+// kernel without notrack gets none of it.
 func TranslatePorts() error {
-	err := addTable(append(slices.Clone(translated), untracked...))
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
-		err = addTable(translated)
+	c, err := nftables.New()
+	if err != nil {
+		return err
 	}
-	return err
+	accept := nftables.ChainPolicyAccept
+	t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "snag"})
+	for _, ch := range table {
+		nc := c.AddChain(&nftables.Chain{
+			Name: ch.name, Table: t, Type: ch.kind, Hooknum: ch.hook, Priority: ch.priority, Policy: &accept,
+		})
+		for _, r := range ch.rules {
+			c.AddRule(&nftables.Rule{Table: t, Chain: nc, Exprs: r})
+		}
+	}
+	return c.Flush() // all of it or nothing
 }
 
 // chain is a chain of the table, rule by rule.
@@ -64,7 +73,7 @@ type chain struct {
 }
 
 var (
-	translated = []chain{
+	table = []chain{
 		{"pre", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, [][]expr.Any{
 			match(udpDestination, portBOOTP, to(portBOOTPInside), destinationNAT),
 			match(udpDestination, portTFTP, to(portTFTPInside), destinationNAT),
@@ -73,8 +82,6 @@ var (
 			match(udpSource, portBOOTPInside, to(portBOOTP), sourceNAT),
 			match(udpSource, portTFTPInside, to(portTFTP), sourceNAT),
 		}},
-	}
-	untracked = []chain{
 		{"in", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, [][]expr.Any{
 			match(udpDestination, portTFTPInside, &expr.Notrack{}),
 		}},
@@ -106,23 +113,4 @@ func match(offset uint32, port uint16, do ...expr.Any) []expr.Any {
 // to puts the new port where NAT looks for it.
 func to(port uint16) expr.Any {
 	return &expr.Immediate{Register: 1, Data: binary.BigEndian.AppendUint16(nil, port)}
-}
-
-// addTable gives the table to the kernel, all of it or nothing.
-func addTable(chains []chain) error {
-	c, err := nftables.New()
-	if err != nil {
-		return err
-	}
-	accept := nftables.ChainPolicyAccept
-	t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "snag"})
-	for _, ch := range chains {
-		nc := c.AddChain(&nftables.Chain{
-			Name: ch.name, Table: t, Type: ch.kind, Hooknum: ch.hook, Priority: ch.priority, Policy: &accept,
-		})
-		for _, r := range ch.rules {
-			c.AddRule(&nftables.Rule{Table: t, Chain: nc, Exprs: r})
-		}
-	}
-	return c.Flush()
 }

@@ -48,6 +48,9 @@ func (o AM335x) Run(ctx context.Context, stdout, stderr io.Writer) error {
 			carrier = VHCI
 		}
 	}
+	if carrier != VHCI && carrier != Veth {
+		return fmt.Errorf("carrier %q: expected vhci or veth", carrier)
+	}
 	if carrier == Veth && len(o.Command) == 0 {
 		return fmt.Errorf("without a virtual USB host controller a board exists for a command only: add -- COMMAND (%w)", vhci.Available())
 	}
