@@ -49,13 +49,16 @@ func (a *Verify) check(ctx context.Context) error {
 	return a.Source.check(ctx)
 }
 
+// once reports whether the image can be opened but once, as a pipe.
+func (src *Source) once() bool {
+	st, err := os.Stat(src.Image)
+	return src.Image == "-" || err == nil && !st.Mode().IsRegular() && !st.IsDir()
+}
+
 // check opens an image that can be opened again.
 func (src *Source) check(ctx context.Context) error {
-	if src.Image == "-" {
+	if src.once() {
 		return nil
-	}
-	if st, err := os.Stat(src.Image); err == nil && !st.Mode().IsRegular() {
-		return nil // a pipe is opened once
 	}
 	im, err := src.open(ctx)
 	if err != nil {
@@ -174,7 +177,7 @@ func (a *Verify) does() []string {
 }
 
 func (src *Source) does() []string {
-	if src.Image == "-" || image.IsURL(src.Image) {
+	if src.once() || image.IsURL(src.Image) {
 		return []string{"the image is read when its turn comes"}
 	}
 	im, err := image.Open(context.Background(), src.Image, src.Options)

@@ -15,13 +15,19 @@ import (
 	"snag/usb/fastboot"
 )
 
+// errOverall is the end of the overall timeout, where the engine does not have it.
+var errOverall = errors.New("not done within the overall timeout")
+
 // failed is the error of the step at work.
 func (x *session) failed(ctx context.Context, err error) error {
 	absent, gone := errors.AsType[*block.AbsentError](err)
 	refused, no := errors.AsType[*block.RefusedError](err)
 	access, denied := errors.AsType[*block.AccessError](err)
 	usbAccess, unruled := errors.AsType[*usb.AccessError](err)
+	_, nobody := errors.AsType[*recovery.NoBoardError](err)
 	switch {
+	case nobody && errors.Is(context.Cause(ctx), errOverall): // which is why nobody was awaited any longer
+		return fmt.Errorf("%s: %w", x.plan.where(x.at), err)
 	case unruled && errors.Is(err, syscall.EACCES): // gadgets bear any ID, so no rule of snag's is for them
 		err = &recovery.PermissionError{Err: err, Hint: fmt.Sprintf("run `sudo snag setup --usb %s` once, replug the board, and be in group plugdev or logged in at the seat", usbAccess.ID)}
 	case gone:

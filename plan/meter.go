@@ -5,11 +5,9 @@ import (
 	"time"
 
 	"snag/event"
+	"snag/event/progress"
 	"snag/flash"
 )
-
-// progressTime is how often progress is told.
-const progressTime = 100 * time.Millisecond
 
 // StageVerify is the stage of events while what was written is read back.
 const StageVerify = "verify"
@@ -26,9 +24,8 @@ type meter struct {
 	mu       sync.Mutex
 	counts   map[flash.Step]int64
 	now      flash.Step
-	begun    time.Time
-	verified time.Time // when the first was
-	told     time.Time
+	told     *progress.Transfer[int64] // the present step
+	verified time.Time                 // when the first was
 	finished bool
 }
 
@@ -38,17 +35,13 @@ func newMeter(emit func(string, event.Body), stage, file string, total int64, tu
 	return m
 }
 
-// name is the stage that the present step is told as.
-func (m *meter) name() string {
-	if m.now == flash.Verifying {
-		return StageVerify
-	}
-	return m.stage
-}
-
 func (m *meter) begin(step flash.Step) {
-	m.now, m.begun, m.told = step, time.Now(), time.Time{}
-	m.emit(m.name(), event.StageBegun{File: m.file, Bytes: m.total})
+	m.now = step
+	stage := m.stage
+	if step == flash.Verifying {
+		stage = StageVerify
+	}
+	m.told = progress.Begin(m.emit, stage, m.file, m.total)
 }
 
 // add is the Progress of flash.Options.
@@ -68,13 +61,7 @@ func (m *meter) add(step flash.Step, n int64) {
 		}
 		m.verifying()
 	}
-	now := time.Now()
-	at := m.counts[m.now]
-	if at < m.total && now.Sub(m.told) < progressTime || m.total < 0 && now.Sub(m.told) < progressTime {
-		return
-	}
-	m.told = now
-	m.emit(m.name(), event.Progress{Bytes: at, Total: m.total, Rate: float64(at) / max(now.Sub(m.begun), time.Millisecond).Seconds()})
+	m.told.At(m.counts[m.now])
 }
 
 // verifying tells of the end of writing. What was written is what is read back.
@@ -82,14 +69,13 @@ func (m *meter) verifying() {
 	m.done()
 	m.total = m.counts[flash.Writing]
 	m.begin(flash.Verifying)
-	m.begun = m.verified
+	m.told.Begun, m.told.Since = m.verified, m.verified
 }
 
 // done tells of the end of the present step.
 func (m *meter) done() {
-	m.emit(m.name(), event.StageDone{Summary: event.StageSummary{
-		Stage: m.name(), File: m.file, Bytes: m.counts[m.now], Duration: time.Since(m.begun),
-	}})
+	m.told.Total = m.counts[m.now]
+	m.told.Done()
 }
 
 // end tells of the end, if it was a good one.

@@ -1,19 +1,17 @@
 package plan
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
 
+	"snag/internal/config"
 	"snag/recovery"
 	"snag/socs"
 	"snag/usb"
@@ -52,47 +50,21 @@ func Read(path string) ([]byte, error) {
 	return text, nil
 }
 
-// yamlError is how the yaml package words its errors.
-var yamlError = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
-
 // Parse parses a plan. name is its file's: paths in it are relative to where that is.
 func Parse(name string, text []byte) (*Plan, error) {
 	p := &parser{file: name, dir: filepath.Dir(name)}
-	root, err := p.tree(text)
+	if len(text) > MaxFile {
+		return nil, &Error{File: name, Err: fmt.Errorf("more than %d bytes", MaxFile)}
+	}
+	root, line, col, err := config.Document(text, "steps")
 	if err != nil {
-		return nil, err
+		return nil, &Error{name, line, col, err}
 	}
 	plan := p.plan(root)
 	if len(p.errs) > 0 {
 		return nil, errors.Join(p.errs...)
 	}
 	return plan, nil
-}
-
-// tree parses the YAML.
-func (p *parser) tree(text []byte) (*yaml.Node, error) {
-	if len(text) > MaxFile {
-		return nil, &Error{File: p.file, Err: fmt.Errorf("more than %d bytes", MaxFile)}
-	}
-	dec := yaml.NewDecoder(bytes.NewReader(text))
-	var doc, second yaml.Node
-	switch err := dec.Decode(&doc); {
-	case err == io.EOF || err == nil && len(doc.Content) == 0:
-		return nil, &Error{File: p.file, Err: errors.New("empty: expected steps")}
-	case err != nil:
-		e := &Error{File: p.file, Err: err}
-		if m := yamlError.FindStringSubmatch(err.Error()); m != nil {
-			e.Line, _ = strconv.Atoi(m[1])
-			e.Col, e.Err = 1, errors.New("not YAML: "+m[2])
-		}
-		return nil, e
-	}
-	if err := dec.Decode(&second); err == nil {
-		return nil, &Error{p.file, second.Line, second.Column, errors.New("a second YAML document: a plan is one")}
-	} else if err != io.EOF {
-		return nil, &Error{File: p.file, Err: err}
-	}
-	return doc.Content[0], nil
 }
 
 func (p *parser) plan(root *yaml.Node) *Plan {

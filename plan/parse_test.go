@@ -56,7 +56,7 @@ func put(t testing.TB, name string, b []byte) string {
 func TestMistakes(t *testing.T) {
 	for _, tc := range []struct{ text, want string }{
 		{"", "p: empty"},
-		{"a: [", "p:1:1: not YAML: "},
+		{"a: [", "p:1: not YAML: "},
 		{"steps: []", "p:1:8: steps: there is none"},
 		{"steps: [reset]\nstpes: []", `p:2:1: a plan: unknown key "stpes": did you mean steps?`},
 		{"steps: [reset]\n---\na: 1", "p:2:1: a second YAML document"},

@@ -203,7 +203,11 @@ func (l leg) Recover(ctx context.Context, job socs.Job) error {
 
 // runHere runs a plan that needs no board on USB.
 func (p *Plan) runHere(ctx context.Context, opt *Options, h *here, legs []leg) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, opt.Timeout, fmt.Errorf("not done within the overall timeout of %s", opt.Timeout))
+	over := fmt.Errorf("%w of %s", errOverall, opt.Timeout)
+	if opt.Net != "" {
+		over = &socs.BoardError{Err: over, Hint: "give it longer with --timeout; what the board's serial console says may tell why it takes so long"}
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, opt.Timeout, over)
 	defer cancel()
 	for _, l := range legs {
 		if l.recovers() != nil {

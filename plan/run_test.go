@@ -243,6 +243,8 @@ func TestFailures(t *testing.T) {
 		{name: "the target fails", text: "[{flash: {image: disk.img, mmc: 0}}]", fail: errors.New("the disk is full"), code: recovery.ExitBoard, want: "step 1, flash " + dir + "/disk.img to mmc 0: the disk is full"},
 		{name: "a device that takes less than it says", text: "[{flash: {image: disk.img, mmc: 0, buffer: 0x40000000}}]",
 			cfg: fastboot.Config{UBoot: machine(), Buffer: 4 << 20, Full: 4096}, code: recovery.ExitBoard, want: "larger than the device's buffer", hint: "--buffer-size BYTES"},
+		{name: "U-Boot stalls", text: "[{flash: {image: disk.img, mmc: 0, buffer: 0x40000000}}]",
+			cfg: fastboot.Config{UBoot: machine(), Faults: []fastboot.Fault{{Kind: fastboot.Stall, Stage: fastboot.StageGadget, Command: "UCmd"}}}, code: recovery.ExitBoard, want: "fastboot, mmc 0: UCmd:mw.l", hint: "serial console"},
 		{name: "another gadget is awaited", text: "[{uboot: version}, {wait: {for: dfu, timeout: 9s}}]", code: recovery.ExitBoard, want: "step 2, wait for dfu: it did not show dfu within 9s"},
 		{name: "it does not leave", text: "[{uboot: {run: ums 0 mmc 0, leave: true}}]", cfg: fastboot.Config{NoUUU: true}, code: recovery.ExitBoard, want: "ACmd:ums 0 mmc 0: "},
 	} {
@@ -261,10 +263,39 @@ func TestFailures(t *testing.T) {
 				if o.err == nil || !strings.Contains(o.err.Error(), tc.want) || recovery.ExitCode(o.err) != tc.code {
 					t.Errorf("got %v, exit code %d, want %q, %d\n%s", o.err, recovery.ExitCode(o.err), tc.want, tc.code, o.texts())
 				}
-				if end, ok := o.last().(event.Failed); !ok || end.ExitCode != tc.code || !strings.Contains(end.Hint, tc.hint) {
+				if end, ok := o.last().(event.Failed); !ok || end.ExitCode != tc.code || !strings.Contains(end.Hint, tc.hint) || end.Hint == "" && tc.code == recovery.ExitBoard {
 					t.Errorf("the last event is %+v", o.last())
 				}
 			})
+		})
+	}
+}
+
+// TestCommandTime waits for a command as long as its step says, also for one that ends the session.
+func TestCommandTime(t *testing.T) {
+	for _, tc := range []struct {
+		step string
+		code int
+	}{
+		{"{fastboot: {send: reboot, timeout: 30s}}", recovery.ExitDone},
+		{"{fastboot: reboot}", recovery.ExitBoard},
+		{"{fastboot: {send: getvar:version, timeout: 1s}}", recovery.ExitBoard},
+		{"{fastboot: {send: getvar:version, timeout: 30s}}", recovery.ExitDone},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var faults []fastboot.Fault
+			for _, s := range []string{"nak:gadget:reboot:25s", "nak:gadget:getvar:25s"} {
+				f, err := fastboot.ParseFault(s)
+				if err != nil {
+					t.Fatal(err)
+				}
+				faults = append(faults, f)
+			}
+			_, power := plugUBoot(t, fastboot.Config{Faults: faults})
+			o := run(t, t.TempDir(), "\nsteps: ["+tc.step+"]", Options{}, power)
+			if recovery.ExitCode(o.err) != tc.code {
+				t.Errorf("%s: exit code %d, %v, want %d\n%s", tc.step, recovery.ExitCode(o.err), o.err, tc.code, o.texts())
+			}
 		})
 	}
 }

@@ -188,8 +188,12 @@ func ParseNet(s string) (network, address string, err error) {
 	if !ok || network != "udp" && network != "tcp" || address == "" {
 		return "", "", fmt.Errorf("%q: expected udp:HOST[:PORT] or tcp:HOST[:PORT]", s)
 	}
-	if _, _, err := net.SplitHostPort(address); err != nil {
-		address = net.JoinHostPort(strings.Trim(address, "[]"), strconv.Itoa(fastboot.Port))
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return network, net.JoinHostPort(strings.Trim(address, "[]"), strconv.Itoa(fastboot.Port)), nil
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return "", "", fmt.Errorf("%q: port %q is not a number from 1 to 65535", s, port)
 	}
 	return network, address, nil
 }
@@ -221,7 +225,7 @@ func (x *session) dial(ctx context.Context) (fastboot.Transport, error) {
 			if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 				return nil, context.Cause(ctx)
 			}
-			return nil, &recovery.NoBoardError{For: "fastboot at " + x.opt.Net, After: wait, Found: err.Error(),
+			return nil, &recovery.NoBoardError{For: "fastboot at " + x.opt.Net, After: min(wait, x.opt.Timeout), Found: err.Error(),
 				Hint: fmt.Sprintf("have U-Boot run \"fastboot %s\", and check that it can be reached: ping", network)}
 		}
 	}
@@ -358,6 +362,10 @@ func (a *Command) run(ctx context.Context, x *session) error {
 	if err != nil {
 		return err
 	}
+	// Of the commands with a time of their own, which end the session.
+	defer func(least time.Duration) { c.Patience = least }(c.Patience)
+	c.Patience = max(c.Patience, a.Timeout)
+
 	word, rest, _ := strings.Cut(a.Text, ":")
 	value := ""
 	switch word {

@@ -13,21 +13,19 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"snag/flash/image"
+	"snag/internal/config"
 	"snag/socs"
 )
 
 // Error is a mistake in a plan's file.
 type Error struct {
 	File      string
-	Line, Col int // 0: of the file as a whole
+	Line, Col int // from 1; 0 where unknown
 	Err       error
 }
 
 func (e *Error) Error() string {
-	if e.Line == 0 {
-		return fmt.Sprintf("%s: %v", e.File, e.Err)
-	}
-	return fmt.Sprintf("%s:%d:%d: %v", e.File, e.Line, e.Col, e.Err)
+	return config.Place(e.File, e.Line, e.Col) + e.Err.Error()
 }
 
 func (e *Error) Unwrap() error { return e.Err }

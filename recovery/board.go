@@ -36,7 +36,8 @@ type board struct {
 
 	lock   *portLock
 	fail   context.CancelCauseFunc
-	onWait sync.WaitGroup
+	aside  sync.WaitGroup // the --on-wait command, and the look-out for rivals
+	chosen chan usb.Port  // gets the port, once, if it was not named
 
 	// One of these carries the stages.
 	serial serial.Port
@@ -69,7 +70,7 @@ type board struct {
 }
 
 func newBoard(opt Options) *board {
-	b := &board{opt: opt, port: opt.Port}
+	b := &board{opt: opt, port: opt.Port, chosen: make(chan usb.Port, 1)}
 	b.identify()
 	return b
 }
@@ -181,7 +182,7 @@ func (b *board) open(ctx context.Context) error {
 	b.Emit("", event.Waiting{For: b.awaited(), Deadline: b.boardPatience()})
 	if b.opt.OnWait != "" {
 		env := append(os.Environ(), "SNAG_PORT="+b.name(), "SNAG_SOC="+b.opt.Model.Name)
-		b.onWait.Go(func() { b.runOnWait(ctx, env) })
+		b.aside.Go(func() { b.runOnWait(ctx, env) })
 	}
 	return nil
 }
@@ -192,7 +193,7 @@ func (b *board) close() {
 	}
 	b.closeHandle()
 	b.closeKernel()
-	b.onWait.Wait()
+	b.aside.Wait()
 	b.lock.release()
 }
 
@@ -276,7 +277,7 @@ func (b *board) nextPatience() time.Duration {
 	case !b.seen && b.opt.Wait > 0:
 		return b.opt.Wait
 	case !b.seen:
-		return b.opt.Timeout + time.Second // the overall timeout decides
+		return max(b.opt.Timeout, b.opt.Timeout+time.Second) // the overall timeout decides; a sum may overflow
 	case !b.stageDone.IsZero():
 		return b.patience
 	}
@@ -325,6 +326,8 @@ func pick(list []candidate) (int, error) {
 		}
 	}
 	if len(ports) > 1 {
+		slices.Sort(names)
+		slices.SortFunc(ports, usb.Port.Compare)
 		return -1, &UsageError{
 			Err:  fmt.Errorf("%d boards match: %s", len(ports), strings.Join(names, ", ")),
 			Hint: "name one of them: --usb-path " + string(ports[0]),

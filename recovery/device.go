@@ -30,26 +30,36 @@ func (b *board) openUSB(ctx context.Context) error {
 	return err
 }
 
-// hold locks a port under the one of its two names that all agree on, and remembers the other one: a stage
-// of another speed is on the controller's other bus.
+// hold locks a port, and remembers its other name: a stage of another speed is on the controller's other bus.
 func (b *board) hold(port usb.Port) error {
-	if host, ok := b.opt.USB.(usb.Peerer); ok {
-		peer, err := host.Peer(port)
-		if err != nil {
-			b.opt.Log.Info("no companion port", "err", err)
-		}
-		b.peer = peer
-	}
+	b.peer = b.peerOf(port)
 	if b.lock != nil {
 		return nil
 	}
-	name := port
-	if b.peer != "" && b.peer.Compare(port) < 0 {
-		name = b.peer
-	}
 	var err error
-	b.lock, err = lockPort(string(name))
+	b.lock, err = lockPort(lockName(port, b.peer))
 	return err
+}
+
+// peerOf is the name that a port has on its controller's other bus, if it has one.
+func (b *board) peerOf(port usb.Port) usb.Port {
+	host, ok := b.opt.USB.(usb.Peerer)
+	if !ok {
+		return ""
+	}
+	peer, err := host.Peer(port)
+	if err != nil {
+		b.opt.Log.Info("no companion port", "err", err)
+	}
+	return peer
+}
+
+// lockName is the one of a port's two names that all agree on.
+func lockName(port, peer usb.Port) string {
+	if peer != "" && peer.Compare(port) < 0 {
+		return string(peer)
+	}
+	return string(port)
 }
 
 // here reports whether a device is on the board's port.
@@ -257,6 +267,7 @@ func (b *board) take(ctx context.Context, d usb.Device) (*socs.Stage, error) {
 	b.mu.Lock()
 	if b.port == "" {
 		b.port = d.Port
+		b.chosen <- d.Port
 	}
 	b.last, b.again, b.stageDone = d, false, time.Time{}
 	b.mu.Unlock()

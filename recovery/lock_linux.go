@@ -16,9 +16,13 @@ import (
 // one who holds it. Nothing is left in the file system.
 type portLock struct{ l *net.UnixListener }
 
+func lockAddr(port string) *net.UnixAddr {
+	return &net.UnixAddr{Net: "unix", Name: "@snag/port/" + port}
+}
+
 // lockPort takes the lock of a port or tty. The error is a *LockedError if another process has it.
 func lockPort(port string) (*portLock, error) {
-	addr := &net.UnixAddr{Net: "unix", Name: "@snag/port/" + port}
+	addr := lockAddr(port)
 	l, err := net.ListenUnix("unix", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, holder(port, addr)
@@ -27,6 +31,16 @@ func lockPort(port string) (*portLock, error) {
 		return nil, fmt.Errorf("lock port %s: %w", port, err)
 	}
 	return &portLock{l}, nil
+}
+
+// portLocked reports whether a process works on a port.
+func portLocked(port string) bool {
+	conn, err := net.DialUnix("unix", nil, lockAddr(port))
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
 }
 
 // holder asks the kernel who listens at addr.

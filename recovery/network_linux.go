@@ -264,6 +264,9 @@ func (b *board) adopt(ctx context.Context, i netsetup.Interface) (*socs.Stage, e
 	}
 	isROM := b.isROM(usb.Device{ID: i.ID})
 	b.mu.Lock()
+	if b.port == "" {
+		b.chosen <- i.Port
+	}
 	b.port, b.stageDone = i.Port, time.Time{}
 	b.mu.Unlock()
 	b.opt.Log.Info("interface moved", "interface", i.Name, "index", i.Index, "port", i.Port, "id", i.ID,

@@ -102,6 +102,13 @@ func (b *board) recover(ctx context.Context) error {
 	defer cancelTimeout()
 	ctx, b.fail = context.WithCancelCause(ctx)
 	defer b.fail(nil)
+	if opt.Port == "" && opt.UART == "" {
+		first := board{rom: b.rom, later: b.later} // a later leg's are other ones
+		id := opt.ID
+		b.aside.Go(func() {
+			b.watchRivals(ctx, func(d usb.Device) bool { return first.known(d) && (id == usb.ID{} || d.ID == id) })
+		})
+	}
 
 	for i, leg := range legs {
 		if i > 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"strings"
 	"syscall"
@@ -184,5 +185,13 @@ func TestParseNet(t *testing.T) {
 		if _, err := ParseNet(word); err == nil {
 			t.Errorf("%q was taken", word)
 		}
+	}
+}
+
+// The longest time that there is does not overflow.
+func TestLongestTimeout(t *testing.T) {
+	b := newBoard(Options{Backend: am335x.Backend{}, Timeout: math.MaxInt64})
+	if d := b.nextPatience(); d != math.MaxInt64 {
+		t.Errorf("the board is awaited for %s", d)
 	}
 }

@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,5 +33,5 @@ func StepError(ctx context.Context, stage, where string, err error, ours bool, h
 	if _, file := errors.AsType[*fs.PathError](err); file || ours {
 		return e
 	}
-	return &socs.BoardError{Stage: stage, Err: e, Hint: hint}
+	return &socs.BoardError{Stage: stage, Err: e, Hint: cmp.Or(hint, "the board's serial console may tell why; reset the board before another try")}
 }

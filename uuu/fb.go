@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"snag/event"
+	"snag/event/progress"
 	"snag/usb"
 	"snag/usb/fastboot"
 )
@@ -315,42 +316,16 @@ func (x *session) download(ctx context.Context, name string) error {
 		}
 		r, size = bytes.NewReader(b), int64(len(b))
 	}
-	done := x.begin(name, size)
-	if err := client.Download(ctx, r, size, done.at); err != nil {
+	t := x.begin(name, size)
+	if err := client.Download(ctx, r, size, t.At); err != nil {
 		return err
 	}
-	done.end()
+	t.Done()
 	return nil
 }
 
-// transfer tells how far a file is.
-type transfer struct {
-	x     *session
-	file  string
-	total int64
-	begun time.Time
-	last  time.Time
-}
-
-const progressTime = 100 * time.Millisecond
-
 // begin begins to send a file.
-func (x *session) begin(file string, total int64) *transfer {
-	x.emit(event.StageBegun{File: file, Bytes: total})
-	return &transfer{x: x, file: file, total: total, begun: time.Now()}
-}
-
-// at says that n bytes were sent.
-func (t *transfer) at(n int64) {
-	now := time.Now()
-	if n < t.total && now.Sub(t.last) < progressTime {
-		return
-	}
-	t.last = now
-	t.x.emit(event.Progress{Bytes: n, Total: t.total, Rate: float64(n) / max(now.Sub(t.begun), time.Millisecond).Seconds()})
-}
-
-// end says that the device has all of it.
-func (t *transfer) end() {
-	t.x.emit(event.StageDone{Summary: event.StageSummary{Stage: t.x.device.proto.stage(), File: t.file, Bytes: t.total, Duration: time.Since(t.begun)}})
+func (x *session) begin(file string, total int64) *progress.Transfer[int64] {
+	emit := func(_ string, body event.Body) { x.emit(body) }
+	return progress.Begin(emit, x.device.proto.stage(), file, total)
 }

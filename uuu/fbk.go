@@ -100,7 +100,7 @@ func (c send) run(ctx context.Context, x *session) error {
 	if err != nil {
 		return err
 	}
-	done := x.begin(c.file, max(f.size, 0))
+	t := x.begin(c.file, max(f.size, 0))
 	buf := make([]byte, copyPiece)
 	for sent := int64(0); ; {
 		n, err := io.ReadFull(f, buf)
@@ -117,13 +117,13 @@ func (c send) run(ctx context.Context, x *session) error {
 			return err
 		}
 		sent += int64(n)
-		done.total = max(f.size, sent)
-		done.at(sent)
+		t.Total = max(f.size, sent)
+		t.At(sent)
 	}
 	if _, err := x.do(ctx, "Close", shellTime); err != nil {
 		return err
 	}
-	done.end()
+	t.Done()
 	return nil
 }
 
@@ -200,7 +200,7 @@ func (c receive) run(ctx context.Context, x *session) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	done := x.begin(c.from, total)
+	t := x.begin(c.from, total)
 	for got := int64(0); total == 0 || got < total; {
 		b, err := x.receivePiece(ctx)
 		if err != nil {
@@ -213,16 +213,16 @@ func (c receive) run(ctx context.Context, x *session) (err error) {
 			return err
 		}
 		got += int64(len(b))
-		done.total = max(total, got)
-		done.at(got)
+		t.Total = max(total, got)
+		t.At(got)
 	}
-	if done.total < total {
-		return fmt.Errorf("%s: %d of its %d bytes came", c.from, done.total, total)
+	if t.Total < total {
+		return fmt.Errorf("%s: %d of its %d bytes came", c.from, t.Total, total)
 	}
 	if _, err := x.do(ctx, "Close", commandTime); err != nil {
 		return err
 	}
-	done.end()
+	t.Done()
 	return nil
 }
 

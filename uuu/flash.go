@@ -9,6 +9,7 @@ import (
 	"io"
 	"strings"
 
+	"snag/event/progress"
 	target "snag/flash/fastboot"
 	"snag/flash/image"
 	"snag/usb/fastboot"
@@ -150,11 +151,11 @@ func (c flash) run(ctx context.Context, x *session) error {
 		if err != nil {
 			return err
 		}
-		done := x.begin(c.file.text, int64(len(img.Data)))
-		if err := client.Download(ctx, bytes.NewReader(img.Data), int64(len(img.Data)), done.at); err != nil {
+		t := x.begin(c.file.text, int64(len(img.Data)))
+		if err := client.Download(ctx, bytes.NewReader(img.Data), int64(len(img.Data)), t.At); err != nil {
 			return err
 		}
-		return c.flashed(ctx, x, client, done)
+		return c.flashed(ctx, x, client, t)
 	}
 	f, err := x.script.files.open(c.file.text)
 	if err != nil {
@@ -186,19 +187,19 @@ func (c flash) run(ctx context.Context, x *session) error {
 	case limit > 0 && size > limit:
 		return fmt.Errorf("%s has more than the %d bytes that U-Boot takes at a time, and is no Android sparse image: use flash -raw2sparse", c.file.text, limit)
 	}
-	done := x.begin(c.file.text, size)
-	if err := client.Download(ctx, r, size, done.at); err != nil {
+	t := x.begin(c.file.text, size)
+	if err := client.Download(ctx, r, size, t.At); err != nil {
 		return err
 	}
-	return c.flashed(ctx, x, client, done)
+	return c.flashed(ctx, x, client, t)
 }
 
 // flashed has U-Boot write what was downloaded.
-func (c flash) flashed(ctx context.Context, x *session, client *fastboot.Client, done *transfer) error {
+func (c flash) flashed(ctx context.Context, x *session, client *fastboot.Client, t *progress.Transfer[int64]) error {
 	if err := client.Flash(ctx, c.partition, x.line.Timeout); err != nil {
 		return err
 	}
-	done.end()
+	t.Done()
 	return nil
 }
 
@@ -336,7 +337,7 @@ func (c pieces) run(ctx context.Context, x *session) error {
 		return fmt.Errorf("%s: it has less than the %d bytes of -skip: %w", c.file, c.skip, err)
 	}
 	total := max(0, f.size-int64(c.skip))
-	done := x.begin(c.file, total)
+	t := x.begin(c.file, total)
 	buf := make([]byte, min(c.each, uint64(max(total, 1<<20))))
 	var failed []error
 	for off := uint64(0); ; {
@@ -356,8 +357,8 @@ func (c pieces) run(ctx context.Context, x *session) error {
 			failed = append(failed, err)
 		}
 		off += uint64(n)
-		done.total = max(total, int64(off))
-		done.at(int64(off))
+		t.Total = max(total, int64(off))
+		t.At(int64(off))
 		if n < len(buf) {
 			break
 		}
@@ -365,7 +366,7 @@ func (c pieces) run(ctx context.Context, x *session) error {
 	if failed != nil {
 		return errors.Join(failed...)
 	}
-	done.end()
+	t.Done()
 	return nil
 }
 

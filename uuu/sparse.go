@@ -31,20 +31,20 @@ func (c flash) inPieces(ctx context.Context, x *session, client *fastboot.Client
 		im.Close()
 		return err
 	}
-	progress := x.begin(c.file.text, max(im.Size, 0))
+	t := x.begin(c.file.text, max(im.Size, 0))
 	at := int64(0)
 	err = target.FlashSparse(ctx, client, im, c.partition, target.SparseOptions{
 		Piece: cmp.Or(c.piece, usualPiece), Block: block, Patience: x.line.Timeout, // what a script says is for pieces that are sent whole, so it is the least
 		Progress: func(n int64) {
 			at += n
-			progress.total = max(progress.total, at)
-			progress.at(at)
+			t.Total = max(t.Total, at)
+			t.At(at)
 		},
 	})
 	if err != nil {
 		return err
 	}
-	progress.end()
+	t.Done()
 	return nil
 }
 

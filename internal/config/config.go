@@ -45,19 +45,19 @@ type Problem struct {
 	source int // index of the source, to sort by
 }
 
-func (p Problem) Error() string {
-	var b strings.Builder
-	if p.File != "" {
-		b.WriteString(p.File)
-		for _, n := range []int{p.Line, p.Col} {
-			if n == 0 {
-				break
-			}
-			fmt.Fprintf(&b, ":%d", n)
-		}
-		b.WriteString(": ")
+func (p Problem) Error() string { return Place(p.File, p.Line, p.Col) + p.Msg }
+
+// Place is what stands before a message: the file, and the line and column as far as they are known.
+func Place(file string, line, col int) string {
+	switch {
+	case file == "":
+		return ""
+	case line == 0:
+		return file + ": "
+	case col == 0:
+		return fmt.Sprintf("%s:%d: ", file, line)
 	}
-	return b.String() + p.Msg
+	return fmt.Sprintf("%s:%d:%d: ", file, line, col)
 }
 
 // Problems is everything that is wrong with a configuration, in the order of the sources.

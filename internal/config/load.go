@@ -1,16 +1,13 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -75,35 +72,12 @@ func (l *loader) parse(src Source) *yaml.Node {
 	return l.parseYAML(data)
 }
 
-// yamlError is how the yaml package words its errors.
-var yamlError = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
-
 func (l *loader) parseYAML(data []byte) *yaml.Node {
-	dec := yaml.NewDecoder(bytes.NewReader(data))
-	var doc, second yaml.Node
-	err := dec.Decode(&doc)
-	if err == nil {
-		if err = dec.Decode(&second); err == nil {
-			l.fail(&second, "a second YAML document: a configuration is one mapping")
-			return nil
-		}
-		if err == io.EOF {
-			return doc.Content[0]
-		}
+	root, line, col, err := Document(data, "a mapping of firmware names, for instance spl: {path: u-boot-spl.bin}")
+	if err != nil {
+		l.fail(&yaml.Node{Line: line, Column: col}, "%v", err)
 	}
-	at := new(yaml.Node)
-	msg := err.Error()
-	if err == io.EOF {
-		msg = "empty: expected a mapping of firmware names, for instance spl: {path: u-boot-spl.bin}"
-	} else if m := yamlError.FindStringSubmatch(msg); m != nil {
-		at.Line, _ = strconv.Atoi(m[1])
-		msg = "not YAML: " + m[2]
-		if lines := bytes.Split(data, []byte("\n")); at.Line > 0 && at.Line <= len(lines) && bytes.HasPrefix(bytes.TrimLeft(lines[at.Line-1], " "), []byte("\t")) {
-			msg = "a tab at its beginning: YAML is indented with spaces"
-		}
-	}
-	l.fail(at, "%s", msg)
-	return nil
+	return root
 }
 
 func (l *loader) parseArg(arg string) *yaml.Node {

@@ -2,6 +2,7 @@ package ocotp
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -24,94 +25,118 @@ func (a *Array) Command(ctx context.Context, m *uboot.Machine, args []string) er
 	if len(args) < 2 {
 		return errUsage
 	}
-	bank, word := index(args[0]), index(args[1])
-	rest := args[2:]
-	count := 1
-	show := func(op Op, heading string) error {
-		if len(rest) > 1 {
-			return errUsage
-		}
-		if len(rest) == 1 {
-			count = index(rest[0])
-		}
-		m.Printf("%s bank %d:\n", heading, bank)
-		for i := range count {
-			if i%4 == 0 {
-				m.Printf("\nWord 0x%08x:", word+i)
-			}
-			v, err := a.access(op, bank, word+i, 0)
-			if err != nil {
-				return a.failed(m, op, err)
-			}
-			m.Printf(" %08x", v)
-		}
-		m.Printf("\n")
-		return nil
-	}
+	c := command{a, m, index(args[0]), index(args[1]), args[2:]}
 	switch op {
 	case "read":
-		return show(Read, "Reading")
+		return c.show(Read, "Reading")
 	case "sense":
-		return show(Sense, "Sensing")
+		return c.show(Sense, "Sensing")
 	case "readm":
-		if len(rest) == 2 {
-			count = index(rest[1])
-		} else if len(rest) != 1 {
-			return errUsage
-		}
-		address := number(rest[0], 16)
-		m.Printf("Reading bank %d len %d to 0x%x\n", bank, count, address)
-		for i := range count {
-			v, err := a.access(Read, bank, word+i, 0)
-			if err != nil {
-				return a.failed(m, Read, err)
-			}
-			if err := m.Write(uint64(address)+4*uint64(i), []byte{byte(v), byte(v >> 8), byte(v >> 16), byte(v >> 24)}); err != nil {
-				return err
-			}
-		}
-		return nil
+		return c.toMemory()
 	case "cmp":
-		if len(rest) != 1 {
-			return errUsage
-		}
-		want := number(rest[0], 0)
-		v, err := a.access(Read, bank, word, 0)
-		if err != nil {
-			return a.failed(m, Read, err)
-		}
-		m.Printf("Comparing bank %d:\n\nWord 0x%08x:\nValue 0x%08x:0x%08x\n", bank, word, want, v)
-		if v != want {
-			m.Printf("failed\n")
-			return errFailed
-		}
-		m.Printf("passed\n")
-		return nil
-	case "prog", "override":
-		if len(rest) == 0 {
-			return errUsage
-		}
-		for i, s := range rest {
-			v := number(s, 16)
-			access := Override
-			if op == "prog" {
-				access = Prog
-				m.Printf("Programming bank %d word 0x%08x to 0x%08x...\n", bank, word+i, v)
-				if !yes {
-					m.Printf("Really perform this fuse programming? <y/N>\n")
-					<-ctx.Done()
-					return ctx.Err()
-				}
-			} else {
-				m.Printf("Overriding bank %d word 0x%08x with 0x%08x...\n", bank, word+i, v)
-			}
-			if _, err := a.access(access, bank, word+i, v); err != nil {
-				return a.failed(m, access, err)
-			}
-		}
-		return nil
+		return c.compare()
+	case "prog":
+		return c.write(ctx, Prog, "Programming bank %d word 0x%08x to 0x%08x...\n", !yes)
+	case "override":
+		return c.write(ctx, Override, "Overriding bank %d word 0x%08x with 0x%08x...\n", false)
 	}
 	return errUsage
+}
+
+// command is a "fuse" at work.
+type command struct {
+	a          *Array
+	m          *uboot.Machine
+	bank, word int
+	rest       []string // its arguments behind them
+}
+
+// show prints words, one if there is no count.
+func (c command) show(op Op, heading string) error {
+	count := 1
+	switch len(c.rest) {
+	case 0:
+	case 1:
+		count = index(c.rest[0])
+	default:
+		return errUsage
+	}
+	c.m.Printf("%s bank %d:\n", heading, c.bank)
+	for i := range count {
+		if i%4 == 0 {
+			c.m.Printf("\nWord 0x%08x:", c.word+i)
+		}
+		v, err := c.a.access(op, c.bank, c.word+i, 0)
+		if err != nil {
+			return c.failed(op, err)
+		}
+		c.m.Printf(" %08x", v)
+	}
+	c.m.Printf("\n")
+	return nil
+}
+
+// toMemory reads words into memory.
+func (c command) toMemory() error {
+	count := 1
+	switch len(c.rest) {
+	case 1:
+	case 2:
+		count = index(c.rest[1])
+	default:
+		return errUsage
+	}
+	address := number(c.rest[0], 16)
+	c.m.Printf("Reading bank %d len %d to 0x%x\n", c.bank, count, address)
+	for i := range count {
+		v, err := c.a.access(Read, c.bank, c.word+i, 0)
+		if err != nil {
+			return c.failed(Read, err)
+		}
+		if err := c.m.Write(uint64(address)+4*uint64(i), binary.LittleEndian.AppendUint32(nil, v)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// compare compares a word.
+func (c command) compare() error {
+	if len(c.rest) != 1 {
+		return errUsage
+	}
+	want := number(c.rest[0], 0)
+	v, err := c.a.access(Read, c.bank, c.word, 0)
+	if err != nil {
+		return c.failed(Read, err)
+	}
+	c.m.Printf("Comparing bank %d:\n\nWord 0x%08x:\nValue 0x%08x:0x%08x\n", c.bank, c.word, want, v)
+	if v != want {
+		c.m.Printf("failed\n")
+		return errFailed
+	}
+	c.m.Printf("passed\n")
+	return nil
+}
+
+// write programs or overrides words, or asks whether it should.
+func (c command) write(ctx context.Context, op Op, says string, asks bool) error {
+	if len(c.rest) == 0 {
+		return errUsage
+	}
+	for i, s := range c.rest {
+		v := number(s, 16)
+		c.m.Printf(says, c.bank, c.word+i, v)
+		if asks {
+			c.m.Printf("Really perform this fuse programming? <y/N>\n")
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		if _, err := c.a.access(op, c.bank, c.word+i, v); err != nil {
+			return c.failed(op, err)
+		}
+	}
+	return nil
 }
 
 var (
@@ -120,14 +145,14 @@ var (
 )
 
 // failed prints what the driver and the command say.
-func (a *Array) failed(m *uboot.Machine, op Op, err error) error {
+func (c command) failed(op Op, err error) error {
 	switch {
 	case errors.Is(err, errArgument):
-		m.Printf("mxc_ocotp fuse_%s(): Invalid argument\n", op)
+		c.m.Printf("mxc_ocotp fuse_%s(): Invalid argument\n", op)
 	case errors.Is(err, errProtect):
-		m.Printf("mxc_ocotp fuse_%s(): Access protect error\n", op)
+		c.m.Printf("mxc_ocotp fuse_%s(): Access protect error\n", op)
 	}
-	m.Printf("ERROR\n")
+	c.m.Printf("ERROR\n")
 	return fmt.Errorf("fuse %s: %w", op, err)
 }
 

@@ -190,7 +190,9 @@ func (m *maskrom) faults(ctx context.Context, command string, n, at int) error {
 		case f.Kind == Stall:
 			return m.refuse("it stalls by request")
 		case f.Kind == CRC:
-			m.section[at] ^= 1
+			if at < len(m.section) { // at a jump there is none any more
+				m.section[at] ^= 1
+			}
 		case f.Kind == Mute:
 			m.silent.Store(true)
 			return m.never(ctx)

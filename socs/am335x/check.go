@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"snag/firmware"
@@ -48,6 +49,8 @@ var (
 	}
 )
 
+const again = "copy or build the file again"
+
 // spare is what should be left of the download area: U-Boot's SPL uses the last KiB as its scratch
 // space (SRAM_SCRATCH_SPACE_ADDR in asm/arch-am33xx/omap.h) and would overwrite itself there.
 const spare = 1024
@@ -62,51 +65,44 @@ func chipOf(m socs.Model) chip {
 // check looks at both images as the ROM and SPL would. The ROM wants the bare SPL over USB and
 // over UART alike, so an MLO loses its headers; U-Boot must be an image that vouches for itself.
 func check(model socs.Model, fw socs.Firmware) (socs.Firmware, []socs.Finding, error) {
-	c := checker{chip: chipOf(model)}
-	var errs []error
+	c := checker{chip: chipOf(model), Checked: socs.Checked{Sent: socs.Firmware{}}}
 	for _, slot := range []string{slotSPL, slotUBoot} {
-		if _, ok := fw[slot]; !ok {
-			errs = append(errs, &socs.FirmwareError{Slot: slot, Err: errors.New("missing"), Hint: "an " + c.name + " needs both spl and u-boot"})
+		if img, ok := fw[slot]; !ok {
+			c.Take(slot, img, socs.Refuse("an "+c.name+" needs both spl and u-boot", "missing"))
 		}
 	}
-	if errs != nil {
-		return nil, nil, errors.Join(errs...)
+	if c.Errs != nil {
+		return nil, nil, errors.Join(c.Errs...)
 	}
 	spl, uboot := fw[slotSPL], fw[slotUBoot]
 	if err := swapped(spl, uboot); err != nil {
-		return nil, nil, err
+		c.Take(slotSPL, spl, err)
+		return nil, nil, errors.Join(c.Errs...)
 	}
 	spl, err := c.spl(spl)
-	if err != nil {
-		errs = append(errs, err)
-	}
-	if err := c.uboot(uboot); err != nil {
-		errs = append(errs, err)
-	}
+	c.Take(slotSPL, spl, err)
+	c.Take(slotUBoot, uboot, c.uboot(uboot))
 	for _, slot := range []string{slotSPL, slotUBoot} {
-		if err := bootfile(slot, fw[slot]); err != nil {
-			errs = append(errs, err)
+		if err := bootfile(fw[slot]); err != nil {
+			c.Take(slot, fw[slot], err)
 		}
 	}
-	if errs != nil {
-		return nil, c.Findings, errors.Join(errs...)
+	if c.Errs != nil {
+		return nil, c.Findings, errors.Join(c.Errs...)
 	}
-	return socs.Firmware{slotSPL: spl, slotUBoot: uboot}, c.Findings, nil
+	return c.Sent, c.Findings, nil
 }
 
 // bootfile checks the name that the board is to be offered: it must fit the field of a BOOTP reply and be text.
-func bootfile(slot string, img socs.Image) error {
+func bootfile(img socs.Image) error {
 	v, given := img.Params[keyBootfile]
 	name, ok := v.(string)
 	odd := func(r rune) bool { return r < ' ' || r == 0x7f }
 	if !given || ok && name != "" && len(name) <= netboot.MaxBootFile && !strings.ContainsFunc(name, odd) {
 		return nil
 	}
-	return &socs.FirmwareError{
-		Slot: slot, Path: img.Path,
-		Err:  fmt.Errorf("%s: expected a name of 1 to %d bytes, got %q", keyBootfile, netboot.MaxBootFile, fmt.Sprint(v)),
-		Hint: "leave " + keyBootfile + " out unless the SPL asks for a prefix (CONFIG_SYS_BOOTFILE_PREFIX); a number must stand in quotes",
-	}
+	return socs.Refuse("leave "+keyBootfile+" out unless the SPL asks for a prefix (CONFIG_SYS_BOOTFILE_PREFIX); a number must stand in quotes",
+		"%s: expected a name of 1 to %d bytes, got %q", keyBootfile, netboot.MaxBootFile, fmt.Sprint(v))
 }
 
 // swapped recognises the two files in each other's place.
@@ -115,11 +111,7 @@ func swapped(spl, uboot socs.Image) error {
 	if s.Kind != firmware.KindUImage && s.Kind != firmware.KindFIT || u.Kind != firmware.KindTIMemory && u.Kind != firmware.KindARM {
 		return nil
 	}
-	return &socs.FirmwareError{
-		Slot: slotSPL, Path: spl.Path,
-		Err:  fmt.Errorf("it is %s, and what is given as u-boot (%s) is %s: the two are swapped", s, uboot.Path, u),
-		Hint: "exchange the paths of spl and u-boot",
-	}
+	return socs.Refuse("exchange the paths of spl and u-boot", "it is %s, and what is given as u-boot (%s) is %s: the two are swapped", s, uboot.Path, u)
 }
 
 type checker struct {
@@ -129,9 +121,6 @@ type checker struct {
 
 // spl checks the first stage and returns it as the ROM wants it.
 func (c *checker) spl(img socs.Image) (socs.Image, error) {
-	refuse := func(hint, format string, args ...any) (socs.Image, error) {
-		return img, &socs.FirmwareError{Slot: slotSPL, Path: img.Path, Err: fmt.Errorf(format, args...), Hint: hint}
-	}
 	want := "give spl/u-boot-spl.bin or MLO of a U-Boot built for an " + c.name + " board"
 
 	info := firmware.Identify(img.Data)
@@ -139,10 +128,10 @@ func (c *checker) spl(img socs.Image) (socs.Image, error) {
 	case firmware.KindTIMemory:
 		mlo, err := firmware.ParseMLO(img.Data)
 		if err != nil {
-			return refuse("copy or build the file again", "%w", err)
+			return img, socs.Refuse(again, "%w", err)
 		}
-		if !c.loadsAt(mlo.Load) {
-			return refuse(want, "it is for %s (load address %#x), expected %#x for %s",
+		if !slices.Contains(c.loads, mlo.Load) {
+			return img, socs.Refuse(want, "it is for %s (load address %#x), expected %#x for %s",
 				firmware.TISoC(mlo.Load), mlo.Load, c.loads[0], c.name)
 		}
 		c.Note(slotSPL, "the file is an MLO for memory boot: its headers (%d bytes) are not sent, the ROM wants the bare SPL (%d bytes)",
@@ -150,9 +139,9 @@ func (c *checker) spl(img socs.Image) (socs.Image, error) {
 		img.Data = mlo.Data
 	case firmware.KindARM:
 	case firmware.KindTISwapped:
-		return refuse("give the MLO or u-boot-spl.bin from the same build", "it is %s", info)
+		return img, socs.Refuse("give the MLO or u-boot-spl.bin from the same build", "it is %s", info)
 	case firmware.KindUImage, firmware.KindFIT:
-		return refuse(want+"; this file may belong under u-boot", "it is %s, not a first stage", info)
+		return img, socs.Refuse(want+"; this file may belong under u-boot", "it is %s, not a first stage", info)
 	case firmware.KindTISigned, firmware.KindUnknown:
 		if info.Kind == firmware.KindUnknown && !strings.Contains(strings.ToUpper(filepath.Base(img.Path)), "HS_2ND") {
 			break // whoever writes SPLs of his own knows better
@@ -161,7 +150,7 @@ func (c *checker) spl(img socs.Image) (socs.Image, error) {
 			"over USB and UART such a device wants the image named u-boot-spl_HS_2ND")
 		return img, c.size(img)
 	default:
-		return refuse(want, "it is %s, not an SPL for %s", info, c.name)
+		return img, socs.Refuse(want, "it is %s, not an SPL for %s", info, c.name)
 	}
 
 	if err := c.size(img); err != nil {
@@ -170,38 +159,24 @@ func (c *checker) spl(img socs.Image) (socs.Image, error) {
 	p, ok := firmware.ParseARM(img.Data)
 	if !ok {
 		if inner := firmware.Identify(img.Data); inner.Kind != firmware.KindUnknown {
-			return refuse(want, "its program is %s, not an SPL for %s", inner, c.name)
+			return img, socs.Refuse(want, "its program is %s, not an SPL for %s", inner, c.name)
 		}
 		c.Warn(slotSPL, "it does not begin with an instruction that an SPL begins with, and nothing in it says what it is: sent as it is")
 		return img, nil
 	}
 	if p.Vectors && !c.linkedFor(p.Base) {
 		if uint64(p.Base) >= c.ramLow {
-			return refuse(want+"; U-Boot itself goes under u-boot, as u-boot.img", "it is %s: a program for DRAM, not an SPL", firmware.Identify(img.Data))
+			return img, socs.Refuse(want+"; U-Boot itself goes under u-boot, as u-boot.img", "it is %s: a program for DRAM, not an SPL", firmware.Identify(img.Data))
 		}
-		return refuse(want, "it is %s: a program for %s, expected %#x for %s",
+		return img, socs.Refuse(want, "it is %s: a program for %s, expected %#x for %s",
 			firmware.Identify(img.Data), firmware.TISoC(p.Base), c.loads[0], c.name)
 	}
 	return img, c.identity(img, p)
 }
 
-func (c *checker) loadsAt(addr uint32) bool {
-	for _, l := range c.loads {
-		if l == addr {
-			return true
-		}
-	}
-	return false
-}
-
 // linkedFor compares what the exception vectors tell, which is an address rounded down.
 func (c *checker) linkedFor(base uint32) bool {
-	for _, l := range c.loads {
-		if l&^0x3ff == base {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(c.loads, func(l uint32) bool { return l&^0x3ff == base })
 }
 
 // size holds a first stage against the ROM's download area.
@@ -209,12 +184,9 @@ func (c *checker) size(img socs.Image) error {
 	limit := int(c.end - c.entry)
 	switch n := len(img.Data); {
 	case n > limit:
-		return &socs.FirmwareError{
-			Slot: slotSPL, Path: img.Path,
-			Err: fmt.Errorf("%d bytes are too many: the ROM of %s takes %d (%#x to %#x)", n, c.name, limit, c.entry, c.end),
-			Hint: "is this the SPL, and not U-Boot itself? If it is, build it smaller: fewer drivers, or " +
-				"CONFIG_SPL_SYS_THUMB_BUILD, or fewer device trees in CONFIG_SPL_OF_LIST",
-		}
+		return socs.Refuse("is this the SPL, and not U-Boot itself? If it is, build it smaller: fewer drivers, or "+
+			"CONFIG_SPL_SYS_THUMB_BUILD, or fewer device trees in CONFIG_SPL_OF_LIST",
+			"%d bytes are too many: the ROM of %s takes %d (%#x to %#x)", n, c.name, limit, c.entry, c.end)
 	case n > limit-spare:
 		c.Warn(slotSPL, "%d bytes fill the ROM's download area (%d bytes) but for %d: U-Boot's SPL uses the last %d bytes as scratch space and may overwrite itself",
 			n, limit, limit-n, spare)
@@ -232,11 +204,8 @@ func (c *checker) identity(img socs.Image, p firmware.ARMProgram) error {
 	switch {
 	case has(c.chip):
 	case has(other):
-		return &socs.FirmwareError{
-			Slot: slotSPL, Path: img.Path,
-			Err:  fmt.Errorf("it calls itself %q: an SPL for %s, not for %s", other.name+" U-Boot SPL", other.name, c.name),
-			Hint: "give the SPL of a U-Boot built for this board, or name the other model with --soc",
-		}
+		return socs.Refuse("give the SPL of a U-Boot built for this board, or name the other model with --soc",
+			"it calls itself %q: an SPL for %s, not for %s", other.name+" U-Boot SPL", other.name, c.name)
 	case p.UBoot == "":
 		c.Warn(slotSPL, "nothing in it says that it is a U-Boot SPL: sent as it is")
 	default:
@@ -248,10 +217,6 @@ func (c *checker) identity(img socs.Image, p firmware.ARMProgram) error {
 
 // uboot checks the second stage.
 func (c *checker) uboot(img socs.Image) error {
-	refuse := func(hint, format string, args ...any) error {
-		return &socs.FirmwareError{Slot: slotUBoot, Path: img.Path, Err: fmt.Errorf(format, args...), Hint: hint}
-	}
-	const again = "copy or build the file again"
 	want := "give u-boot.img of a U-Boot built for an " + c.name + " board"
 
 	info := firmware.Identify(img.Data)
@@ -260,13 +225,13 @@ func (c *checker) uboot(img socs.Image) error {
 		u, err := firmware.ParseUImage(img.Data)
 		switch {
 		case err != nil:
-			return refuse(again, "%w", err)
+			return socs.Refuse(again, "%w", err)
 		case u.Arch != "arm":
-			return refuse(want, "it is %s; %s is arm", info, c.name)
+			return socs.Refuse(want, "it is %s; %s is arm", info, c.name)
 		case u.Type != "firmware" && u.Type != "standalone" && u.Type != "kernel":
-			return refuse(want, "it is %s of type %s, not a boot loader", info, u.Type)
+			return socs.Refuse(want, "it is %s of type %s, not a boot loader", info, u.Type)
 		case !c.inRAM(uint64(u.Load)):
-			return refuse(want, "it is %s that loads to %#x, where %s has no DRAM: it is for another SoC", info, u.Load, c.name)
+			return socs.Refuse(want, "it is %s that loads to %#x, where %s has no DRAM: it is for another SoC", info, u.Load, c.name)
 		}
 		if u.OS != "u-boot" {
 			c.Warn(slotUBoot, "it is %s for %s, not U-Boot", info, u.OS)
@@ -275,15 +240,15 @@ func (c *checker) uboot(img socs.Image) error {
 	case firmware.KindFIT:
 		f, err := firmware.ParseFIT(img.Data)
 		if err != nil {
-			return refuse(again, "%w", err)
+			return socs.Refuse(again, "%w", err)
 		}
 		for _, i := range f.Images {
 			if i.Arch != "" && i.Arch != "arm" {
-				return refuse(want, "its image %q is for %s; %s is arm", i.Name, i.Arch, c.name)
+				return socs.Refuse(want, "its image %q is for %s; %s is arm", i.Name, i.Arch, c.name)
 			}
 			if i.Type == "firmware" || i.OS == "u-boot" {
 				if i.HasLoad && !c.inRAM(i.Load) {
-					return refuse(want, "its image %q loads to %#x, where %s has no DRAM: it is for another SoC", i.Name, i.Load, c.name)
+					return socs.Refuse(want, "its image %q loads to %#x, where %s has no DRAM: it is for another SoC", i.Name, i.Load, c.name)
 				}
 				c.otherBoard(i.Description)
 			}
@@ -295,11 +260,11 @@ func (c *checker) uboot(img socs.Image) error {
 			c.Note(slotUBoot, "%s", text)
 		}
 	case firmware.KindTIMemory, firmware.KindTISwapped, firmware.KindTISigned:
-		return refuse(want+"; this file may belong under spl", "it is %s, not U-Boot itself", info)
+		return socs.Refuse(want+"; this file may belong under spl", "it is %s, not U-Boot itself", info)
 	case firmware.KindARM:
-		return refuse("give u-boot.img from the same build: it has the header that SPL looks for", "it is %s without the header of a uImage or FIT", info)
+		return socs.Refuse("give u-boot.img from the same build: it has the header that SPL looks for", "it is %s without the header of a uImage or FIT", info)
 	default:
-		return refuse(want, "it is %s, neither a uImage nor a FIT", info)
+		return socs.Refuse(want, "it is %s, neither a uImage nor a FIT", info)
 	}
 	return nil
 }

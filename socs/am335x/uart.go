@@ -10,6 +10,7 @@ import (
 	"snag/event"
 	"snag/internal/xmodem"
 	"snag/socs"
+	"snag/socs/stages"
 )
 
 // The UART boot of the ROM (SPRUH73, 26.1.8.5) and of U-Boot SPL (common/spl/spl_ymodem.c): 115200 8N1, the
@@ -73,31 +74,21 @@ type uartLink struct {
 func (u uartLink) stage(ctx context.Context, stage string, image socs.Image, protocol string,
 	send func(context.Context, xmodem.Options) error) error {
 
-	total := int64(len(image.Data))
 	retries := u.Retries()
 	if err := u.awaitPings(ctx, stage, image.Path); err != nil {
 		return err
 	}
-	begun := time.Now()
 	u.board.Emit(stage, event.BoardSeen{})
-	u.board.Emit(stage, event.StageBegun{File: image.Path, Bytes: total})
-	err := send(ctx, xmodem.Options{Progress: func(sent int) {
-		u.board.Emit(stage, event.Progress{
-			Bytes: int64(sent), Total: total,
-			Rate: float64(sent) / max(time.Since(begun), time.Millisecond).Seconds(),
-		})
-	}})
-	if err != nil {
+	t := stages.Begin(u.board, stage, image.Path, len(image.Data))
+	if err := send(ctx, xmodem.Options{Progress: t.At}); err != nil {
 		return &socs.BoardError{
 			Stage: stage,
 			Err:   fmt.Errorf("send %s by %s: %w", image.Path, protocol, err),
 			Hint:  sendHint(stage, err),
 		}
 	}
-	u.board.Emit(stage, event.StageDone{Summary: event.StageSummary{
-		Stage: stage, File: image.Path, Bytes: total,
-		Duration: time.Since(begun), Retries: u.Retries() - retries,
-	}})
+	t.Retries = u.Retries() - retries
+	t.Done()
 	return nil
 }
 

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -43,6 +45,14 @@ func (b *uartBoard) told() string {
 		}
 	}
 	return strings.Join(out, " ")
+}
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		f.Value.Set("6") // tests that run at once wait for serial lines, not for the processor
+	}
+	os.Exit(m.Run())
 }
 
 func TestUART(t *testing.T) {

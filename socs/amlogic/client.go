@@ -26,9 +26,7 @@ func open(ctx context.Context, h usb.Handle) (*device, error) {
 		if s == nil {
 			continue
 		}
-		in, ok1 := s.Find(usb.Bulk, true)
-		out, ok2 := s.Find(usb.Bulk, false)
-		if ok1 && ok2 {
+		if in, out, ok := s.Bulk(); ok {
 			return &device{h, in, out}, h.Claim(ctx, s.Number)
 		}
 	}

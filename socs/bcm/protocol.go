@@ -70,14 +70,9 @@ func open(ctx context.Context, h usb.Handle) (*port, error) {
 	d := h.Descriptors()
 	p := &port{handle: h, rom: d.Serial == 0 || d.Serial == 3}
 	var found *usb.Setting
-	for _, c := range d.Configs {
-		if int(c.Value) != h.Device().Config {
-			continue
-		}
-		for i := range c.Settings {
-			if s := &c.Settings[i]; s.Alt == 0 && (found == nil || s.Number > found.Number) {
-				found = s
-			}
+	for _, s := range d.Settings(h.Device().Config) {
+		if s.Alt == 0 && (found == nil || s.Number > found.Number) {
+			found = &s
 		}
 	}
 	if found != nil {

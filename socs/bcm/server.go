@@ -21,8 +21,10 @@ const (
 	nameUBoot  = "u-boot.bin"
 )
 
-// maxListed is how many names are told of.
-const maxListed = 64
+const (
+	maxListed   = 64     // names, and things that the board says, that are told of
+	maxMessages = 10_000 // of a second stage; some 50 are usual
+)
 
 // files are what the second stage may ask for.
 type files struct {
@@ -105,7 +107,8 @@ func (f *files) hint() string {
 // bootcode gives the second stage its files, until it is done.
 func (r *recovery) bootcode(ctx context.Context, stage *socs.Stage, p *port) error {
 	r.files.served, r.files.missing = nil, nil
-	for {
+	said := 0
+	for range maxMessages {
 		m, err := p.next(ctx)
 		switch {
 		case err == nil:
@@ -119,7 +122,8 @@ func (r *recovery) bootcode(ctx context.Context, stage *socs.Stage, p *port) err
 			r.thanks(ctx, p)
 			return r.ended()
 		case m.name[0] == '*':
-			if key, value, ok := strings.Cut(m.name[1:], "*"); ok {
+			if key, value, ok := strings.Cut(m.name[1:], "*"); ok && said < maxListed {
+				said++
 				if id, ok := factoryUUID(value); ok && key == "FACTORY_UUID" {
 					value = id
 				}
@@ -138,6 +142,7 @@ func (r *recovery) bootcode(ctx context.Context, stage *socs.Stage, p *port) err
 			return fmt.Errorf("%q: %w", m.name, err)
 		}
 	}
+	return fmt.Errorf("%w: the second stage asks without end, %d times by now; %s", errMessage, maxMessages, r.files)
 }
 
 // send sends a file.

@@ -64,10 +64,8 @@ func (r *recovery) openBulk(ctx context.Context, stage *socs.Stage) (*bulk, erro
 		if s == nil {
 			continue
 		}
-		var in, out bool
-		b.in, in = s.Find(usb.Bulk, true)
-		b.out, out = s.Find(usb.Bulk, false)
-		if in && out {
+		var ok bool
+		if b.in, b.out, ok = s.Bulk(); ok {
 			return b, h.Claim(ctx, s.Number)
 		}
 	}

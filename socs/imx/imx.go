@@ -36,7 +36,7 @@ const (
 	jumpTime    = time.Second      // for the refusal of a jump, of which there is none if it succeeds
 	dataIdle    = 10 * time.Second // in which a board takes no data of a file
 	streamIdle  = 30 * time.Second // and of a stream: SPL sets up the DRAM before it asks for the rest
-	reenumerate = 20 * time.Second // from the jump to SPL's enumeration
+	reenumerate = 30 * time.Second // from the jump to SPL's enumeration
 )
 
 // The firmware, by the names of Snagboot's files.

@@ -74,7 +74,7 @@ func TestVariants(t *testing.T) {
 		{name: "slow ROM", model: "imx6q", cfg: imx.Config{Command: 3 * time.Second, Report: time.Millisecond}},
 		{name: "more behind U-Boot, FIT", model: "imx8mp", cfg: imx.Config{NoMore: true}, files: map[string][]byte{"flash-bin": cat(generated(t, "imx8mp"), 2<<20)}, says: "and with these all of U-Boot"},
 		{name: "more behind U-Boot, container", model: "imx93", cfg: imx.Config{NoMore: true}, files: map[string][]byte{"flash-bin": cat(generated(t, "imx93"), 2<<20)}, says: "and with these all of U-Boot"},
-		{name: "SPL that never comes", model: "imx8mm", cfg: imx.Config{SPLNever: true}, code: 6, says: "the next stage did not appear on port 201-1 within 20s"},
+		{name: "SPL that never comes", model: "imx8mm", cfg: imx.Config{SPLNever: true}, code: 6, says: "the next stage did not appear on port 201-1 within 30s"},
 		{name: "first silicon", model: "imx8qxp", cfg: imx.Config{Release: 1}, code: 6, says: "release 0001, expected 0002 or later: first silicon (A0)"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

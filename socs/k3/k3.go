@@ -33,9 +33,9 @@ var slots = []string{slotTiboot3, slotSysfw, slotTispl, slotUBoot}
 
 const (
 	// reenumerate is how long the next stage may take: it sets up the DRAM.
-	reenumerate = 20 * time.Second
+	reenumerate = 30 * time.Second
 	// lastTime is how long a board that may have everything may take to ask for more.
-	lastTime = 10 * time.Second
+	lastTime = 15 * time.Second
 	// stayTime is how long the ROM may stay on the bus after a file that it starts.
 	stayTime = 8 * time.Second
 	// goneTime is how long an SPL that does not answer may take to be seen gone.

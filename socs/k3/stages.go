@@ -61,6 +61,7 @@ func (r *recovery) Next(ctx context.Context) (*socs.Stage, error) {
 		defer cancel()
 		stage, err := r.Board.Next(wait)
 		if err != nil && wait.Err() != nil && ctx.Err() == nil {
+			r.Emit(stageR5, event.Warning{Text: fmt.Sprintf("%s did not come back for u-boot.img within %s: if it is of before 2024 it has found that in memory, else it does not run; what U-Boot shows next (--expect), or its console, tells", r.stageMain(), lastTime)})
 			return nil, errEverything
 		}
 		return stage, err

@@ -27,7 +27,7 @@ const slotFIP = "fip"
 
 const (
 	openTime    = 5 * time.Second
-	reenumerate = 20 * time.Second
+	reenumerate = 30 * time.Second
 )
 
 // maxFIP bounds the file: the command has eight hexadecimal digits.

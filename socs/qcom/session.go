@@ -19,10 +19,11 @@ const (
 	resetTime = time.Second      // for RESET to be taken
 )
 
-// What a board may ask of a host at most: HELLO, in a session; and of an image, in bytes, each request counting for
-// some more.
+// What a board may ask of a host at most: in a session, what is not about data; and of an image, in bytes, each request
+// counting for some more.
 const (
 	maxHellos   = 16
+	maxOthers   = 64
 	requestCost = 64
 	moreCost    = 1 << 20
 )
@@ -34,6 +35,7 @@ type session struct {
 	since time.Time // the stage, or the end of the image before
 
 	hellos int
+	others int   // packets that are not about data
 	asked  int64 // of the active image, by what the requests cost
 	sent   int64
 	told   *stages.Transfer // of the active image
@@ -134,6 +136,11 @@ func (s *session) parse(b []byte) (packet, error) {
 
 // answer does what a packet asks for. It says how long the next one may take, or that the board has everything.
 func (s *session) answer(ctx context.Context, p packet) (wait time.Duration, done bool, err error) {
+	if p.Command != cmdReadData && p.Command != cmdReadData64 {
+		if s.others++; s.others > maxOthers {
+			return 0, false, s.fail(againHint, "the board goes round in circles: it has said %d things that are not about data, the last of them %s", s.others, p)
+		}
+	}
 	switch p.Command {
 	case cmdHello:
 		return answer, false, s.hello(ctx, p)

@@ -27,8 +27,9 @@ type section struct {
 const maxSection = 256 << 20
 
 const (
-	again   = "copy or build the file again"
-	newBoot = "for U-Boot from memory build it with board/rockchip/rockchip-ramboot.config, and give its two files as code471 and code472"
+	again     = "copy or build the file again"
+	elsewhere = "check --soc, and that the file is for this board"
+	newBoot   = "for U-Boot from memory build it with board/rockchip/rockchip-ramboot.config, and give its two files as code471 and code472"
 )
 
 // Check implements socs.Backend. The files are sent as they are, or encrypted.
@@ -48,31 +49,31 @@ func sections(c *chip, fw socs.Firmware) ([]section, []socs.Finding, error) {
 	_, second := fw[slotCode472]
 	for slot := range fw {
 		if slot != slotLoader && slot != slotCode471 && slot != slotCode472 {
-			k.refuse(slot, "give "+slotLoader+", or "+slotCode471+" and "+slotCode472, errors.New("no Rockchip SoC takes such a file"))
+			k.refuse(slot, "give "+slotLoader+", or "+slotCode471+" and "+slotCode472, "no Rockchip SoC takes such a file")
 		}
 	}
 	switch {
 	case loader && (first || second):
-		k.refuse(slotLoader, "leave out one or the other", fmt.Errorf("%s has both stages: there is no use for %s and %s beside it", slotLoader, slotCode471, slotCode472))
+		k.refuse(slotLoader, "leave out one or the other", "%s has both stages: there is no use for %s and %s beside it", slotLoader, slotCode471, slotCode472)
 	case loader:
 		k.loader()
 	case !first && !second:
-		k.refuse(slotLoader, "give a loader, or U-Boot's u-boot-rockchip-usb471.bin and u-boot-rockchip-usb472.bin as code471 and code472", errors.New("missing: the ROM needs it, or code471 and code472"))
+		k.refuse(slotLoader, "give a loader, or U-Boot's u-boot-rockchip-usb471.bin and u-boot-rockchip-usb472.bin as code471 and code472", "missing: the ROM needs it, or code471 and code472")
 	case !first:
-		k.refuse(slotCode471, "give u-boot-rockchip-usb471.bin, u-boot-tpl.bin or Rockchip's DDR blob, which sets up the DRAM", errors.New("missing: the ROM needs it before code472"))
+		k.refuse(slotCode471, "give u-boot-rockchip-usb471.bin, u-boot-tpl.bin or Rockchip's DDR blob, which sets up the DRAM", "missing: the ROM needs it before code472")
 		k.code(slotCode472, 0x472)
 	default:
 		k.code(slotCode471, 0x471)
 		if second {
 			k.code(slotCode472, 0x472)
 		} else {
-			k.warn(slotCode471, "there is no code472: the board gets no further than code471 does from internal memory")
+			k.Warn(slotCode471, "there is no code472: the board gets no further than code471 does from internal memory")
 		}
 	}
-	if len(k.errs) > 0 {
-		return nil, nil, errors.Join(k.errs...)
+	if len(k.Errs) > 0 {
+		return nil, nil, errors.Join(k.Errs...)
 	}
-	return k.sections, k.findings, nil
+	return k.sections, k.Findings, nil
 }
 
 // checker collects what there is to say of the files.
@@ -80,25 +81,20 @@ type checker struct {
 	chip     *chip
 	fw       socs.Firmware
 	sections []section
-	findings []socs.Finding
-	errs     []error
+	socs.Checked
 }
 
-func (k *checker) refuse(slot, hint string, err error) {
-	k.errs = append(k.errs, &socs.FirmwareError{Slot: slot, Path: k.fw[slot].Path, Err: err, Hint: hint})
-}
-
-func (k *checker) warn(slot, format string, args ...any) {
-	k.findings = append(k.findings, socs.Finding{Slot: slot, Warning: true, Text: fmt.Sprintf(format, args...)})
+func (k *checker) refuse(slot, hint, format string, args ...any) {
+	k.Take(slot, k.fw[slot], socs.Refuse(hint, format, args...))
 }
 
 // whole looks at what all files must have.
 func (k *checker) whole(slot string) bool {
 	switch n := len(k.fw[slot].Data); {
 	case n == 0:
-		k.refuse(slot, again, errors.New("the file is empty"))
+		k.refuse(slot, again, "the file is empty")
 	case n > maxSection:
-		k.refuse(slot, "give what U-Boot's build or Rockchip makes for the ROM", fmt.Errorf("it has %d bytes, expected %d at most", n, maxSection))
+		k.refuse(slot, "give what U-Boot's build or Rockchip makes for the ROM", "it has %d bytes, expected %d at most", n, maxSection)
 	default:
 		return true
 	}
@@ -115,7 +111,7 @@ func (k *checker) encrypts(slot string) bool {
 	case "off", false:
 		return false
 	default:
-		k.refuse(slot, "write rc4: on, or rc4: off", fmt.Errorf("%s is %v, expected on or off", keyRC4, v))
+		k.refuse(slot, "write rc4: on, or rc4: off", "%s is %v, expected on or off", keyRC4, v)
 		return false
 	}
 }
@@ -133,7 +129,7 @@ func (k *checker) add(slot, name string, request uint16, code []byte) {
 // fits refuses what is larger than the internal memory.
 func (k *checker) fits(s section) {
 	if n := len(s.data); s.request == 0x471 && k.chip.sram > 0 && n > k.chip.sram {
-		k.refuse(s.slot, "give a first stage for this SoC: it sets up the DRAM and is small", fmt.Errorf("%s has %d bytes, which is more than the %d that %s has internal memory for", s.name, n, k.chip.sram, k.chip.name))
+		k.refuse(s.slot, "give a first stage for this SoC: it sets up the DRAM and is small", "%s has %d bytes, which is more than the %d that %s has internal memory for", s.name, n, k.chip.sram, k.chip.name)
 	}
 }
 
@@ -151,10 +147,10 @@ func (k *checker) loader() {
 		k.idBlock(img)
 	default:
 		if _, ok := firmware.RockchipCode(img.Data); ok {
-			k.refuse(slotLoader, "a file with one stage goes under code471 or code472", fmt.Errorf("expected a loader container or an ID block, it is %s", info))
+			k.refuse(slotLoader, "a file with one stage goes under code471 or code472", "expected a loader container or an ID block, it is %s", info)
 			return
 		}
-		k.refuse(slotLoader, hint, fmt.Errorf("expected a loader container or an ID block, it is %s", info))
+		k.refuse(slotLoader, hint, "expected a loader container or an ID block, it is %s", info)
 	}
 }
 
@@ -164,20 +160,20 @@ func (k *checker) container(img socs.Image) {
 	l, err := firmware.ParseRockchipLoader(img.Data)
 	switch {
 	case err != nil:
-		k.refuse(slotLoader, again, err)
+		k.refuse(slotLoader, again, "%w", err)
 		return
 	case !k.chip.takes(l.Chip):
-		k.refuse(slotLoader, "check --soc, and that the file is for this board", fmt.Errorf("the loader is for %s, %s takes %s", l.Chip, k.chip.name, k.chip.containers))
+		k.refuse(slotLoader, elsewhere, "the loader is for %s, %s takes %s", l.Chip, k.chip.name, k.chip.containers)
 		return
 	case len(l.Code471) == 0:
-		k.refuse(slotLoader, "give a loader that can be downloaded, not one for flash alone", errors.New("the loader has nothing for 471"))
+		k.refuse(slotLoader, "give a loader that can be downloaded, not one for flash alone", "the loader has nothing for 471")
 		return
 	case img.Params[keyRC4] != nil:
-		k.refuse(slotLoader, "leave rc4 out", errors.New("what a loader container has is sent as it is: rc4 is for other files"))
+		k.refuse(slotLoader, "leave rc4 out", "what a loader container has is sent as it is: rc4 is for other files")
 		return
 	}
 	if l.Signed {
-		k.findings = append(k.findings, socs.Finding{Slot: slotLoader, Text: "the loader says that it is signed, which is not verified here"})
+		k.Note(slotLoader, "the loader says that it is signed, which is not verified here")
 	}
 	for _, t := range []struct {
 		request uint16
@@ -205,7 +201,7 @@ const maxDelay = 10 * time.Second
 func (k *checker) idBlock(img socs.Image) {
 	d, err := firmware.ParseRockchipIDBlock(img.Data)
 	if err != nil {
-		k.refuse(slotLoader, again, err)
+		k.refuse(slotLoader, again, "%w", err)
 		return
 	}
 	if d.Tag != "" && k.chip.tag != "" && d.Tag != k.chip.tag || d.Version == 2 != k.chip.plain || foreign(k.chip, d.Images[0].Data) {
@@ -213,12 +209,12 @@ func (k *checker) idBlock(img socs.Image) {
 		if d.Tag != "" {
 			what += ", tagged " + d.Tag
 		}
-		k.refuse(slotLoader, "check --soc, and that the file is for this board", fmt.Errorf("it is %s, which is for another SoC than %s", what, k.chip.name))
+		k.refuse(slotLoader, elsewhere, "it is %s, which is for another SoC than %s", what, k.chip.name)
 		return
 	}
 	for _, i := range d.Images {
 		if soc := k.other(i.Data); soc != "" {
-			k.refuse(slotLoader, "check --soc, and that the file is for this board", fmt.Errorf("a device tree in it is for %s, not for %s", soc, k.chip.name))
+			k.refuse(slotLoader, elsewhere, "a device tree in it is for %s, not for %s", soc, k.chip.name)
 			return
 		}
 	}
@@ -228,9 +224,9 @@ func (k *checker) idBlock(img socs.Image) {
 	}
 	switch {
 	case len(d.Images) == 1:
-		k.warn(slotLoader, "there is one image only, in internal memory: SPL, or a TPL that finds nothing after it. It loads what follows from the board's storage; %s", newBoot)
+		k.Warn(slotLoader, "there is one image only, in internal memory: SPL, or a TPL that finds nothing after it. It loads what follows from the board's storage; %s", newBoot)
 	default:
-		k.warn(slotLoader, "SPL gets the DRAM, but no U-Boot over USB: it loads that from the board's storage; %s", newBoot)
+		k.Warn(slotLoader, "SPL gets the DRAM, but no U-Boot over USB: it loads that from the board's storage; %s", newBoot)
 	}
 }
 
@@ -251,19 +247,19 @@ func (k *checker) code(slot string, request uint16) {
 	}
 	switch {
 	case info.Kind == firmware.KindRKLoader || info.Kind == firmware.KindRKIDBlock:
-		k.refuse(slot, "give it as loader, alone", fmt.Errorf("it is %s", info))
+		k.refuse(slot, "give it as loader, alone", "it is %s", info)
 	case info.Kind == firmware.KindFIT || info.Kind == firmware.KindUImage:
-		k.refuse(slot, want+", which has SPL in front", fmt.Errorf("it is %s: the ROM does not start that", info))
+		k.refuse(slot, want+", which has SPL in front", "it is %s: the ROM does not start that", info)
 	case !code || info.Kind == firmware.KindEGON:
-		k.refuse(slot, want, fmt.Errorf("expected code that begins with a branch or a tag, it is %s", info))
+		k.refuse(slot, want, "expected code that begins with a branch or a tag, it is %s", info)
 	case tag != "" && tag != k.chip.tag && k.chip.tag != "", tag != "" && k.chip.plain:
-		k.refuse(slot, "check --soc, and that the file is for this board", fmt.Errorf("its tag is %s, that of %s is %q", tag, k.chip.name, k.chip.tag))
+		k.refuse(slot, elsewhere, "its tag is %s, that of %s is %q", tag, k.chip.name, k.chip.tag)
 	case foreign(k.chip, img.Data):
-		k.refuse(slot, "check --soc, and that the file is for this board", fmt.Errorf("it is a program for 64-bit ARM, which %s is not", k.chip.name))
+		k.refuse(slot, elsewhere, "it is a program for 64-bit ARM, which %s is not", k.chip.name)
 	case proper(img.Data):
-		k.refuse(slot, want, fmt.Errorf("it is U-Boot itself, which SPL starts (%s)", info))
+		k.refuse(slot, want, "it is U-Boot itself, which SPL starts (%s)", info)
 	case k.other(img.Data) != "":
-		k.refuse(slot, "check --soc, and that the file is for this board", fmt.Errorf("the device tree in it is for %s, not for %s", k.other(img.Data), k.chip.name))
+		k.refuse(slot, elsewhere, "the device tree in it is for %s, not for %s", k.other(img.Data), k.chip.name)
 	default:
 		k.about(slot, request, img.Data)
 		k.add(slot, img.Path, request, img.Data)
@@ -308,15 +304,15 @@ func proper(b []byte) bool {
 // encrypted takes a file that was encrypted beforehand ("openssl rc4" in U-Boot's doc/README.rockchip) as it is.
 func (k *checker) encrypted(slot string, request uint16, tag string) {
 	if k.chip.plain {
-		k.refuse(slot, "give the file as it was before it was encrypted", fmt.Errorf("it is encrypted, which %s does not undo", k.chip.name))
+		k.refuse(slot, "give the file as it was before it was encrypted", "it is encrypted, which %s does not undo", k.chip.name)
 		return
 	}
 	if tag != "" && tag != k.chip.tag && k.chip.tag != "" {
-		k.refuse(slot, "check --soc, and that the file is for this board", fmt.Errorf("its tag is %s, that of %s is %q", tag, k.chip.name, k.chip.tag))
+		k.refuse(slot, elsewhere, "its tag is %s, that of %s is %q", tag, k.chip.name, k.chip.tag)
 		return
 	}
 	img := k.fw[slot]
-	k.findings = append(k.findings, socs.Finding{Slot: slot, Text: "it is encrypted already, and sent as it is"})
+	k.Note(slot, "it is encrypted already, and sent as it is")
 	s := section{slot: slot, path: img.Path, name: img.Path, request: request, data: img.Data, plug: request == 0x472 && firmware.RockchipPlug(firmware.RockchipRC4(img.Data[:min(len(img.Data), 64)]))}
 	k.fits(s)
 	k.sections = append(k.sections, s)
@@ -328,12 +324,12 @@ func (k *checker) about(slot string, request uint16, b []byte) {
 		return
 	}
 	if !payload(b) {
-		k.warn(slot, "there is no U-Boot behind SPL, which will load it from the board's storage; %s", newBoot)
+		k.Warn(slot, "there is no U-Boot behind SPL, which will load it from the board's storage; %s", newBoot)
 	}
 	if k.chip.dram != 0 && len(b) >= 16 {
 		// A program of U-Boot's for 64 bits has the address that it is linked to here.
 		if base := binary.LittleEndian.Uint64(b[8:]); base > uint64(k.chip.dram) && base < uint64(k.chip.dram)+1<<30 {
-			k.warn(slot, "SPL says that it is linked to %#x, where it is not started: %s starts it at %#x", base, k.chip.name, k.chip.dram)
+			k.Warn(slot, "SPL says that it is linked to %#x, where it is not started: %s starts it at %#x", base, k.chip.name, k.chip.dram)
 		}
 	}
 }

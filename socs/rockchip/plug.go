@@ -47,17 +47,9 @@ var (
 
 // openPlug claims the interface of a device that may be a USB plug: Rockchip's ROMs and plugs look alike.
 func openPlug(ctx context.Context, h usb.Handle) (*plug, error) {
-	for _, c := range h.Descriptors().Configs {
-		if int(c.Value) != h.Device().Config {
-			continue
-		}
-		for i := range c.Settings {
-			s := &c.Settings[i]
-			in, ok1 := s.Find(usb.Bulk, true)
-			out, ok2 := s.Find(usb.Bulk, false)
-			if ok1 && ok2 && s.Class == 0xff && s.SubClass == 6 && s.Protocol == 5 && s.Alt == 0 {
-				return &plug{h: h, in: in, out: out, tag: 0x534e4147}, h.Claim(ctx, s.Number)
-			}
+	for _, s := range h.Descriptors().Settings(h.Device().Config) {
+		if in, out, ok := s.Bulk(); ok && s.Class == 0xff && s.SubClass == 6 && s.Protocol == 5 && s.Alt == 0 {
+			return &plug{h: h, in: in, out: out, tag: 0x534e4147}, h.Claim(ctx, s.Number)
 		}
 	}
 	return nil, errNoPlug

@@ -47,7 +47,7 @@ func (Backend) Family() socs.Family {
 		Title:       "Rockchip RK, RV and PX",
 		Carriers:    []socs.Carrier{socs.USB},
 		ROM:         identities(),
-		Reenumerate: 20 * time.Second, // an RK3576 takes a little more than 3
+		Reenumerate: 30 * time.Second, // an RK3576 takes a little more than 3
 		BootMode:    "maskrom button, or the clock or data line of the flash shorted at power-on; a board with nothing to boot from gets there by itself",
 		Slots: []socs.Slot{
 			{Name: slotLoader, Doc: "both stages in one: Rockchip's loader (rk..._loader_....bin, MiniLoaderAll.bin), or U-Boot's idbloader.img", Keys: []string{keyRC4}},

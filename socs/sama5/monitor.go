@@ -56,21 +56,14 @@ func open(ctx context.Context, h usb.Handle) (*monitor, error) {
 	m := &monitor{h: h}
 	var data *usb.Setting
 	var control []uint8
-	for _, c := range h.Descriptors().Configs {
-		if int(c.Value) != h.Device().Config {
-			continue
-		}
-		for i := range c.Settings {
-			s := &c.Settings[i]
-			in, ok1 := s.Find(usb.Bulk, true)
-			out, ok2 := s.Find(usb.Bulk, false)
-			switch {
-			case s.Alt != 0:
-			case data == nil && ok1 && ok2 && in.MaxPacket > 0 && out.MaxPacket > 0:
-				data, m.in, m.out = s, in, out
-			default:
-				control = append(control, s.Number)
-			}
+	for _, s := range h.Descriptors().Settings(h.Device().Config) {
+		in, out, ok := s.Bulk()
+		switch {
+		case s.Alt != 0:
+		case data == nil && ok && in.MaxPacket > 0 && out.MaxPacket > 0:
+			data, m.in, m.out = &s, in, out
+		default:
+			control = append(control, s.Number)
 		}
 	}
 	if data == nil {

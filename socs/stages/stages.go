@@ -12,14 +12,13 @@ import (
 	"time"
 
 	"snag/event"
+	"snag/event/progress"
 	"snag/socs"
 	"snag/usb"
 )
 
-const (
-	goneTime     = time.Second            // from a transfer that failed to the board's end, if that was the cause
-	progressTime = 100 * time.Millisecond // between two tellings
-)
+// goneTime is from a transfer that failed to the board's end, if that was the cause.
+const goneTime = time.Second
 
 // rom is the stage of the boot ROM.
 const rom = "rom"
@@ -104,41 +103,9 @@ func (r *Runs) Begin(board socs.Board) error {
 }
 
 // Transfer is a file on its way to a board.
-type Transfer struct {
-	// These are what Begin makes them, and what Done tells.
-	Total   int       // bytes; less if the board did not want all
-	Since   time.Time // when the board was there for it; else it began then
-	Retries int
-
-	board       socs.Board
-	stage, file string
-	begun, told time.Time
-	last        event.Progress // that was told
-}
+type Transfer = progress.Transfer[int]
 
 // Begin tells that a stage begins, which takes total bytes of a file.
 func Begin(board socs.Board, stage, file string, total int) *Transfer {
-	board.Emit(stage, event.StageBegun{File: file, Bytes: int64(total)})
-	now := time.Now()
-	return &Transfer{Total: total, Since: now, board: board, stage: stage, file: file, begun: now, last: event.Progress{Bytes: -1}}
-}
-
-// At tells that the board has n bytes: ten times a second, and of the last.
-func (t *Transfer) At(n int) {
-	now := time.Now()
-	p := event.Progress{Bytes: int64(n), Total: int64(t.Total)}
-	if p == t.last || n < t.Total && now.Sub(t.told) < progressTime {
-		return
-	}
-	t.last, t.told = p, now
-	p.Rate = float64(n) / max(now.Sub(t.begun), time.Millisecond).Seconds()
-	t.board.Emit(t.stage, p)
-}
-
-// Done tells that the board has the file.
-func (t *Transfer) Done() {
-	t.At(t.Total)
-	t.board.Emit(t.stage, event.StageDone{Summary: event.StageSummary{
-		Stage: t.stage, File: t.file, Bytes: int64(t.Total), Duration: time.Since(t.Since), Retries: t.Retries,
-	}})
+	return progress.Begin(board.Emit, stage, file, total)
 }

@@ -205,7 +205,7 @@ func TestTimes(t *testing.T) {
 	for _, model := range models {
 		for _, cfg := range []dfu.Config{
 			{LeaveDelay: -1, StageDelay: -1},
-			{LeaveDelay: time.Second, StageDelay: 5 * time.Second},
+			{LeaveDelay: time.Second, StageDelay: 5 * time.Second}, {StageDelay: 14 * time.Second},
 			{SameAddress: true},
 			{Linger: 200 * time.Millisecond, LeaveDelay: 7 * time.Second},
 			{Linger: 8 * time.Second},

@@ -42,7 +42,7 @@ func TestFaults(t *testing.T) {
 		{Model: mp15, Faults: "refuse:tfa:manifest", Code: 6, Says: `the board says "refused by request"`, Most: 10 * time.Second},
 		{Model: mp15, Config: dfu.Config{Never: dfu.StageTFA}, Code: 6, Says: "does not go on from phase 0x01 within 15s: expected the next one, it is still in phase 0x00", Most: 20 * time.Second},
 		{Model: mp25, Config: dfu.Config{Never: dfu.StageTFA}, Code: 6, Says: "shows the same after DETACH and a reset of the port: 0 ", Most: 20 * time.Second},
-		{Model: mp13, Config: dfu.Config{Never: dfu.StageTFA}, Code: 6, Says: "did not appear on port 203-1 within 20s", Most: 40 * time.Second},
+		{Model: mp13, Config: dfu.Config{Never: dfu.StageTFA}, Code: 6, Says: "did not appear on port 203-1 within 30s", Most: 50 * time.Second},
 		{Model: mp13, Config: dfu.Config{Missing: []string{"@SSBL /0x03/1*16Me"}}, Code: 6, Says: "phase 0x03, for which it has no alternate setting", Most: 10 * time.Second},
 		{Model: mp13, Faults: "stall:tfa:0", Code: 6, Says: `"@SSBL /0x03/1*16Me": block 0`, Most: 10 * time.Second},
 		{Model: mp13, Faults: "reset:rom:manifest", Says: "starting over", Most: 10 * time.Second},

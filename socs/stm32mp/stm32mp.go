@@ -40,7 +40,7 @@ const (
 	leaveTime   = 5 * time.Second       // from the DETACH to the board's end, where it enumerates anew
 	resetTime   = 10 * time.Second      // for a reset of the port
 	resetAgain  = time.Second / 2       // to the next one, if the ROM was still there
-	reenumerate = 20 * time.Second      // from one enumeration to the next
+	reenumerate = 30 * time.Second      // from one enumeration to the next
 )
 
 // The firmware: the first three by the names of Snagboot's files.

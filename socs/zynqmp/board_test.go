@@ -71,7 +71,7 @@ func TestBoards(t *testing.T) {
 		{name: "whole image as first stage", files: map[string][]byte{"boot": whole, "fsbl": whole}, boot: len(whole)},
 		{name: "FSBL of 2017", files: map[string][]byte{"boot": whole}, cfg: dfu.Config{OldFSBL: true}, boot: len(whole)},
 		{name: "ROM that leaves early", files: map[string][]byte{"boot": whole}, cfg: dfu.Config{EarlyLeave: true}, boot: len(whole)},
-		{name: "slow", files: map[string][]byte{"boot": whole}, cfg: dfu.Config{Block: time.Millisecond, StageDelay: 10 * time.Second}, boot: len(whole)},
+		{name: "slow", files: map[string][]byte{"boot": whole}, cfg: dfu.Config{Block: time.Millisecond, StageDelay: 29 * time.Second}, boot: len(whole)},
 		{name: "same address", files: map[string][]byte{"boot": whole}, cfg: dfu.Config{SameAddress: true}, boot: len(whole)},
 		{name: "at once", files: map[string][]byte{"boot": whole}, cfg: dfu.Config{LeaveDelay: -1, StageDelay: -1}, boot: len(whole)},
 	} {
@@ -120,15 +120,15 @@ func TestFaults(t *testing.T) {
 		{Faults: "unplug:rom:50000", Code: 6, Says: "did not come back within 15s", Most: 20 * time.Second},
 		{Faults: "reset:rom:50000", Says: "starting over", Most: 10 * time.Second},
 		{Faults: "reset:rom:1000 reset:rom:2000 reset:rom:3000", Code: 6, Says: "the boot ROM is back after the first stage was sent 3 times", Most: 20 * time.Second},
-		{Faults: "hang:rom:manifest", Code: 6, Says: "did not appear on port 205-1 within 20s", Most: 60 * time.Second},
+		{Faults: "hang:rom:manifest", Code: 6, Says: "did not appear on port 205-1 within 30s", Most: 60 * time.Second},
 		{Faults: "reset:rom:manifest", Says: "starting over", Most: 10 * time.Second},
-		{Faults: "unplug:rom:manifest", Code: 6, Says: "did not appear", Most: 30 * time.Second},
+		{Faults: "unplug:rom:manifest", Code: 6, Says: "did not appear", Most: 40 * time.Second},
 		{Faults: "stall:fsbl:200000", Code: 6, Says: "stage fsbl: boot.bin: DFU device 03fd:0050 on port 205-1, alternate setting 1", Most: 10 * time.Second},
 		{Faults: "hang:fsbl:200000", Code: 6, Says: "deadline exceeded", Most: 30 * time.Second},
 		{Faults: "reset:fsbl:200000", Says: "starting over", Most: 10 * time.Second},
 		{Faults: "unplug:fsbl:200000", Code: 6, Says: "did not come back", Most: 30 * time.Second},
 		{Faults: "stall:fsbl:manifest", Code: 6, Says: "refused with a stall", Most: 10 * time.Second},
-		{Config: dfu.Config{Never: dfu.StageFSBL}, Code: 6, Says: "the next stage did not appear", Most: 30 * time.Second},
+		{Config: dfu.Config{Never: dfu.StageFSBL}, Code: 6, Says: "the next stage did not appear", Most: 40 * time.Second},
 	}, func(t *testing.T, c socstest.Case[dfu.Config], faults []virtual.Fault) *socstest.Outcome[dfu.Report] {
 		c.Config.Faults = faults
 		return trial{cfg: c.Config}.run(t)

@@ -34,7 +34,7 @@ const (
 )
 
 const (
-	reenumerate = 20 * time.Second // from the ROM's last byte to FSBL: it sets up the DRAM before
+	reenumerate = 30 * time.Second // from the ROM's last byte to FSBL: it sets up the DRAM before
 	endTime     = 2 * time.Second  // for the SET_INTERFACE that ends a download
 )
 
