@@ -275,23 +275,7 @@ func ParseTIImage(b []byte) (*TIImage, error) {
 			d.err = nil
 		case 9:
 			t.Combined = true
-			digests = nil
-			total, count := d.int(), d.int()
-			if d.err == nil && (count < 0 || count > tiMaxComponents || int(count) != len(d.fields)) {
-				d.err = fmt.Errorf("it announces %d components and has %d", count, len(d.fields))
-			}
-			for i := 0; d.err == nil && i < int(count); i++ {
-				var part *derReader
-				part, d.fields = derSequence(d.fields[0].FullBytes), d.fields[1:]
-				c := TIComponent{Type: part.int(), Core: part.int(), Options: part.int(), Load: part.address(), HasLoad: true}
-				size := part.int()
-				digests = append(digests, digest{part.id(), part.octets()})
-				if d.err = part.err; d.err == nil && (size < 0 || size > total || size > 1<<30) {
-					d.err = fmt.Errorf("a component of %d bytes in %d", size, total)
-				}
-				c.Size = int(size)
-				t.Components = append(t.Components, c)
-			}
+			t.Components, digests = d.components()
 		case 34:
 			digests = []digest{{d.id(), d.octets()}}
 			length = d.int()
@@ -313,6 +297,27 @@ func ParseTIImage(b []byte) (*TIImage, error) {
 		t.Components = []TIComponent{single}
 	}
 	return t, t.verify(b, digests)
+}
+
+// components reads those of a combined image, and the digests that they should have.
+func (d *derReader) components() (list []TIComponent, digests []digest) {
+	total, count := d.int(), d.int()
+	if d.err == nil && (count < 0 || count > tiMaxComponents || int(count) != len(d.fields)) {
+		d.err = fmt.Errorf("it announces %d components and has %d", count, len(d.fields))
+	}
+	for i := 0; d.err == nil && i < int(count); i++ {
+		var part *derReader
+		part, d.fields = derSequence(d.fields[0].FullBytes), d.fields[1:]
+		c := TIComponent{Type: part.int(), Core: part.int(), Options: part.int(), Load: part.address(), HasLoad: true}
+		size := part.int()
+		digests = append(digests, digest{part.id(), part.octets()})
+		if d.err = part.err; d.err == nil && (size < 0 || size > total || size > 1<<30) {
+			d.err = fmt.Errorf("a component of %d bytes in %d", size, total)
+		}
+		c.Size = int(size)
+		list = append(list, c)
+	}
+	return list, digests
 }
 
 // debugExtension reads what there is: older certificates have another order.

@@ -14,8 +14,8 @@ import (
 
 // usage is a wrong command line: cobra's and pflag's errors with snag's exit code, and where help is.
 func usage(cmd *cobra.Command, err error) error {
-	if err == nil {
-		return nil
+	if err == nil || errors.Is(err, recovery.ErrInterrupted) {
+		return err
 	}
 	return &recovery.UsageError{Err: err, Hint: "see " + cmd.CommandPath() + " --help"}
 }

@@ -42,7 +42,7 @@ without its holes have none; --zeros finds the blocks that are zeros instead.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			im, err := image.Open(cmd.Context(), args[0], image.Options{NoBmap: true, AsIs: asIs})
 			if err != nil {
-				return &exitError{recovery.ExitFirmware, err}
+				return refused(err)
 			}
 			if st, err := os.Stat(output); err == nil && im.From(st) {
 				im.Close()
@@ -50,7 +50,7 @@ without its holes have none; --zeros finds the blocks that are zeros instead.`,
 			}
 			m, err := image.CreateMap(cmd.Context(), im, o)
 			if err != nil {
-				return &exitError{recovery.ExitFirmware, err}
+				return refused(err)
 			}
 			b, err := m.Encode()
 			if err != nil {
@@ -92,14 +92,14 @@ The exit code is 5 if anything is not as the map says.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			im, err := image.Open(cmd.Context(), args[0], o)
 			if err != nil {
-				return &exitError{recovery.ExitFirmware, err}
+				return refused(err)
 			}
 			if im.Map == nil {
 				im.Close()
 				return &exitError{recovery.ExitFirmware, fmt.Errorf("%s: there is no block map beside it (--bmap says where it is)", im.Name)}
 			}
 			if err := image.Verify(cmd.Context(), im, nil); err != nil {
-				return &exitError{recovery.ExitFirmware, err}
+				return refused(err)
 			}
 			checked := 0
 			for _, r := range im.Map.Ranges {

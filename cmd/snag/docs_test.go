@@ -9,11 +9,15 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
 
 	"github.com/spf13/cobra"
+
+	"snag/internal/config"
+	"snag/recovery"
 )
 
 // pages are the Markdown files of the repository, by path from its root.
@@ -170,8 +174,8 @@ func withoutCode(text string) string {
 	return regexp.MustCompile("(?m)^ {4}.*$|`[^`\n]*`").ReplaceAllString(text, "")
 }
 
-// TestCommandLines parses the command lines of the pages, the templates and the help: every command and flag is one
-// that there is.
+// TestCommandLines parses the command lines of the pages, the templates and the help: every command, flag, model and
+// template is one that there is.
 func TestCommandLines(t *testing.T) {
 	texts := pages(t)
 	templates, err := filepath.Glob("../../internal/config/templates/*.yaml")
@@ -211,7 +215,7 @@ func TestCommandLines(t *testing.T) {
 // parses looks at a command line as a page shows it: behind it stands a comment, what the shell does with it, or what
 // it prints.
 func parses(line string) error {
-	line = regexp.MustCompile(`(\s#|\s{3,}|[|;>&…]|\s--\s|\)).*`).ReplaceAllString(line, "")
+	line = regexp.MustCompile(`(\s#|\s{3,}|[|;<>&…]|\s--\s|\)).*`).ReplaceAllString(line, "")
 	var words []string
 	for _, w := range regexp.MustCompile(`'[^']*'|"[^"]*"|\S+`).FindAllString(line, -1) {
 		words = append(words, strings.Trim(w, `'"`))
@@ -227,5 +231,89 @@ func parses(line string) error {
 	if err := cmd.ParseFlags(rest); err != nil && !strings.HasPrefix(err.Error(), "flag needs an argument") { // a flag is only named
 		return err
 	}
-	return nil
+	if err := cmd.ValidateFlagGroups(); err != nil {
+		return err
+	}
+	if soc, err := cmd.Flags().GetString("soc"); err == nil && soc != "" && soc != "MODEL" {
+		if _, _, err := recovery.Lookup(soc); err != nil {
+			return err
+		}
+	}
+	args := cmd.Flags().Args()
+	if len(args) == 0 { // the command is only named
+		return nil
+	}
+	if cmd.Name() == "template" {
+		if _, err := config.Template(args[0]); err != nil {
+			return err
+		}
+	}
+	return cmd.ValidateArgs(args)
+}
+
+// TestNamed looks up what the pages name of the source tree and of snag: targets of make, tests, files, and flags.
+func TestNamed(t *testing.T) {
+	makefile, err := os.ReadFile("../../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := testNames(t)
+	var flag func(c *cobra.Command, name string) bool
+	flag = func(c *cobra.Command, name string) bool {
+		return c.Flags().Lookup(name) != nil || slices.ContainsFunc(c.Commands(), func(sub *cobra.Command) bool { return flag(sub, name) })
+	}
+	root := newRoot()
+	exists := func(path string) bool {
+		_, err := os.Stat("../../" + path)
+		return err == nil
+	}
+	others := []string{"network", "cap-add", "version", "firmware/bootfiles.bin"} // docker's, snagflash's, rpiboot's
+	for _, kind := range []struct {
+		what  string
+		named string // the first submatch
+		is    func(name string) bool
+		least int
+	}{
+		{"target of make", `(?m)(?:^    (?:\S+=\S+ )?(?:sudo )?|` + "`" + `)make ([a-z-]+)\b`, func(name string) bool {
+			return regexp.MustCompile(`(?m)^`+name+`:`).Match(makefile) || strings.HasSuffix(name, "config") // U-Boot's
+		}, 20},
+		{"test", `\b((?:Test|Fuzz|Benchmark)[A-Z]\w+)`, func(name string) bool { return tests[name] }, 100},
+		{"package", `\./((?:\w+/)+\w+)`, exists, 10},
+		{"file or folder", "`" + `((?:cmd|docs|event|firmware|flash|fuse|internal|netboot|netsetup|plan|recovery|scripts|sim|socs|tools|usb|uuu)/[\w./-]+)` + "`", func(name string) bool {
+			return exists(name) || strings.HasSuffix(name, ".py") // Snagboot's
+		}, 50},
+		{"flag", "`--([a-z][a-z-]+)", func(name string) bool { return flag(root, name) }, 50},
+	} {
+		found := 0
+		for page, text := range pages(t) {
+			for _, m := range regexp.MustCompile(kind.named).FindAllStringSubmatch(text, -1) {
+				if found++; !kind.is(m[1]) && !slices.Contains(others, m[1]) {
+					t.Errorf("%s: there is no %s %s", page, kind.what, m[1])
+				}
+			}
+		}
+		if found < kind.least {
+			t.Errorf("found %d times a %s", found, kind.what)
+		}
+	}
+}
+
+// testNames are the tests, fuzz targets and benchmarks of the repository.
+func testNames(t *testing.T) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
+	err := filepath.WalkDir("../..", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		src, err := os.ReadFile(path)
+		for _, m := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)\w+)\(`).FindAllSubmatch(src, -1) {
+			names[string(m[1])] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
 }

@@ -26,7 +26,7 @@ type flashFlags struct {
 	usbPath, onWait string
 	timeout         patience
 	wait            time.Duration
-	dryRun, reset   bool
+	dry, reset      bool
 	files           []string // -f: a plan, or with -P snagflash's commands
 
 	flash   plan.Flash
@@ -108,7 +108,7 @@ snag flash -f PLAN.yaml does several steps, from the boot ROM to the last reset
 	fl.Var(&f.timeout, "timeout", "give up after this `time` in all")
 	fl.DurationVar(&f.wait, "wait", 0, "give up if no board appears within this `time` (default 5m; a disk 30s)")
 	fl.StringVar(&f.onWait, "on-wait", "", "shell `command` to run when the board is awaited: power relay, boot-mode switch")
-	fl.BoolVar(&f.dryRun, "dry-run", false, "check everything, print what would be done, and touch no board")
+	fl.BoolVar(&f.dry, "dry-run", false, "check everything, print what would be done, and touch no board")
 	f.outputFlags.add(cmd)
 	f.addSnagflash(fl)
 	return cmd
@@ -144,7 +144,7 @@ type patience struct{ all, one time.Duration }
 func (p *patience) String() string { return p.all.String() }
 func (p *patience) Type() string   { return "duration" }
 func (p *patience) Set(s string) error {
-	if ms, err := strconv.ParseUint(s, 10, 31); err == nil {
+	if ms, err := strconv.ParseUint(s, 10, 31); err == nil && ms > 0 {
 		p.one = time.Duration(ms) * time.Millisecond
 		return nil
 	}
@@ -161,14 +161,11 @@ func (f *flashFlags) run(cmd *cobra.Command, args []string) error {
 		f.LogFile = f.logFile
 	}
 	p, opt, err := f.plan(cmd, args)
-	if f.dryRun {
+	if f.dry {
 		if err == nil {
 			err = p.Check(cmd.Context())
 		}
-		if err != nil {
-			return err
-		}
-		return p.DryRun(cmd.OutOrStdout())
+		return f.outputFlags.dryRun(cmd, p.DryRun, err)
 	}
 	return f.show(cmd, func(emit event.Sink, log *slog.Logger) error {
 		if err != nil {
@@ -183,7 +180,7 @@ func (f *flashFlags) run(cmd *cobra.Command, args []string) error {
 // plan is what the flags and arguments say.
 func (f *flashFlags) plan(cmd *cobra.Command, args []string) (*plan.Plan, plan.Options, error) {
 	opt := plan.Options{Timeout: f.timeout.all, Wait: f.wait, Patience: f.timeout.one, OnWait: f.onWait, USB: usbfs.Host{}}
-	p, err := f.steps(cmd, args)
+	p, err := await(cmd.Context(), func() (*plan.Plan, error) { return f.steps(cmd, args) })
 	if err == nil && f.wait < 0 {
 		err = fmt.Errorf("--wait %s: expected more than nothing", f.wait)
 	}
@@ -210,6 +207,7 @@ func (f *flashFlags) plan(cmd *cobra.Command, args []string) (*plan.Plan, plan.O
 	return p, opt, usage(cmd, err)
 }
 
+// steps are those of snagflash's flags, of a plan, or of one image.
 func (f *flashFlags) steps(cmd *cobra.Command, args []string) (*plan.Plan, error) {
 	fl := cmd.Flags()
 	own := false // a flag of one-off work
@@ -246,35 +244,51 @@ func (f *flashFlags) steps(cmd *cobra.Command, args []string) (*plan.Plan, error
 		return plan.Load(f.files[0])
 	case len(args) == 0:
 		return nil, errors.New("what is to be flashed? expected IMAGE, or -f PLAN.yaml")
-	case len(to) == 0:
-		return nil, errors.New("where to? expected one of --fastboot, --mmc, --mtd, --sf, --dfu, --disk and --file")
-	case len(to) == 2 && to[0] == plan.ToDisk && to[1] == plan.ToFile: // a file on it
-	case len(to) > 1:
-		return nil, fmt.Errorf("--%s and --%s: one target", to[0], to[1])
 	}
 	a := f.flash
 	a.Image = args[0]
-	force, nor := a.To.Force, a.To.NOR
 	var err error
-	if a.To, err = plan.ParseTarget(to[0], *f.to[to[0]]); err != nil {
-		return nil, fmt.Errorf("--%w", err)
+	if a.To, err = f.target(to); err != nil {
+		return nil, err
 	}
-	a.To.Force, a.To.NOR = force, nor
-	if len(to) == 2 {
-		a.To.File = *f.to[plan.ToFile]
-	}
-	buffer := int64(0)
-	for name, value := range map[string]*int64{"offset": &a.To.Offset, "address": &a.To.Address, "erase-block": &a.To.EraseBlock, "buffer": &buffer, "buffer-size": &a.To.BufferSize} {
-		if s := *f.sizes[name]; s != "" {
-			if *value, err = plan.ParseSize(s); err != nil {
-				return nil, fmt.Errorf("--%s: %w", name, err)
-			}
-		}
-	}
-	a.To.Buffer = uint64(buffer)
 	if err := a.Check(); err != nil {
 		return nil, fmt.Errorf("--%w", err)
 	}
+	return f.image(&a)
+}
+
+// target is where an image goes, by flags of the kinds to.
+func (f *flashFlags) target(to []plan.Kind) (plan.Target, error) {
+	var t plan.Target
+	switch {
+	case len(to) == 0:
+		return t, errors.New("where to? expected one of --fastboot, --mmc, --mtd, --sf, --dfu, --disk and --file")
+	case len(to) == 2 && to[0] == plan.ToDisk && to[1] == plan.ToFile: // a file on it
+	case len(to) > 1:
+		return t, fmt.Errorf("--%s and --%s: one target", to[0], to[1])
+	}
+	t, err := plan.ParseTarget(to[0], *f.to[to[0]])
+	if err != nil {
+		return t, fmt.Errorf("--%w", err)
+	}
+	if len(to) == 2 {
+		t.File = *f.to[plan.ToFile]
+	}
+	t.Force, t.NOR = f.flash.To.Force, f.flash.To.NOR
+	buffer := int64(0)
+	for name, value := range map[string]*int64{"offset": &t.Offset, "address": &t.Address, "erase-block": &t.EraseBlock, "buffer": &buffer, "buffer-size": &t.BufferSize} {
+		if s := *f.sizes[name]; s != "" {
+			if *value, err = plan.ParseSize(s); err != nil {
+				return t, fmt.Errorf("--%s: %w", name, err)
+			}
+		}
+	}
+	t.Buffer = uint64(buffer)
+	return t, nil
+}
+
+// image is the plan of writing one image.
+func (f *flashFlags) image(a *plan.Flash) (*plan.Plan, error) {
 	file, path := a.To.Kind == plan.ToFile, a.To.Kind == plan.ToDisk && a.To.Device < 0
 	switch nowhere := fmt.Sprintf("%s is on no board that snag waits for", a.To); {
 	case file && f.usbPath != "":
@@ -283,14 +297,13 @@ func (f *flashFlags) steps(cmd *cobra.Command, args []string) (*plan.Plan, error
 		return nil, errors.New("--net: " + nowhere)
 	case (file || path) && f.onWait != "":
 		return nil, errors.New("--on-wait: " + nowhere)
+	case (file || path) && f.reset:
+		return nil, fmt.Errorf("--reset: %s is on no board that snag knows", a.To)
 	}
-	p := &plan.Plan{Steps: []plan.Step{{Action: &a}}}
+	p := &plan.Plan{Steps: []plan.Step{{Action: a}}}
 	if f.reset {
 		r := &plan.Reset{}
-		switch {
-		case file, path:
-			return nil, fmt.Errorf("--reset: %s is on no board that snag knows", a.To)
-		case a.To.Kind == plan.ToDisk:
+		if a.To.Kind == plan.ToDisk {
 			r.How = plan.Detach // which is all that can be done
 		}
 		p.Steps = append(p.Steps, plan.Step{Action: r})

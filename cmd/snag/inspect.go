@@ -46,36 +46,37 @@ func inspectFile(cmd *cobra.Command, path, soc string, asJSON, all bool) error {
 			return err
 		}
 	}
-	r, err := inspect.File(path)
+	r, err := await(cmd.Context(), func() (*inspect.Report, error) { return inspect.File(path) })
 	if err != nil {
-		return &exitError{recovery.ExitFirmware, err}
+		return refused(err)
 	}
-	var uses []inspect.Use
 	if backend != nil {
-		uses = r.For(backend, model)
+		r.For(backend, model)
 	}
 	out := cmd.OutOrStdout()
 	if asJSON {
 		enc := json.NewEncoder(out)
 		enc.SetEscapeHTML(false)
-		err = enc.Encode(struct {
-			*inspect.Report
-			SoC  string        `json:"soc,omitempty"`
-			Uses []inspect.Use `json:"uses,omitempty"`
-		}{r, model.Name, uses})
+		err = enc.Encode(r)
 	} else {
 		r.File = ui.Printable(r.File)
-		if err = r.Write(out, all); err == nil && backend != nil {
-			err = inspect.WriteUses(out, model, uses)
-		}
+		err = r.Write(out, all)
 	}
 	switch {
 	case err != nil:
 		return err
-	case backend != nil && !inspect.Usable(uses):
+	case backend != nil && !r.Usable():
 		return &shownError{&exitError{recovery.ExitFirmware, fmt.Errorf("nothing that snag uses for %s", model.Name)}}
 	case len(r.Problems) > 0:
 		return &shownError{&exitError{recovery.ExitFirmware, errors.New("something is wrong in it")}}
 	}
 	return nil
+}
+
+// refused is the error of a file that is not as it should be, unless it is that of an interruption.
+func refused(err error) error {
+	if errors.Is(err, recovery.ErrInterrupted) {
+		return err
+	}
+	return &exitError{recovery.ExitFirmware, err}
 }

@@ -11,7 +11,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -29,11 +31,21 @@ import (
 var version = "development build"
 
 func main() {
+	spareProcessor()
 	sandbox.Init() // does not return in the process that a simulated board's sandbox starts
 	if netsetup.WorkerMain() {
 		return
 	}
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// spareProcessor has Go's scheduler count two processors where there is one. With a single one it takes that away from a
+// goroutine in every system call that outlasts a turn of its monitor, 20 µs, and wakes a thread for nothing (retake in
+// runtime/proc.go), and package usbfs has none that it could wait with for a transfer. What the user has set stays.
+func spareProcessor() {
+	if runtime.GOMAXPROCS(0) == 1 && os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(2)
+	}
 }
 
 // run is the whole program but for the process around it.
@@ -59,7 +71,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	var shown *shownError
 	if !errors.As(err, &shown) {
-		if slices.Contains([]string{"recover", "run", "flash", "mac"}, cmd.Name()) && slices.Contains(args, "--json") {
+		if slices.Contains([]string{"recover", "run", "flash", "mac"}, cmd.Name()) && slices.ContainsFunc(args, asksJSON) {
 			ui.NewJSON(stdout).Sink(event.Event{Time: time.Now(), Body: failed(err)})
 		}
 		fmt.Fprintf(stderr, "snag: %v\n", err)
@@ -68,6 +80,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 		}
 	}
 	return exitCode(err)
+}
+
+// asksJSON reports whether an argument is the flag --json, set. What is wrong with the command line may have kept it from
+// being parsed.
+func asksJSON(arg string) bool {
+	value, ok := strings.CutPrefix(arg, "--json=")
+	set, err := strconv.ParseBool(value)
+	return arg == "--json" || ok && err == nil && set
 }
 
 // noteStart returns what becomes true when a command's own code begins to run.

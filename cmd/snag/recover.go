@@ -41,7 +41,8 @@ func newRecover() *cobra.Command {
 and then each following stage, asks for. The firmware is checked first.
 
 The board may be plugged in before or after the start. Without --usb-path it is
-the one board of that SoC; several are an error that lists them.`,
+the one board of that SoC; several are an error that lists them, also if the
+second one comes up to two seconds later.`,
 		Example: `  snag recover --soc am335x -f beaglebone.yaml
   snag recover -s am3358 -F spl=u-boot-spl.bin -F u-boot=u-boot.img --usb-path 1-2.3
   snag recover -s am335x -f lab.yaml --usb-path 1-2 --on-wait 'relay cycle 3' --expect 0451:d022 --json`,

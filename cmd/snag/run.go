@@ -22,7 +22,7 @@ type runFlags struct {
 	usbPath       string
 	timeout, wait time.Duration
 	env           []string
-	dryRun, show  bool
+	dry, show     bool
 	shell         bool
 }
 
@@ -51,7 +51,7 @@ started. Flags stand before SCRIPT. What of the language is known: docs/uuu.md.`
 	fl.DurationVar(&f.timeout, "timeout", time.Hour, "give up after this `time` in all")
 	fl.DurationVar(&f.wait, "wait", recovery.DefaultTimeout, "give up if no board appears within this `time`")
 	fl.StringArrayVarP(&f.env, "env", "e", nil, "`NAME=VALUE` of what @NAME@ is in the script, before the environment")
-	fl.BoolVar(&f.dryRun, "dry-run", false, "print what would be sent, and touch no board")
+	fl.BoolVar(&f.dry, "dry-run", false, "print what would be sent, and touch no board")
 	fl.BoolVar(&f.show, "show", false, "print the text of a built-in script")
 	fl.BoolVar(&f.shell, "allow-shell", false, "let the script run commands of this machine")
 	f.outputFlags.add(cmd)
@@ -93,14 +93,11 @@ func (f *runFlags) run(cmd *cobra.Command, args []string) error {
 		_, err := fmt.Fprint(cmd.OutOrStdout(), text)
 		return err
 	}
-	if f.dryRun {
-		script, err := f.load(args)
-		if err != nil {
-			return err
-		}
-		return script.DryRun(cmd.OutOrStdout())
+	if f.dry {
+		script, err := await(cmd.Context(), func() (*uuu.Script, error) { return f.load(args) })
+		return f.outputFlags.dryRun(cmd, script.DryRun, err)
 	}
-	opt, err := f.options(args)
+	opt, err := await(cmd.Context(), func() (recovery.Options, error) { return f.options(args) })
 	return f.recover(cmd, opt, err)
 }
 

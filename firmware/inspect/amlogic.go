@@ -76,7 +76,7 @@ func (r *Report) amlFIP(off int) int {
 	p.Parts = []*Part{{Kind: kindTOC, Text: fmt.Sprintf("table of contents, serial number %#x", f.FIP.Serial), Offset: off, Size: f.FIP.Table}}
 	for _, e := range f.FIP.Entries {
 		img := &Part{Kind: kindImage, Text: e.Text, Offset: off + e.Offset, Size: len(e.Data)}
-		if firmware.Identify(e.Data).Kind == firmware.KindAML {
+		if firmware.Identify(head(e.Data)).Kind == firmware.KindAML {
 			if inner, _ := r.amlImage(img.Offset, e.Data); inner != nil {
 				img.Parts = []*Part{inner}
 			}

@@ -199,34 +199,7 @@ func (r *Report) zynqmp() int {
 			add(&Part{Kind: kindHeader, Text: fmt.Sprintf("image header %q, partitions: %d", i.Name, i.Partitions), Offset: i.Offset, Size: i.Size})
 		}
 		for n, q := range z.Partitions {
-			words := []string{fmt.Sprintf("partition %d: %s", n, q.CPU())}
-			if q.Device() != "" && q.Device() != "PS" && q.Device() != q.CPU() {
-				words = append(words, "for "+q.Device())
-			}
-			if q.EL() != 0 {
-				words = append(words, fmt.Sprintf("EL%d", q.EL()))
-			}
-			for _, w := range []struct {
-				is   bool
-				word string
-			}{{q.Secure(), "secure"}, {q.Encrypted(), "encrypted"}, {q.Signed(), "signed (which was not verified)"}} {
-				if w.is {
-					words = append(words, w.word)
-				}
-			}
-			if n == 0 {
-				words = append(words, "loaded by the ROM")
-			} else {
-				words = append(words, "loaded by "+q.Owner())
-			}
-			part := &Part{Kind: kindPartition, Text: strings.Join(words, ", "), Offset: q.Start, Size: q.Size, Load: addr(q.Load), Entry: addr(q.Entry)}
-			part.Parts = []*Part{{Kind: kindHeader, Text: "partition header", Offset: q.Offset, Size: 64, Checks: []Check{{"sum32", outcome(q.Sum == q.Checksum)}}}}
-			if start := min(q.Start, len(r.data)); n > 0 && !q.Encrypted() {
-				if body := program(start, r.data[start:min(start+q.Length, len(r.data))]); body.Text != "program" {
-					part.Text += ": " + body.Text
-				}
-			}
-			add(part)
+			add(r.zynqPartition(n, q))
 		}
 	}
 	if err == nil && z.Complete() {
@@ -239,6 +212,38 @@ func (r *Report) zynqmp() int {
 	p.Size = end
 	r.add(p)
 	return end
+}
+
+// zynqPartition is partition n of a boot image. The first is what the ROM loads, which has a part already.
+func (r *Report) zynqPartition(n int, q firmware.ZynqMPPartition) *Part {
+	words := []string{fmt.Sprintf("partition %d: %s", n, q.CPU())}
+	if q.Device() != "" && q.Device() != "PS" && q.Device() != q.CPU() {
+		words = append(words, "for "+q.Device())
+	}
+	if q.EL() != 0 {
+		words = append(words, fmt.Sprintf("EL%d", q.EL()))
+	}
+	for _, w := range []struct {
+		is   bool
+		word string
+	}{{q.Secure(), "secure"}, {q.Encrypted(), "encrypted"}, {q.Signed(), "signed (which was not verified)"}} {
+		if w.is {
+			words = append(words, w.word)
+		}
+	}
+	if n == 0 {
+		words = append(words, "loaded by the ROM")
+	} else {
+		words = append(words, "loaded by "+q.Owner())
+	}
+	p := &Part{Kind: kindPartition, Text: strings.Join(words, ", "), Offset: q.Start, Size: q.Size, Load: addr(q.Load), Entry: addr(q.Entry)}
+	p.Parts = []*Part{{Kind: kindHeader, Text: "partition header", Offset: q.Offset, Size: 64, Checks: []Check{{"sum32", outcome(q.Sum == q.Checksum)}}}}
+	if start := min(q.Start, len(r.data)); n > 0 && !q.Encrypted() {
+		if body := program(start, r.data[start:min(start+q.Length, len(r.data))]); body.Text != "program" {
+			p.Text += ": " + body.Text
+		}
+	}
+	return p
 }
 
 func (r *Report) elf() int {

@@ -29,6 +29,10 @@ type Report struct {
 	Problems []string `json:"problems"` // what is wrong with it
 	Notes    []string `json:"notes"`    // what is worth knowing
 
+	// These are there after For.
+	SoC  string `json:"soc,omitempty"` // the model
+	Uses []Use  `json:"uses,omitempty"`
+
 	data []byte
 }
 
@@ -266,10 +270,13 @@ func plain(info firmware.Info, data []byte) *Part {
 	return p
 }
 
+// head is as much of a part as tells what it is: parts may overlap, and be as large as the file each.
+func head(data []byte) []byte { return data[:min(len(data), 1<<20)] }
+
 // program describes the body of an image; what it goes to is the caller's to say.
 func program(off int, data []byte) *Part {
 	text := "program"
-	switch info := firmware.Identify(data); info.Kind {
+	switch info := firmware.Identify(head(data)); info.Kind {
 	case firmware.KindUnknown, firmware.KindBlank, firmware.KindEmpty, firmware.KindText:
 	default:
 		text = strings.TrimPrefix(strings.TrimPrefix(info.Text, "a "), "an ")

@@ -267,8 +267,9 @@ func TestUses(t *testing.T) {
 		if len(r.Problems) > 0 || r.Parts[0].Kind != want.kind {
 			t.Errorf("%s: %q, %s", name, r.Problems, r.Parts[0].Kind)
 		}
-		uses := r.For(am335x.Backend{}, model)
-		if len(uses) != 2 || uses[0].Slot != "spl" || uses[0].Takes != want.spl || uses[1].Takes != want.uboot || !Usable(uses) {
+		r.For(am335x.Backend{}, model)
+		uses := r.Uses
+		if len(uses) != 2 || uses[0].Slot != "spl" || uses[0].Takes != want.spl || uses[1].Takes != want.uboot || !r.Usable() {
 			t.Fatalf("%s: %+v", name, uses)
 		}
 		for _, u := range uses {
@@ -280,13 +281,13 @@ func TestUses(t *testing.T) {
 			}
 		}
 		var text strings.Builder
-		if err := WriteUses(&text, model, uses); err != nil || !strings.Contains(text.String(), "as spl") || !strings.Contains(text.String(), "hint: ") {
+		if err := r.Write(&text, false); err != nil || !strings.Contains(text.String(), "as spl") || !strings.Contains(text.String(), "hint: ") {
 			t.Errorf("%s: %v\n%s", name, err, &text)
 		}
 	}
 	none := Data("x.imx", []byte("nothing"))
-	if uses := none.For(am335x.Backend{}, model); Usable(uses) {
-		t.Errorf("%+v", uses)
+	if none.For(am335x.Backend{}, model); none.Usable() {
+		t.Errorf("%+v", none.Uses)
 	}
 }
 
@@ -325,7 +326,9 @@ func TestUsesOfOthers(t *testing.T) {
 		"wants what is no slot": {func(socs.Firmware) error { return missing("z") }, "true true true"},
 	} {
 		var got []string
-		for _, u := range Data("x", []byte("data")).For(backend{check: tt.check}, socs.Model{}) {
+		r := Data("x", []byte("data"))
+		r.For(backend{check: tt.check}, socs.Model{})
+		for _, u := range r.Uses {
 			got = append(got, fmt.Sprint(u.Takes))
 		}
 		if strings.Join(got, " ") != tt.want {

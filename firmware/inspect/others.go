@@ -42,6 +42,7 @@ func (r *Report) fit(off int) int {
 		return 0
 	}
 	end := t.Size
+	room := 16 * len(b) // bytes that may be looked into: images may overlap
 	p := &Part{Kind: kindFIT, Text: fmt.Sprintf("FIT %q", f.Description), Offset: off}
 	p.Parts = []*Part{{Kind: kindHeader, Text: fmt.Sprintf("tree, images: %d, configurations: %d", len(f.Images), len(f.Configs)), Offset: off, Size: t.Size}}
 	for _, i := range f.Images {
@@ -74,7 +75,8 @@ func (r *Report) fit(off int) int {
 		if i.Data == nil {
 			img.Offset = off
 		}
-		if firmware.Identify(i.Data).Kind == firmware.KindTIX509 {
+		if len(i.Data) <= room && firmware.Identify(head(i.Data)).Kind == firmware.KindTIX509 {
+			room -= len(i.Data)
 			if signed := r.tiImage(img.Offset, i.Data); signed != nil {
 				img.Parts = []*Part{signed}
 			}

@@ -7,8 +7,8 @@ import (
 	"text/tabwriter"
 )
 
-// Write writes the report for people: what the file is, its parts as a tree beside columns of where they lie and
-// go to, and what is wrong. With all, the commands of DCD, CSF and boot streams are written out.
+// Write writes the report for people: what the file is, its parts as a tree beside columns of where they lie and go to,
+// what is wrong, and what a SoC would do with it. With all, the commands of DCD, CSF and boot streams are written out.
 func (r *Report) Write(w io.Writer, all bool) error {
 	fmt.Fprintf(w, "%s: %s\n%d bytes\n", r.File, r.Text, r.Size)
 	if len(r.Parts) > 0 {
@@ -30,6 +30,9 @@ func (r *Report) Write(w io.Writer, all bool) error {
 	}
 	for _, s := range r.Notes {
 		fmt.Fprintf(w, "note: %s\n", s)
+	}
+	if r.SoC != "" {
+		return r.writeUses(w)
 	}
 	return nil
 }

@@ -21,10 +21,11 @@ type Use struct {
 	Findings []string `json:"findings"`        // what should be known if it does
 }
 
-// For asks a backend what it would do with the file in each of its slots. Whatever else a slot's firmware needs beside
-// it is taken to be there: the file stands in for it, and what is wrong with it in that place does not count.
-func (r *Report) For(backend socs.Backend, model socs.Model) []Use {
-	var uses []Use
+// For asks a backend what it would do with the file in each of its slots, and puts that into the report. Whatever else
+// a slot's firmware needs beside it is taken to be there: the file stands in for it, and what is wrong with it in that
+// place does not count.
+func (r *Report) For(backend socs.Backend, model socs.Model) {
+	r.SoC, r.Uses = model.Name, nil
 	slots := backend.Family().Slots
 	for _, slot := range slots {
 		u := Use{Slot: slot.Name, Doc: slot.Doc, Errors: []string{}, Hints: []string{}, Findings: []string{}}
@@ -53,9 +54,8 @@ func (r *Report) For(backend socs.Backend, model socs.Model) []Use {
 			}
 			break
 		}
-		uses = append(uses, u)
+		r.Uses = append(r.Uses, u)
 	}
-	return uses
 }
 
 // sift takes from an error of a check what concerns a slot, and one slot that has no image.
@@ -86,11 +86,11 @@ func sift(err error, slot string, fw socs.Firmware) (own []*socs.FirmwareError, 
 	return nil, ""
 }
 
-// WriteUses writes what [Report.For] found, for people.
-func WriteUses(w io.Writer, model socs.Model, uses []Use) error {
-	fmt.Fprintf(w, "\nfor %s:\n", model.Name)
+// writeUses writes what [Report.For] found, for people.
+func (r *Report) writeUses(w io.Writer) error {
+	fmt.Fprintf(w, "\nfor %s:\n", r.SoC)
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	for _, u := range uses {
+	for _, u := range r.Uses {
 		switch {
 		case u.Takes && u.Bytes > 0:
 			fmt.Fprintf(t, "  as %s\tyes: %d bytes are sent\n", u.Slot, u.Bytes)
@@ -110,7 +110,7 @@ func WriteUses(w io.Writer, model socs.Model, uses []Use) error {
 	return t.Flush()
 }
 
-// Usable tells whether any slot takes the file.
-func Usable(uses []Use) bool {
-	return slices.ContainsFunc(uses, func(u Use) bool { return u.Takes })
+// Usable tells whether [Report.For] found a slot that takes the file.
+func (r *Report) Usable() bool {
+	return slices.ContainsFunc(r.Uses, func(u Use) bool { return u.Takes })
 }

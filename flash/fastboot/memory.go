@@ -94,14 +94,19 @@ func (m *memory) try(ctx context.Context) error {
 		return err
 	}
 	for i := 0; i < len(b); i += 4 {
-		if err := m.run(ctx, 0, "mw.l %#x %#x 1", m.addr+uint64(len(b)+i), binary.LittleEndian.Uint32(b[i:])); err != nil {
+		err := m.run(ctx, 0, "mw.l %#x %#x 1", m.addr+uint64(len(b)+i), binary.LittleEndian.Uint32(b[i:]))
+		if _, refused := errors.AsType[*fastboot.FailError](err); refused {
 			return fmt.Errorf("U-Boot's memory commands are needed (CONFIG_CMD_MEMORY): %w", err)
 		}
+		if err != nil {
+			return err
+		}
 	}
-	if err := m.run(ctx, 0, "cmp.l %#x %#x 2", m.addr, m.addr+uint64(len(b))); err != nil {
+	err := m.run(ctx, 0, "cmp.l %#x %#x 2", m.addr, m.addr+uint64(len(b)))
+	if _, refused := errors.AsType[*fastboot.FailError](err); refused {
 		return fmt.Errorf("what is downloaded is not at %#x: this is not the address of U-Boot's fastboot buffer (CONFIG_FASTBOOT_BUF_ADDR): %w", m.addr, err)
 	}
-	return nil
+	return err
 }
 
 func (m *memory) run(ctx context.Context, patience time.Duration, format string, args ...any) error {

@@ -51,6 +51,8 @@ const (
 	bootableBit = 1 << 2 // legacy BIOS bootable
 )
 
+var le = binary.LittleEndian
+
 // GUID is one as it is stored: the first three numbers are little-endian.
 type GUID [16]byte
 
@@ -119,7 +121,6 @@ func New(size, block int64, parts []Partition, rand io.Reader) (*Table, error) {
 		return nil, fmt.Errorf("%d partitions: expected 1 to %d", len(parts), Entries)
 	}
 	entries := make([]byte, max(Entries*entrySize, int(block)))
-	le := binary.LittleEndian
 	end := first * block // of the partition before
 	for i, p := range parts {
 		bad := func(format string, args ...any) error {
@@ -149,20 +150,8 @@ func New(size, block int64, parts []Partition, rand io.Reader) (*Table, error) {
 				return nil, err
 			}
 		}
-		name := utf16.Encode([]rune(p.Name))
-		if len(name) > maxName {
+		if !p.encode(entries[i*entrySize:], block) {
 			return nil, bad("its name has more than %d letters", maxName)
-		}
-		e := entries[i*entrySize:]
-		copy(e, p.Type[:])
-		copy(e[16:], p.UUID[:])
-		le.PutUint64(e[32:], uint64(p.Start/block))
-		le.PutUint64(e[40:], uint64(end/block-1))
-		if p.Bootable {
-			le.PutUint64(e[48:], bootableBit)
-		}
-		for j, u := range name {
-			le.PutUint16(e[56+2*j:], u)
 		}
 		t.Partitions = append(t.Partitions, p)
 	}
@@ -170,26 +159,74 @@ func New(size, block int64, parts []Partition, rand io.Reader) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	header := func(my, other, array int64) []byte {
-		h := make([]byte, block)
-		copy(h, "EFI PART")
-		le.PutUint32(h[8:], 0x00010000)
-		le.PutUint32(h[12:], headerSize)
-		le.PutUint64(h[24:], uint64(my))
-		le.PutUint64(h[32:], uint64(other))
-		le.PutUint64(h[40:], uint64(first))
-		le.PutUint64(h[48:], uint64(last))
-		copy(h[56:], disk[:])
-		le.PutUint64(h[72:], uint64(array))
-		le.PutUint32(h[80:], Entries)
-		le.PutUint32(h[84:], entrySize)
-		le.PutUint32(h[88:], crc32.ChecksumIEEE(entries[:Entries*entrySize]))
-		le.PutUint32(h[16:], crc32.ChecksumIEEE(h[:headerSize]))
-		return h
-	}
-	t.primary = append(append(mbr(n, block), header(1, n-1, 2)...), entries...)
-	t.backup = append(entries, header(n-1, 1, last+1)...)
+	h := header{disk: disk, first: first, last: last, sum: crc32.ChecksumIEEE(entries[:Entries*entrySize])}
+	t.primary = append(append(mbr(n, block), h.encode(block, 1, n-1, 2)...), entries...)
+	t.backup = append(entries, h.encode(block, n-1, 1, last+1)...)
 	return t, nil
+}
+
+// header is what both headers have.
+type header struct {
+	disk        GUID
+	first, last int64  // blocks that partitions may have
+	sum         uint32 // of the entries
+}
+
+// encode makes a block of it: that of block my, while the other header is in block other, and its entries begin in
+// block entries.
+//
+//	0   "EFI PART"
+//	8   revision 1.0
+//	12  size
+//	16  CRC-32 of the header
+//	24  block of this header, of the other
+//	40  first block of partitions, last
+//	56  GUID of the disk
+//	72  first block of the entries
+//	80  how many, and each one's size
+//	88  CRC-32 of the entries
+func (h header) encode(block, my, other, entries int64) []byte {
+	b := make([]byte, block)
+	copy(b, "EFI PART")
+	le.PutUint32(b[8:], 0x00010000)
+	le.PutUint32(b[12:], headerSize)
+	le.PutUint64(b[24:], uint64(my))
+	le.PutUint64(b[32:], uint64(other))
+	le.PutUint64(b[40:], uint64(h.first))
+	le.PutUint64(b[48:], uint64(h.last))
+	copy(b[56:], h.disk[:])
+	le.PutUint64(b[72:], uint64(entries))
+	le.PutUint32(b[80:], Entries)
+	le.PutUint32(b[84:], entrySize)
+	le.PutUint32(b[88:], h.sum)
+	le.PutUint32(b[16:], crc32.ChecksumIEEE(b[:headerSize]))
+	return b
+}
+
+// encode writes the partition's entry; not if its name is too long.
+//
+//	0   type
+//	16  its GUID
+//	32  first block
+//	40  last block
+//	48  attributes
+//	56  name, UTF-16
+func (p *Partition) encode(e []byte, block int64) bool {
+	name := utf16.Encode([]rune(p.Name))
+	if len(name) > maxName {
+		return false
+	}
+	copy(e, p.Type[:])
+	copy(e[16:], p.UUID[:])
+	le.PutUint64(e[32:], uint64(p.Start/block))
+	le.PutUint64(e[40:], uint64((p.Start+p.Size)/block-1))
+	if p.Bootable {
+		le.PutUint64(e[48:], bootableBit)
+	}
+	for i, u := range name {
+		le.PutUint16(e[56+2*i:], u)
+	}
+	return true
 }
 
 // mbr is the protective one: a partition of type ee that is all of the disk behind it.
@@ -197,8 +234,8 @@ func mbr(n, block int64) []byte {
 	b := make([]byte, block)
 	p := b[446:]
 	copy(p, []byte{0, 0x00, 0x02, 0x00, 0xee, 0xff, 0xff, 0xff})
-	binary.LittleEndian.PutUint32(p[8:], 1)
-	binary.LittleEndian.PutUint32(p[12:], uint32(min(n-1, 0xffffffff)))
+	le.PutUint32(p[8:], 1)
+	le.PutUint32(p[12:], uint32(min(n-1, 0xffffffff)))
 	b[510], b[511] = 0x55, 0xaa
 	return b
 }

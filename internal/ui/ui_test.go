@@ -44,13 +44,13 @@ func story() (good, bad []event.Event) {
 		at(5700, "1-2.3", "rom", event.Warning{Text: "the ROM asks for \"other.bin\""}),
 		at(6210, "1-2.3", "rom", event.Progress{Bytes: rom.Bytes, Total: rom.Bytes, Rate: 91440}),
 		at(6250, "1-2.3", "rom", event.StageDone{Summary: rom}),
-		at(6300, "1-2.3", "rom", event.Waiting{For: "the next stage on USB port 1-2.3", Deadline: 30 * time.Second}),
-		at(8000, "1-2.3", "spl", event.BoardSeen{ID: "0451:d022", Device: "usb1"}),
+		at(6300, "1-2.3", "", event.Waiting{For: "the next stage on USB port 1-2.3", Deadline: 30 * time.Second}),
+		at(8000, "1-2.3", "", event.BoardSeen{ID: "0451:d022", Device: "usb1"}),
 		at(8000, "1-2.3", "spl", event.StageBegun{File: spl.File, Bytes: spl.Bytes}),
 		at(9200, "1-2.3", "spl", event.Progress{Bytes: 626560, Total: spl.Bytes, Rate: 522133.33}),
 		at(10400, "1-2.3", "spl", event.Progress{Bytes: spl.Bytes, Total: spl.Bytes, Rate: 522133.33}),
 		at(10400, "1-2.3", "spl", event.StageDone{Summary: spl}),
-		at(10410, "1-2.3", "spl", event.Done{Duration: 10410 * time.Millisecond, Stages: []event.StageSummary{rom, spl}}),
+		at(10410, "1-2.3", "", event.Done{Duration: 10410 * time.Millisecond, Stages: []event.StageSummary{rom, spl}}),
 	}
 	bad = slices.Clone(good[:13])
 	bad = append(bad, at(38000, "1-2.3", "spl", event.Failed{
