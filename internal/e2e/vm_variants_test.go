@@ -87,38 +87,33 @@ func TestWithUdevVariants(t *testing.T) {
 // of the sixteen devices to the user, falls 10 to 20 s behind there.
 const emulated = time.Minute
 
-// TestWithUdevEightAtOnce recovers eight boards, each with firmware of its own, after one alone. That no
-// board misses SPL's 3 s is shown at the machine's own speed, in the sandbox. Here udevd and all else is
-// slower, so the boards are more patient, and that alone.
+// TestWithUdevEightAtOnce recovers eight boards, each with firmware of its own, after one alone. That no board misses
+// SPL's 3 s and that eight take less than three times as long as one is shown at the machine's own speed, in the
+// sandbox. Here udevd and all else is slower, and how long they wait for a processor is for the host to say, so the
+// boards are more patient, and no time is demanded but that they are recovered at the same time.
 func TestWithUdevEightAtOnce(t *testing.T) {
 	lab.Inside(t)
 	setUp(t)
-	one, eight := eightAtOnce(t)
-	if eight.took > 3*one.took && eight.idle > one.idle*2/3 {
-		t.Error("expected less than 3 times as long, or processors that are busy throughout: one board after the other leaves them idle as one does")
+	if atOnce := eightAtOnce(t); atOnce < 3 {
+		t.Errorf("%.1f boards at a time, expected 3 at least", atOnce)
 	}
 }
 
-// busyFor is how long boards took, and the share of that in which the processors were idle.
-type busyFor struct {
-	took time.Duration
-	idle float64
-}
-
-// eightAtOnce recovers one board and then eight, with further arguments.
-func eightAtOnce(t *testing.T, args ...string) (one, eight busyFor) {
+// eightAtOnce recovers one board and then eight, with further arguments. It returns how many of the eight were being
+// recovered at a time, on average: 1 if one after the other.
+func eightAtOnce(t *testing.T, args ...string) (atOnce float64) {
 	before := leftovers(t)
 	var mu sync.Mutex
-	run := func(t *testing.T, n int) time.Duration {
+	var first, last time.Time // of the eight: ROM's link up, SPL's last byte
+	var sum time.Duration
+	run := func(t *testing.T, n int) {
 		fw := generateSized(t, uint64(30+n), 32<<10, 192<<10)
 		port := hostPort(t, n)
-		begun := time.Now()
 		p := start(t, user, append([]string{"recover", "-s", "am335x", "-f", fw.config, "--usb-path", string(port)}, args...)...)
 		board, _ := plug(t, am335x.Config{Seed: uint64(n), SPLWindow: emulated}, port)
 		if code := p.exit(t, 3*time.Minute); code != 0 {
 			t.Errorf("exit code %d\n%s", code, p)
 		}
-		took := time.Since(begun)
 		t.Logf("snag, its worker and helpers: %s of processor time, %s in the kernel", ms(p.ProcessState.UserTime()), ms(p.ProcessState.SystemTime()))
 		fw.booted(t, board)
 		mu.Lock()
@@ -128,42 +123,46 @@ func eightAtOnce(t *testing.T, args ...string) (one, eight busyFor) {
 			t.Logf("board %d, %s: link up %s after the plug, first request %s, last byte %s; %d requests lost", n, s.Name,
 				ms(s.LinkUp.Sub(s.Plugged)), ms(s.FirstBOOTP.Sub(s.Plugged)), ms(s.LastByte.Sub(s.Plugged)), s.BOOTPLost)
 		}
-		return took
+		rom, spl := r.Last(am335x.StageROM), r.Last(am335x.StageSPL)
+		if rom == nil || spl == nil {
+			t.Fatal("the board was not recovered")
+		}
+		begun, ended := rom.LinkUp, spl.LastByte
+		if first.IsZero() || begun.Before(first) {
+			first = begun
+		}
+		if ended.After(last) {
+			last = ended
+		}
+		sum += ended.Sub(begun)
 	}
-	timed := func(f func() time.Duration) busyFor {
+	timed := func(name string, f func(t *testing.T)) {
 		busy, idle := processorTime(t)
-		took := f()
+		begun := time.Now()
+		t.Run(name, f)
 		busy2, idle2 := processorTime(t)
-		return busyFor{took, float64(idle2-idle) / float64(busy2-busy+idle2-idle)}
+		t.Logf("%s: %s, the processors idle for %.0f %% of it", name, ms(time.Since(begun)), 100*float64(idle2-idle)/float64(busy2-busy+idle2-idle))
 	}
-	one = timed(func() (took time.Duration) {
-		t.Run("one", func(t *testing.T) { took = run(t, 1) })
-		return took
-	})
+	timed("one", func(t *testing.T) { run(t, 1) })
 	soon(t, 10*time.Second, func() error {
 		if _, err := os.Stat("/sys/bus/usb/devices/" + string(hostPort(t, 1))); err == nil {
 			return fmt.Errorf("the board is still there")
 		}
 		return nil
 	})
-	eight = timed(func() (last time.Duration) {
-		t.Run("eight", func(t *testing.T) {
-			for n := 1; n <= 8; n++ {
-				t.Run(fmt.Sprint(n), func(t *testing.T) {
-					t.Parallel()
-					took := run(t, n)
-					mu.Lock()
-					defer mu.Unlock()
-					last = max(last, took)
-				})
-			}
-		})
-		return last
+	first, last, sum = time.Time{}, time.Time{}, 0
+	timed("eight", func(t *testing.T) {
+		for n := 1; n <= 8; n++ {
+			t.Run(fmt.Sprint(n), func(t *testing.T) {
+				t.Parallel()
+				run(t, n)
+			})
+		}
 	})
-	t.Logf("one board: %s; eight at once: %s, %.1f times as long; the processors were idle for %.0f %% and %.0f %% of it", ms(one.took), ms(eight.took),
-		eight.took.Seconds()/one.took.Seconds(), 100*one.idle, 100*eight.idle)
+	atOnce = sum.Seconds() / last.Sub(first).Seconds()
+	t.Logf("%.1f boards at a time", atOnce)
 	before.compare(t)
-	return one, eight
+	return atOnce
 }
 
 // processorTime reads the first line of /proc/stat (proc(5)): all processors' ticks, user nice system
