@@ -44,7 +44,7 @@ func qemu10(t *testing.T, host *exec.Cmd) *exec.Cmd {
 	if major >= 10 {
 		return host
 	}
-	return lab.Backport(t, "qemu-system-arm", "qemu-system-arm", "qemu-system-common", "qemu-system-data")
+	return lab.Backport(t, "qemu-system-arm", "qemu-system-arm")
 }
 
 // TestExecutingSunxiInProcess recovers Allwinner boards whose firmware runs, SPL and snag's own programs included, with

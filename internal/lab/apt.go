@@ -185,9 +185,18 @@ func (a *apt) resolve(ctx context.Context, spec string) ([]deb, error) {
 
 // resolveMissing returns the packages that the host lacks to run those of specs.
 func (a *apt) resolveMissing(ctx context.Context, specs []string) ([]deb, error) {
-	args := append([]string{"-o", "Dir::State::status=" + hostStatus, "install", "-y",
-		"--no-install-recommends", "--no-upgrade", "--print-uris"}, specs...)
-	out, err := a.run(ctx, a.dir, "apt-get", args...)
+	return a.install(ctx, append([]string{"--no-upgrade"}, specs...)...)
+}
+
+// resolveBackport returns pkg of the backports and the packages that the host lacks, or has too old, to run it.
+func (a *apt) resolveBackport(ctx context.Context, pkg string) ([]deb, error) {
+	return a.install(ctx, "--target-release", "/-backports$/", pkg)
+}
+
+// install returns what "apt-get install" would fetch on the host.
+func (a *apt) install(ctx context.Context, args ...string) ([]deb, error) {
+	out, err := a.run(ctx, a.dir, "apt-get", append([]string{"-o", "Dir::State::status=" + hostStatus, "install", "-y",
+		"--no-install-recommends", "--print-uris"}, args...)...)
 	if err != nil {
 		return nil, err
 	}

@@ -76,7 +76,7 @@ func TestBackports(t *testing.T) {
 	debian := source{uris: []string{"http://deb.debian.org/debian"}, suites: []string{"bookworm", "bookworm-updates"}, components: []string{"main"}}
 	security := source{uris: []string{"http://deb.debian.org/debian-security"}, suites: []string{"bookworm-security"}, components: []string{"main"}}
 	got := backports([]source{security, debian})
-	if len(got) != 1 || !slices.Equal(got[0].suites, []string{"bookworm-backports"}) || got[0].uris[0] != debian.uris[0] {
+	if len(got) != 3 || !slices.Equal(got[2].suites, []string{"bookworm-backports"}) || got[2].uris[0] != debian.uris[0] {
 		t.Errorf("%+v", got)
 	}
 	if got := backports([]source{{uris: []string{"http://archive.ubuntu.com/ubuntu"}, suites: []string{"noble"}}}); got != nil {
