@@ -196,6 +196,7 @@ func TestFaults(t *testing.T) {
 		{Faults: "hang:rom:extram", Code: 6, Says: "stage extram: the applet was called and did not come back", Most: 15 * time.Second},
 		{Faults: "nak:rom:extram:8s", Says: "", Most: 12 * time.Second},
 		{Faults: "reset:rom:extram", Says: "starting over", Most: 5 * time.Second},
+		{Faults: "ignore:rom:u-boot", Code: 6, Says: "stage u-boot: U-Boot was called at 0x26f00000, and the monitor still answers", Most: 3 * time.Second},
 		{Faults: "unplug:rom:u-boot", Most: 3 * time.Second, Unseen: true}, // after everything: nobody can tell
 		{Config: sama5.Config{Preset: 9}, Code: 6, Says: "stage extram: the applet failed with status 0x0f, APPLET_FAIL", Most: 3 * time.Second},
 		{Config: sama5.Config{DRAM: 64 << 20}, Code: 6, Says: "stage u-boot", Most: 12 * time.Second},

@@ -38,8 +38,9 @@ const (
 
 const (
 	openTime    = 5 * time.Second
-	reenumerate = 20 * time.Second // after a board that was reset
-	appletTime  = 10 * time.Second // for an applet to come back
+	reenumerate = 20 * time.Second       // after a board that was reset
+	appletTime  = 10 * time.Second       // for an applet to come back
+	startTime   = 500 * time.Millisecond // in which the monitor answers no more, since U-Boot runs
 	pollTime    = 5 * time.Millisecond
 )
 
@@ -133,6 +134,11 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (done bool, err
 	if err := r.m.command(ctx, "G%x#", r.address); err != nil && !errors.Is(err, usb.ErrGone) && !errors.Is(err, usb.ErrProtocol) {
 		return false, err
 	}
+	if _, err := r.m.wordWithin(ctx, r.address, startTime); err == nil || errors.Is(err, errOdd) {
+		return false, fmt.Errorf("U-Boot was called at %#x, and %w", r.address, errStillThere)
+	} else if ctx.Err() != nil {
+		return false, ctx.Err()
+	}
 	// U-Boot may leave the USB controller as it is. Then nothing answers the kernel.
 	if a, ok := stage.USB.(usb.Abandoner); ok {
 		a.Abandon()
@@ -164,6 +170,9 @@ func (r *recovery) connect(ctx context.Context) error {
 	r.board.Emit(stageROM, event.Note{Text: fmt.Sprintf("SAM-BA monitor %q", version)})
 	return r.identify(ctx)
 }
+
+// errStillThere says that what was started does not run.
+var errStillThere = errors.New("the monitor still answers")
 
 // errChip says that the chip is another one.
 var errChip = errors.New("another chip")
@@ -295,6 +304,8 @@ func (r *recovery) hint(err error) string {
 		return "reset the board with nothing to boot from; this device is no boot ROM"
 	case errors.Is(err, errChip):
 		return "name the board's SoC with --soc, and give the applets for it"
+	case errors.Is(err, errStillThere):
+		return "U-Boot did not start, or came back: u-boot must be a bare program for DRAM (u-boot.bin), linked for this address"
 	case failed && r.at == slotExtram, errors.Is(err, errMemory):
 		return "check that preset is the board's memory; the applet says more on the board's console, if console_instance and console_ioset name it"
 	case failed:
