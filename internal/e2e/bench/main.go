@@ -146,7 +146,8 @@ func host(ctx context.Context, boards string, fip, stream, flash, runs int, wind
 			job.Dirs = append(job.Dirs, *variable)
 		}
 		job.Packages = append(job.Packages, "python3", "python3-usb", "python3-yaml", "python3-serial", "python3-xmodem", "iptables", "iproute2", "procps")
-		job.Script += fmt.Sprintf("export SNAGBOOT='%s' SNAGBOOT_TFTPY='%s'\n", src, tftpy)
+		// Python's ctypes finds libusb by the linker's cache, and the host need not have it.
+		job.Script += fmt.Sprintf("/sbin/ldconfig\nexport SNAGBOOT='%s' SNAGBOOT_TFTPY='%s'\n", src, tftpy)
 	}
 	image, err := sabreLite(ctx, filepath.Join(dir, "firmware"))
 	if err != nil {
