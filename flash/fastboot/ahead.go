@@ -62,7 +62,12 @@ type buffer struct {
 
 // WriteAt implements io.WriterAt.
 func (b *buffer) WriteAt(p []byte, off int64) (int, error) {
-	if end := int(off) + len(p); end > len(b.data) {
+	return copy(b.Room(off, int64(len(p))), p), nil
+}
+
+// Room implements sparse.Memory.
+func (b *buffer) Room(off, n int64) []byte {
+	if end := int(off + n); end > len(b.data) {
 		if end > cap(b.data) {
 			b.data = slices.Grow(b.data, end-len(b.data))
 		}
@@ -71,5 +76,5 @@ func (b *buffer) WriteAt(p []byte, off int64) (int, error) {
 		}
 		b.data = b.data[:end]
 	}
-	return copy(b.data[off:], p), nil
+	return b.data[off : off+n]
 }

@@ -36,7 +36,22 @@ func WriteSparse(ctx context.Context, im *Image, o SparseOptions) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", im.Name, err)
 	}
-	at := int64(0)
+	write := writePieces
+	if _, ok := im.src.(*fileSource); ok && im.Map == nil {
+		write = writeFile
+	}
+	if err := write(im, w, o.SkipHoles); err != nil {
+		return err
+	}
+	if err := w.Close(); err != nil {
+		return fmt.Errorf("%s: %w", im.Name, err)
+	}
+	return nil
+}
+
+// writePieces writes the image's pieces.
+func writePieces(im *Image, w *sparse.Writer, skipHoles bool) error {
+	at, err := int64(0), error(nil)
 	for err == nil {
 		var p Piece
 		if p, err = im.Next(); err == io.EOF {
@@ -52,10 +67,8 @@ func WriteSparse(ctx context.Context, im *Image, o SparseOptions) error {
 		case err != nil:
 		case p.Kind == Data:
 			_, err = w.Write(p.Data)
-		case p.Kind == Hole && o.SkipHoles:
-			err = w.Skip(p.N)
 		default:
-			err = w.Fill(p.Pattern, p.N)
+			err = writeFill(w, p, skipHoles)
 		}
 		at = p.Off + p.N
 		p.Release()
@@ -63,13 +76,49 @@ func WriteSparse(ctx context.Context, im *Image, o SparseOptions) error {
 	if err == nil && im.Size > at {
 		err = w.Skip(im.Size - at)
 	}
-	if err == nil {
-		err = w.Close()
-	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", im.Name, err)
 	}
 	return nil
+}
+
+// writeFile writes a raw image that is in a file, of which nothing is to be hashed: it is read to where it is sent from.
+func writeFile(im *Image, w *sparse.Writer, skipHoles bool) error {
+	src := im.src.(*fileSource)
+	for at := int64(0); at < src.size; {
+		end, hole, failed := src.stretch(at, src.size)
+		if failed != nil {
+			return im.failed(0, at, src.size, false, failed)
+		}
+		var err error
+		if hole {
+			err = writeFill(w, Piece{Kind: Hole, N: end - at}, skipHoles)
+			at = end
+		} else {
+			err = w.Fetch(min(end-at, PieceSize), func(p []byte) error {
+				if failed = context.Cause(im.ctx); failed == nil {
+					_, failed = src.f.ReadAt(p, at)
+				}
+				at += int64(len(p))
+				return failed
+			})
+		}
+		if failed != nil {
+			return im.failed(0, at, src.size, false, failed)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", im.Name, err)
+		}
+	}
+	return nil
+}
+
+// writeFill writes a piece of no data.
+func writeFill(w *sparse.Writer, p Piece, skipHoles bool) error {
+	if p.Kind == Hole && skipHoles {
+		return w.Skip(p.N)
+	}
+	return w.Fill(p.Pattern, p.N)
 }
 
 // Verify reads an image to its end for the sake of its checksums. It closes the image.

@@ -28,20 +28,32 @@ type fileSource struct {
 	data, end int64 // the last known stretch of data
 }
 
-func (s *fileSource) next(from, to int64, buf []byte) (Piece, error) {
+// stretch is the end of what begins at from and ends at to or before, and is a hole or has none.
+func (s *fileSource) stretch(from, to int64) (end int64, hole bool, err error) {
 	if from >= s.size {
-		return Piece{}, io.EOF
+		return 0, false, io.EOF
 	}
 	to = min(to, s.size)
 	if from >= s.end {
 		if err := s.seek(from); err != nil {
-			return Piece{}, err
+			return 0, false, err
 		}
 	}
 	if from < s.data {
-		return Piece{Kind: Hole, N: min(to, s.data) - from}, nil
+		return min(to, s.data), true, nil
 	}
-	n := min(to, s.end, from+int64(len(buf))) - from
+	return min(to, s.end), false, nil
+}
+
+func (s *fileSource) next(from, to int64, buf []byte) (Piece, error) {
+	end, hole, err := s.stretch(from, to)
+	switch {
+	case err != nil:
+		return Piece{}, err
+	case hole:
+		return Piece{Kind: Hole, N: end - from}, nil
+	}
+	n := min(end-from, int64(len(buf)))
 	if _, err := s.f.ReadAt(buf[:n], from); err != nil {
 		return Piece{}, noEOF(err)
 	}

@@ -3,6 +3,8 @@ package sparse
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"strings"
@@ -10,13 +12,27 @@ import (
 )
 
 // memory is a file in memory.
-type memory struct{ b []byte }
+type memory struct {
+	b    []byte
+	room int // calls of placed.Room
+}
 
 func (m *memory) WriteAt(p []byte, off int64) (int, error) {
 	if need := int(off) + len(p); need > len(m.b) {
 		m.b = append(m.b, make([]byte, need-len(m.b))...)
 	}
 	return copy(m.b[off:], p), nil
+}
+
+// placed is one that can be filled in place.
+type placed struct{ *memory }
+
+func (m placed) Room(off, n int64) []byte {
+	if need := int(off + n); need > len(m.b) {
+		m.b = append(m.b, bytes.Repeat([]byte("old"), need)[:need-len(m.b)]...)
+	}
+	m.room++
+	return m.b[off : off+n]
 }
 
 // skipped is the byte that an expanded image has where it is not written.
@@ -53,6 +69,12 @@ func expand(t *testing.T, file, into []byte) {
 
 // TestWriter gives random images in random parts, and expands what came of them.
 func TestWriter(t *testing.T) {
+	inPlace := 0
+	defer func() {
+		if inPlace < 10 {
+			t.Errorf("bytes were read in place %d times", inPlace)
+		}
+	}()
 	for seed := range uint64(300) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		c := Config{BlockSize: []int64{512, 1024, 4096}[rng.IntN(3)], SkipZeros: rng.IntN(4) == 0}
@@ -65,10 +87,21 @@ func TestWriter(t *testing.T) {
 		var files []*memory
 		var said []File
 		c.Open = func(int) (io.WriterAt, error) {
-			files = append(files, new(memory))
-			return files[len(files)-1], nil
+			m := new(memory)
+			files = append(files, m)
+			if seed%2 == 0 {
+				return placed{m}, nil
+			}
+			return m, nil
 		}
-		c.Done = func(f File) error { said = append(said, f); return nil }
+		c.Done = func(f File) error {
+			m := files[f.Number]
+			if inPlace += m.room; m.room > 0 {
+				m.b = m.b[:f.Size]
+			}
+			said = append(said, f)
+			return nil
+		}
 		image, ops := randomImage(rng, c.BlockSize)
 		if rng.IntN(2) == 0 {
 			c.Size = int64(len(image))
@@ -142,10 +175,55 @@ func randomImage(rng *rand.Rand, blockSize int64) ([]byte, []func(*Writer) error
 				}
 			}
 			image = append(image, p...)
-			ops = append(ops, func(w *Writer) error { _, err := w.Write(p); return err })
+			if rng.IntN(2) == 0 {
+				ops = append(ops, func(w *Writer) error { _, err := w.Write(p); return err })
+				break
+			}
+			ops = append(ops, func(w *Writer) error {
+				rest := p
+				err := w.Fetch(n, func(b []byte) error {
+					rest = rest[copy(b, rest):]
+					return nil
+				})
+				if err == nil && len(rest) > 0 {
+					err = fmt.Errorf("%d bytes of %d were not fetched", len(rest), n)
+				}
+				return err
+			})
 		}
 	}
 	return image, ops
+}
+
+// An error of what is read is the Writer's last.
+func TestFetchFails(t *testing.T) {
+	for _, good := range []int64{0, 4096, 10000} {
+		w, err := NewWriter(Config{Open: func(int) (io.WriterAt, error) { return placed{new(memory)}, nil }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		number := byte(0)
+		count := func(p []byte) error {
+			for i := range p {
+				number++
+				p[i] = number
+			}
+			return nil
+		}
+		if err := w.Fetch(good, count); err != nil {
+			t.Fatal(err)
+		}
+		bad := errors.New("a bad sector")
+		if err := w.Fetch(1<<20, func([]byte) error { return bad }); !errors.Is(err, bad) {
+			t.Errorf("after %d bytes: %v", good, err)
+		}
+		if err := w.Fetch(4096, count); !errors.Is(err, bad) {
+			t.Errorf("after %d bytes and the error: %v", good, err)
+		}
+		if err := w.Close(); !errors.Is(err, bad) {
+			t.Errorf("after %d bytes, closed: %v", good, err)
+		}
+	}
 }
 
 // sample is an image of every kind of chunk: raw, fill, don't care, CRC-32, raw.

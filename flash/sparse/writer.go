@@ -22,7 +22,7 @@ type Config struct {
 	MaxWritten int64
 	// SkipZeros makes don't-care chunks of blocks of zeros: for a medium that was just erased to zeros.
 	SkipZeros bool
-	// Open is called at the begin of each file, numbered from 0, for where to write it.
+	// Open is called at the begin of each file, numbered from 0, for where to write it, which may be a [Memory].
 	Open func(file int) (io.WriterAt, error)
 	// Done is called at the end of each file, if it is not nil.
 	Done func(File) error
@@ -36,12 +36,20 @@ type File struct {
 	Written  int64 // bytes that a device writes for it
 }
 
+// Memory is a file in memory, of which a part can be filled in place.
+type Memory interface {
+	// Room is the file's bytes from off to off+n, until the next call of any of its methods. The file becomes as long as
+	// that, if it is shorter.
+	Room(off, n int64) []byte
+}
+
 // Writer writes an image, from its begin to its end, as sparse images. An error is final.
 type Writer struct {
 	c   Config
 	max int64 // blocks of a raw chunk, by the size of its length field
 
 	at      int64  // blocks of the image that were given
+	scratch []byte // of Fetch
 	partial []byte // the begin of the next one
 	mixed   bool   // and some of it is more than skipped
 
@@ -106,6 +114,59 @@ func (w *Writer) Write(p []byte) (int, error) {
 		return 0, w.err
 	}
 	return given, nil
+}
+
+// fetched is how much [Writer.Fetch] has read at a time that it does not know yet where to put.
+const fetched = 256 << 10
+
+// Fetch gives the next n bytes of the image, which read is called for: it fills its argument with those that follow, not
+// all at once. Into a [Memory] most of them are read without a copy.
+func (w *Writer) Fetch(n int64, read func([]byte) error) error {
+	for n > 0 && w.err == nil {
+		p := w.place(n)
+		inPlace := p != nil
+		if !inPlace {
+			w.scratch = append(w.scratch[:0], make([]byte, min(n, fetched))...)
+			p = w.scratch
+		}
+		if err := read(p); err != nil {
+			w.fail(err)
+			break
+		}
+		n -= int64(len(p))
+		if inPlace {
+			p = w.accept(p)
+		}
+		_, _ = w.Write(p)
+	}
+	return w.err
+}
+
+// place is where blocks of the next n bytes go if they belong to the open chunk; nil if that is not known.
+func (w *Writer) place(n int64) []byte {
+	m, ok := w.out.(Memory)
+	if !ok || w.open.kind != Raw || len(w.partial) > 0 || w.behind() > 0 {
+		return nil
+	}
+	if n = min(n/w.c.BlockSize, w.room()); n <= 0 {
+		return nil
+	}
+	return m.Room(w.file.Size, n*w.c.BlockSize)
+}
+
+// accept adds to the open chunk what was read in its place, up to a block that should be a fill chunk, and returns the
+// rest.
+func (w *Writer) accept(p []byte) []byte {
+	n := 0
+	for bs := int(w.c.BlockSize); n < len(p); n += bs {
+		if _, ok := uniform(p[n : n+bs]); ok {
+			break
+		}
+	}
+	w.scratch = append(w.scratch[:0], p[n:]...)
+	w.file.Size += int64(n)
+	w.grow(int64(n) / w.c.BlockSize)
+	return w.scratch
 }
 
 // Fill says that the next n bytes of the image repeat pattern, whose first byte is at a multiple of 4.
@@ -209,19 +270,22 @@ func (w *Writer) fill(pattern [4]byte, blocks int64) {
 
 func (w *Writer) raw(p []byte) {
 	for len(p) > 0 && w.err == nil {
-		room := min(w.written(), (w.c.Max-chunkHeaderSize-w.file.Size)/w.c.BlockSize)
-		if w.open.kind != Raw || w.behind() > 0 || w.open.blocks >= w.max || room <= 0 {
+		if w.open.kind != Raw || w.behind() > 0 || w.room() <= 0 {
 			if !w.begin(Raw, w.c.BlockSize, 1) {
 				return
 			}
-			room = min(w.written(), (w.c.Max-chunkHeaderSize-w.file.Size)/w.c.BlockSize)
 		}
-		n := min(int64(len(p))/w.c.BlockSize, room, w.max-w.open.blocks)
+		n := min(int64(len(p))/w.c.BlockSize, w.room())
 		w.writeAt(p[:n*w.c.BlockSize], w.file.Size)
 		w.file.Size += n * w.c.BlockSize
 		w.grow(n)
 		p = p[n*w.c.BlockSize:]
 	}
+}
+
+// room is how many blocks more the open chunk may have if it is a raw one.
+func (w *Writer) room() int64 {
+	return min(w.written(), (w.c.Max-chunkHeaderSize-w.file.Size)/w.c.BlockSize, w.max-w.open.blocks)
 }
 
 // written is how many blocks more the device may write for the file.

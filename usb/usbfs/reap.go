@@ -28,7 +28,7 @@ import (
 // has happened before there is no further wake-up.
 const (
 	leadTurn  = 2 * time.Millisecond  // for which a leader heeds no context
-	leadTurns = 5                     // without anything to reap, until the watcher is left to it
+	leadTurns = 25                    // without anything to reap, until the watcher is left to it: four URBs at high speed take 27 ms
 	restTime  = 10 * time.Millisecond // without a leader, until the watcher is back: it sees the device leave while nobody waits
 	yieldTime = 5 * time.Millisecond  // between two turns of the scheduler
 
