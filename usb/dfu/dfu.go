@@ -70,8 +70,12 @@ type Device struct {
 	iface     uint8
 	selected  Alt
 	block     int       // bytes
-	notBefore time.Time // the next GETSTATUS
+	notBefore time.Time // the next GETSTATUS; zero: it may be sent
 	told      Answer    // to the last one
+
+	// What each block has use for.
+	reply [answerSize]byte
+	pair  [2]usb.ControlTransfer
 }
 
 // Open claims the first interface of the active configuration that has a DFU setting, and asks for the names of these
@@ -249,12 +253,15 @@ func (d *Device) Status(ctx context.Context) (Answer, error) {
 }
 
 func (d *Device) status(ctx context.Context) (Answer, error) {
-	if err := d.wait(ctx, time.Until(d.notBefore)); err != nil {
+	var t time.Duration
+	if !d.notBefore.IsZero() {
+		t = time.Until(d.notBefore)
+	}
+	if err := d.wait(ctx, t); err != nil {
 		return Answer{}, err
 	}
-	b := make([]byte, answerSize)
-	n, err := d.handle.Control(ctx, d.getStatus(), b)
-	return d.answer(b[:n], err)
+	n, err := d.handle.Control(ctx, d.getStatus(), d.reply[:])
+	return d.answer(d.reply[:n], err)
 }
 
 func (d *Device) getStatus() usb.Setup {
@@ -270,7 +277,10 @@ func (d *Device) answer(b []byte, err error) (Answer, error) {
 	if err != nil {
 		return Answer{}, fmt.Errorf("USB device %s on port %s: %w: %w", d.handle.Device().ID, d.handle.Device().Port, usb.ErrProtocol, err)
 	}
-	d.told, d.notBefore = a, time.Now().Add(a.Poll)
+	d.told, d.notBefore = a, time.Time{}
+	if a.Poll > 0 {
+		d.notBefore = time.Now().Add(a.Poll)
+	}
 	return a, nil
 }
 
@@ -346,7 +356,7 @@ func (d *Device) bounded(ctx context.Context) (context.Context, context.CancelFu
 	if t <= 0 {
 		t = DefaultBlockTimeout
 	}
-	return context.WithTimeout(ctx, t)
+	return usb.Within(ctx, t, nil)
 }
 
 // request sends a request of the class to the device.

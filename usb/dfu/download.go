@@ -181,9 +181,10 @@ func (d *Device) deliver(ctx context.Context, block uint16, b []byte) (a Answer,
 		a, asked = d.status(ctx)
 		return a, asked, nil
 	}
-	download := usb.ControlTransfer{Setup: d.setup(reqDownload, block, b), Data: b}
-	status := usb.ControlTransfer{Setup: d.getStatus(), Data: make([]byte, answerSize)}
-	p.ControlPair(ctx, &download, &status)
+	download, status := &d.pair[0], &d.pair[1]
+	*download = usb.ControlTransfer{Setup: d.setup(reqDownload, block, b), Data: b}
+	*status = usb.ControlTransfer{Setup: d.getStatus(), Data: d.reply[:]}
+	p.ControlPair(ctx, download, status)
 	if err = download.Err; err == nil {
 		err = d.whole(download.N, b)
 	}

@@ -287,7 +287,7 @@ func (d *Device) receiveOne(ctx context.Context, buf []byte) (int, error) {
 
 // bounded gives a transfer its time.
 func (d *Device) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, d.patience())
+	return usb.Within(ctx, d.patience(), nil)
 }
 
 func (d *Device) patience() time.Duration { return cmp.Or(d.AnswerTime, answerTime) }

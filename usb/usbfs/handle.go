@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -30,23 +31,23 @@ type handle struct {
 
 	leadTurns int // of a leader
 
-	endpoints  [32]chan struct{} // held by the transfer that is under way, by endpoint number and direction
-	interfaces chan struct{}     // held by a request of interface.go
-	requests   sync.WaitGroup    // of interface.go, and the leader
+	endpoints  [32]chan struct{}      // held by the transfer that is under way, by endpoint number and direction
+	interfaces chan struct{}          // held by a request of interface.go
+	requests   sync.WaitGroup         // of interface.go, submissions, and the leader
+	spares     atomic.Pointer[spares] // transfers of endpoint 0 that are not in use
 
 	gone   chan struct{}
 	closed chan struct{} // closed when Close begins
 	ended  chan struct{} // closed when it is done
 
-	mu        sync.Mutex
-	watcher                         // reap.go
-	closing   bool                  // nothing is submitted any more
-	landed    chan struct{}         // when closing: closed when flights is empty
-	lost      bool                  // the device is gone, and nothing is reaped any more
-	submitted uint64                // URBs
-	flights   map[uintptr]*transfer // URBs that the kernel has, by address
-	config    uint8                 // the active configuration
-	claims    map[uint8]*claim      // by interface
+	mu      sync.Mutex
+	watcher                  // reap.go
+	closing bool             // nothing is submitted any more
+	landed  chan struct{}    // when closing: closed when flights is empty
+	lost    bool             // the device is gone, and nothing is reaped any more
+	flights []*transfer      // URBs that the kernel has, in the order of their submissions
+	config  uint8            // the active configuration
+	claims  map[uint8]*claim // by interface
 }
 
 // claim is an interface of this handle's.
@@ -71,7 +72,6 @@ func newHandle(dev usb.Device, sysfs usb.Sysfs, file *os.File) (*handle, error) 
 		gone:       make(chan struct{}),
 		closed:     make(chan struct{}),
 		ended:      make(chan struct{}),
-		flights:    make(map[uintptr]*transfer),
 		config:     uint8(dev.Config),
 		claims:     make(map[uint8]*claim),
 	}
@@ -124,27 +124,37 @@ func (h *handle) failed(op string, ep int, err error) error {
 }
 
 // lock waits until the transfers on an endpoint that were asked for before are over. It checks that one may begin.
-func (h *handle) lock(ctx context.Context, ep uint8) (unlock func(), err error) {
+func (h *handle) lock(ctx context.Context, ep uint8) error {
 	if err := ctx.Err(); err != nil {
-		return nil, why(ctx)
+		return why(ctx)
 	}
-	l := h.endpoints[ep&0xf|ep>>7<<4]
+	l := h.endpoint(ep)
 	select {
 	case <-h.closed:
-		return nil, os.ErrClosed
+		return os.ErrClosed
+	default:
+	}
+	select {
+	case l <- struct{}{}: // nobody has it, or waits for it
+		return nil
 	default:
 	}
 	select {
 	case l <- struct{}{}: // waiting senders are served in their order
-		return func() { <-l }, nil
+		return nil
 	case <-ctx.Done():
-		return nil, why(ctx)
+		return why(ctx)
 	case <-h.closed:
-		return nil, os.ErrClosed
+		return os.ErrClosed
 	case <-h.gone:
-		return nil, usb.ErrGone
+		return usb.ErrGone
 	}
 }
+
+// unlock has the next one begin.
+func (h *handle) unlock(ep uint8) { <-h.endpoint(ep) }
+
+func (h *handle) endpoint(ep uint8) chan struct{} { return h.endpoints[ep&0xf|ep>>7<<4] }
 
 // packet is the packet size of an endpoint of a claimed interface.
 func (h *handle) packet(ep uint8) (int, error) {
@@ -202,6 +212,7 @@ func (h *handle) Close() error {
 	<-landed
 	h.requests.Wait()
 	h.stopWatcher()
+	h.freeSpares()
 	err := h.giveBack()
 	if cerr := h.file.Close(); err == nil {
 		err = cerr

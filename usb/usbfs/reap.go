@@ -50,7 +50,13 @@ type watcher struct {
 	timer *time.Timer // runs while the watcher is not there
 
 	watching sync.WaitGroup
-	yielded  time.Time // by the leader
+
+	urb     uintptr        // that was reaped last
+	node    [1]unix.PollFd // for the leader
+	turn    unix.Timespec  // of the leader
+	yielded time.Time      // by the leader
+
+	processors atomic.Int32 // that Go's scheduler had lately: to ask it each time takes its lock
 }
 
 // startWatcher starts the watcher.
@@ -64,6 +70,8 @@ func (h *handle) startWatcher() error {
 		return err
 	}
 	h.epoll = os.NewFile(uintptr(fd), "epoll of "+h.dev.Node) // non-blocking: served by the runtime's poller
+	h.processors.Store(int32(runtime.GOMAXPROCS(0)))
+	h.node[0] = unix.PollFd{Fd: int32(h.fd), Events: unix.POLLOUT}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.timer = time.AfterFunc(restTime, h.rested)
@@ -111,15 +119,14 @@ func (h *handle) reapOne(leader bool) error {
 	case h.lost:
 		return unix.ENODEV
 	}
-	var key uintptr
 	errno := unix.EINTR
 	for errno == unix.EINTR {
-		_, _, errno = unix.Syscall(unix.SYS_IOCTL, uintptr(h.fd), reqReapURBNoDelay, uintptr(unsafe.Pointer(&key)))
+		_, _, errno = unix.Syscall(unix.SYS_IOCTL, uintptr(h.fd), reqReapURBNoDelay, uintptr(unsafe.Pointer(&h.urb)))
 	}
 	switch errno {
 	case 0:
-		if t := h.land(key); t != nil {
-			t.pinner.Unpin()
+		if t := h.reaped(h.urb); t != nil {
+			h.land(t)
 			t.end()
 		}
 		return nil
@@ -143,9 +150,9 @@ func (h *handle) left() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.lost = true
-		for key := range h.flights {
-			t := h.land(key)
-			t.pinner.Unpin()
+		for len(h.flights) > 0 {
+			t := h.flights[0]
+			h.land(t)
 			t.lost = true
 			t.end()
 		}
@@ -153,21 +160,22 @@ func (h *handle) left() {
 }
 
 // direct reaps until t is reaped, or something was sent to failed, if nothing is in flight but own, the caller's, and
-// that takes no longer than some milliseconds. Else the watcher reaps: the caller waits for t.done afterwards.
+// that takes no longer than some milliseconds. Else the watcher reaps: the caller awaits t afterwards.
 func (h *handle) direct(ctx context.Context, t *transfer, failed <-chan struct{}, own ...*transfer) {
-	over := func() bool { return len(t.done) > 0 || len(failed) > 0 }
+	over := func() bool { return t.over.Load() || len(failed) > 0 }
 	if over() || !h.lead(own) {
 		return
 	}
-	node := [1]unix.PollFd{{Fd: int32(h.fd), Events: unix.POLLOUT}}
 	for idle := 0; idle < h.leadTurns && !over() && ctx.Err() == nil; {
 		// The scheduler's monitor takes a goroutine that has been running for 10 ms for one that hogs its processor, takes
 		// that away in each system call from then on, and looks every 20 µs whether it can (retake in runtime/proc.go).
 		if now := time.Now(); now.Sub(h.yielded) > yieldTime {
 			h.yielded = now
+			h.processors.Store(int32(runtime.GOMAXPROCS(0)))
 			runtime.Gosched()
 		}
-		if n, _ := unix.Poll(node[:], int(leadTurn.Milliseconds())); n <= 0 { // or a signal came
+		h.turn = unix.NsecToTimespec(int64(leadTurn))            // the kernel writes to it
+		if n, _ := unix.Ppoll(h.node[:], &h.turn, nil); n <= 0 { // or a signal came
 			idle++
 			continue
 		}
@@ -179,7 +187,7 @@ func (h *handle) direct(ctx context.Context, t *transfer, failed <-chan struct{}
 			break
 		}
 	}
-	h.follow(len(t.done) > 0 && t.urb.Status == 0) // an error may be that the device leaves
+	h.follow(t.over.Load() && t.urb.Status == 0) // an error may be that the device leaves
 }
 
 // lead makes the caller, who waits for its own transfers, the leader, or has the watcher reap.
@@ -188,7 +196,7 @@ func (h *handle) lead(own []*transfer) bool {
 	defer h.mu.Unlock()
 	mine := 0
 	for _, t := range own {
-		if len(t.done) == 0 {
+		if !t.over.Load() {
 			mine++
 		}
 	}
@@ -198,7 +206,7 @@ func (h *handle) lead(own []*transfer) bool {
 		may = false
 	default:
 	}
-	if may && int(leaders.Add(1)) >= runtime.GOMAXPROCS(0) {
+	if may && leaders.Add(1) >= h.processors.Load() {
 		leaders.Add(-1)
 		may = false
 	}
@@ -225,7 +233,7 @@ func (h *handle) follow(well bool) {
 	h.requests.Done()
 }
 
-// watched has the watcher reap. Who waits for a transfer's end and does not lead has called it.
+// watched has the watcher reap.
 func (h *handle) watched() {
 	h.mu.Lock()
 	defer h.mu.Unlock()

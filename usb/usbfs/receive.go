@@ -29,24 +29,26 @@ func (h *handle) receive(ctx context.Context, ep uint8, size, inFlight int, take
 	if ep&0x80 == 0 {
 		return errors.New("not an endpoint to the host")
 	}
-	unlock, err := h.lock(ctx, ep)
-	if err != nil {
+	if err := h.lock(ctx, ep); err != nil {
 		return err
 	}
-	defer unlock()
+	defer h.unlock(ep)
 	packet, err := h.packet(ep)
 	if err != nil {
 		return err
 	}
 	size = pieces(size+packet-1, packet)
-	var flights []*arrival // in their order
+	var all, flights []*arrival // flights in their order
 	defer func() {
 		for i := len(flights) - 1; i >= 0; i-- { // so that none overtakes one before it
 			h.discard(flights[i].transfer)
 		}
 		h.watched()
 		for _, f := range flights {
-			<-f.done
+			h.wait(f.transfer)
+		}
+		for _, a := range all {
+			a.free()
 		}
 	}()
 	submit := func(a *arrival) error {
@@ -67,15 +69,16 @@ func (h *handle) receive(ctx context.Context, ep uint8, size, inFlight int, take
 		}
 	}
 	for range max(inFlight, 1) {
-		if err := submit(&arrival{newTransfer(), make([]byte, size)}); err != nil {
+		a := &arrival{newTransfer(), make([]byte, size)}
+		all = append(all, a)
+		if err := submit(a); err != nil {
 			return err
 		}
 	}
 	for {
 		first := flights[0]
-		h.watched()
 		select {
-		case <-first.done:
+		case <-h.await(first.transfer):
 		case <-ctx.Done():
 			return why(ctx)
 		}

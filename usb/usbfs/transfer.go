@@ -38,8 +38,10 @@ func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return ctx, func() {}
 	}
-	return context.WithTimeoutCause(ctx, usb.DefaultTimeout, fmt.Errorf("%w: no end within %v", context.DeadlineExceeded, usb.DefaultTimeout))
+	return usb.Within(ctx, usb.DefaultTimeout, errLate)
 }
+
+var errLate = fmt.Errorf("%w: no end within %v", context.DeadlineExceeded, usb.DefaultTimeout)
 
 // Control implements [usb.Handle].
 func (h *handle) Control(ctx context.Context, s usb.Setup, data []byte) (int, error) {
@@ -53,35 +55,31 @@ func (h *handle) control(ctx context.Context, s usb.Setup, data []byte) (int, er
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	unlock, err := h.lock(ctx, 0)
-	if err != nil {
+	if err := h.lock(ctx, 0); err != nil {
 		return 0, err
 	}
-	defer unlock()
-	buf := controlBuffer(s, data)
-	t := newTransfer()
-	if err := h.submitControl(ctx, t, buf); err != nil {
+	defer h.unlock(0)
+	c := h.takeSpares()
+	defer h.putSpares(c)
+	t := c[0]
+	if err := h.submitControl(ctx, t, s, data); err != nil {
 		return 0, err
 	}
-	n, err := h.await(ctx, t)
+	n, err := h.finish(ctx, t)
 	if s.ToHost() {
-		copy(data, buf[setupSize:setupSize+n])
+		copy(data, t.buf[setupSize:setupSize+n])
 	}
 	return n, err
 }
 
-// controlBuffer is what an URB of a control transfer has: the setup packet and the data, or room for it.
-func controlBuffer(s usb.Setup, data []byte) []byte {
-	setup := s.Bytes()
-	buf := append(make([]byte, 0, setupSize+len(data)), setup[:]...)
-	if s.ToHost() {
-		return buf[:setupSize+len(data)]
+// submitControl submits the URB of a control transfer, once there is memory for it: the setup packet and the data, or
+// room for it.
+func (h *handle) submitControl(ctx context.Context, t *transfer, s usb.Setup, data []byte) error {
+	setup, buf := s.Bytes(), t.room(setupSize+len(data))
+	copy(buf, setup[:])
+	if !s.ToHost() {
+		copy(buf[setupSize:], data)
 	}
-	return append(buf, data...)
-}
-
-// submitControl submits the URB of a control transfer, once there is memory for it.
-func (h *handle) submitControl(ctx context.Context, t *transfer, buf []byte) error {
 	for {
 		if err := h.submit(t, urbControl, 0, 0, buf); err == nil {
 			return nil
@@ -107,17 +105,17 @@ func (h *handle) in(ctx context.Context, ep uint8, buf []byte) (n int, err error
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	unlock, err := h.lock(ctx, ep)
-	if err != nil {
+	if err := h.lock(ctx, ep); err != nil {
 		return 0, err
 	}
-	defer unlock()
+	defer h.unlock(ep)
 	packet, err := h.packet(ep)
 	if err != nil {
 		return 0, err
 	}
 	chunk := pieces(h.chunk, packet)
 	t := newTransfer()
+	defer t.free()
 	for {
 		piece := buf[n:min(len(buf), n+chunk)]
 		err := h.submit(t, urbBulk, ep, 0, piece)
@@ -132,7 +130,7 @@ func (h *handle) in(ctx context.Context, ep uint8, buf []byte) (n int, err error
 		if err != nil {
 			return n, cause(err)
 		}
-		m, err := h.await(ctx, t)
+		m, err := h.finish(ctx, t)
 		n += m
 		if err != nil || m < len(piece) || n == len(buf) {
 			return n, err
@@ -140,14 +138,16 @@ func (h *handle) in(ctx context.Context, ep uint8, buf []byte) (n int, err error
 	}
 }
 
-// await waits for a submitted URB's end, or cancels it when ctx ends.
-func (h *handle) await(ctx context.Context, t *transfer) (int, error) {
-	h.direct(ctx, t, nil, t)
-	select {
-	case <-t.done:
-	case <-ctx.Done():
-		h.discard(t)
-		<-t.done
+// finish waits for a submitted URB's end, or cancels it when ctx ends.
+func (h *handle) finish(ctx context.Context, t *transfer) (int, error) {
+	if h.direct(ctx, t, nil, t); !t.over.Load() {
+		done := h.await(t)
+		select {
+		case <-done:
+		case <-ctx.Done():
+			h.discard(t)
+			<-done
+		}
 	}
 	n, err := h.result(t)
 	if errors.Is(err, errCancelled) && ctx.Err() != nil {
@@ -209,13 +209,13 @@ func (h *handle) StreamControl(ctx context.Context, idle time.Duration, transfer
 
 // controls performs control transfers to the device, several of them in flight.
 func (h *handle) controls(ctx context.Context, idle time.Duration, transfers iter.Seq2[usb.Setup, []byte]) (int, error) {
-	unlock, err := h.lock(ctx, 0)
-	if err != nil {
+	if err := h.lock(ctx, 0); err != nil {
 		return 0, err
 	}
-	defer unlock()
+	defer h.unlock(0)
 	const whole = setupSize + 0xffff // such an URB is never cut
 	w := &window{h: h, kind: urbControl, head: setupSize, packet: whole, chunk: whole, idle: idle, failed: make(chan struct{}, 1)}
+	var err error
 	var buf []byte
 	for s, data := range transfers {
 		if s.ToHost() || len(data) != int(s.Length) {
@@ -234,7 +234,7 @@ func (h *handle) controls(ctx context.Context, idle time.Duration, transfers ite
 	if err == nil {
 		err = w.drain(ctx)
 	}
-	w.stop()
+	w.end()
 	return w.whole, err
 }
 
@@ -243,11 +243,10 @@ func (h *handle) out(ctx context.Context, ep uint8, idle time.Duration, transfer
 	if ep&0x80 != 0 {
 		return 0, errors.New("not an endpoint from the host")
 	}
-	unlock, err := h.lock(ctx, ep)
-	if err != nil {
+	if err := h.lock(ctx, ep); err != nil {
 		return 0, err
 	}
-	defer unlock()
+	defer h.unlock(ep)
 	packet, err := h.packet(ep)
 	if err != nil {
 		return 0, err
@@ -261,7 +260,7 @@ func (h *handle) out(ctx context.Context, ep uint8, idle time.Duration, transfer
 	if err == nil {
 		err = w.drain(ctx)
 	}
-	w.stop()
+	w.end()
 	return w.sent, err
 }
 
@@ -321,10 +320,11 @@ func (w *window) send(ctx context.Context, data []byte) error {
 }
 
 func (w *window) submit(piece []byte) error {
-	t := newTransfer()
-	if n := len(w.spare); n > 0 {
-		t, w.spare = w.spare[n-1], w.spare[:n-1]
+	if len(w.spare) == 0 {
+		w.spare = append(w.spare, newTransfer())
 	}
+	t := w.spare[len(w.spare)-1]
+	w.spare = w.spare[:len(w.spare)-1]
 	t.failed = w.failed
 	var flags uint32
 	if w.begun && w.kind == urbBulk {
@@ -365,27 +365,25 @@ func (w *window) wait(ctx context.Context) error {
 	}
 	w.h.direct(ctx, t, w.failed, w.flights...)
 	var reason error
-	select {
-	case <-t.done:
-		t.done <- struct{}{} // for its turn
-	case <-w.failed:
-	case <-ctx.Done():
-		reason = why(ctx)
-	case <-late:
-		reason = fmt.Errorf("%w: nothing was taken for %v", context.DeadlineExceeded, w.idle)
+	if !t.over.Load() {
+		select {
+		case <-w.h.await(t):
+		case <-w.failed:
+		case <-ctx.Done():
+			reason = why(ctx)
+		case <-late:
+			reason = fmt.Errorf("%w: nothing was taken for %v", context.DeadlineExceeded, w.idle)
+		}
 	}
 	landed := false
-	for len(w.flights) > 0 {
-		select {
-		case <-w.flights[0].done:
-			landed = true
-			if err := w.land(w.flights[0]); err != nil {
-				return err
-			}
-			continue
-		default:
+	for len(w.flights) > 0 && w.flights[0].over.Load() {
+		landed = true
+		if err := w.land(w.flights[0]); err != nil {
+			return err
 		}
-		break
+	}
+	if reason == nil && len(w.flights) > 0 && ctx.Err() != nil {
+		reason = why(ctx)
 	}
 	if reason == nil || landed && ctx.Err() == nil {
 		return nil
@@ -411,6 +409,14 @@ func (w *window) land(t *transfer) error {
 	return err
 }
 
+// end is that of the window.
+func (w *window) end() {
+	w.stop()
+	for _, t := range w.spare {
+		t.free()
+	}
+}
+
 // stop ends what is in flight, the last first, and counts it. It returns the first error.
 func (w *window) stop() error {
 	if len(w.flights) == 0 {
@@ -423,7 +429,7 @@ func (w *window) stop() error {
 	var first error
 	for len(w.flights) > 0 {
 		t := w.flights[0]
-		<-t.done
+		w.h.wait(t)
 		if err := w.land(t); first == nil {
 			first = err
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -15,77 +16,158 @@ import (
 	"snag/usb"
 )
 
-// transfer is an URB and what belongs to it. It may be submitted again once it was reaped.
+// transfer is an URB and what belongs to it. It may be submitted again once it is over. Who made it frees it.
 type transfer struct {
 	urb    urb
-	pinner runtime.Pinner
-	number uint64        // of the submission, in their order
-	done   chan struct{} // has a value when the URB was reaped
-	lost   bool          // the kernel did not give it back
-	failed chan struct{} // gets a value if the transfer ends in an error, unless it has one; may be nil
+	own    runtime.Pinner // of the URB and buf, until it is freed
+	buf    []byte         // what is sent or received, if that is not the caller's
+	pinner runtime.Pinner // of what is the caller's, while it is in flight
+	lost   bool           // the kernel did not give it back
+	failed chan struct{}  // gets a value if the transfer ends in an error, unless it has one; may be nil
+
+	over    atomic.Bool   // it was reaped, or lost
+	awaited bool          // done gets a value when it is; h.mu is held for it
+	done    chan struct{} // see handle.await
 }
 
-func newTransfer() *transfer { return &transfer{done: make(chan struct{}, 1)} }
+func newTransfer() *transfer {
+	t := &transfer{done: make(chan struct{}, 1)}
+	t.over.Store(true)
+	t.own.Pin(&t.urb)
+	return t
+}
 
-// end tells who waits that the transfer was reaped, or lost.
+// free ends the use of a transfer, which is not in flight.
+func (t *transfer) free() { t.own.Unpin() }
+
+// room makes buf n bytes long. What was in it is lost.
+func (t *transfer) room(n int) []byte {
+	if n > cap(t.buf) {
+		t.own.Unpin()
+		t.buf = make([]byte, n)
+		t.own.Pin(&t.urb)
+		t.own.Pin(unsafe.SliceData(t.buf))
+	}
+	t.buf = t.buf[:n]
+	return t.buf
+}
+
+// end says that the transfer was reaped, or lost. h.mu is held.
 func (t *transfer) end() {
 	failed := t.failed
 	if !t.lost && t.urb.Status == 0 {
 		failed = nil
 	}
-	t.done <- struct{}{} // t may be in use again from here on
+	t.pinner.Unpin()
+	t.over.Store(true) // its URB may be in use again from here on
+	if t.awaited {
+		t.done <- struct{}{}
+	}
+	if failed == nil {
+		return
+	}
 	select {
 	case failed <- struct{}{}:
 	default:
 	}
 }
 
-// submit hands an URB to the kernel. If it returns nil, done will receive a value.
+// submit hands an URB to the kernel. If it returns nil, the transfer will be over.
 func (h *handle) submit(t *transfer, kind, ep uint8, flags uint32, buf []byte) error {
 	t.urb = urb{Type: kind, Endpoint: ep, Flags: flags, Length: int32(len(buf))}
 	t.lost = false
 	if len(buf) > 0 {
-		t.urb.Buffer = unsafe.Pointer(unsafe.SliceData(buf))
-		t.pinner.Pin(t.urb.Buffer)
-	}
-	t.pinner.Pin(&t.urb)
-	key := uintptr(unsafe.Pointer(&t.urb))
-
-	h.mu.Lock()
-	var err error
-	switch {
-	case h.closing:
-		err = os.ErrClosed
-	case h.lost:
-		err = unix.ENODEV
-	default:
-		h.submitted++
-		t.number = h.submitted
-		h.flights[key] = t // before it is submitted: it may be reaped at once
-	}
-	h.mu.Unlock()
-	if err == nil {
-		if err = h.ioctl(reqSubmitURB, unsafe.Pointer(&t.urb)); err != nil {
-			h.mu.Lock()
-			h.land(key)
-			h.mu.Unlock()
+		data := unsafe.SliceData(buf)
+		if data != unsafe.SliceData(t.buf) {
+			t.pinner.Pin(data)
 		}
+		t.urb.Buffer = unsafe.Pointer(data)
 	}
-	if err != nil {
+	if err := h.launch(t); err != nil {
 		t.pinner.Unpin()
+		return err
 	}
-	return err
+	var errno unix.Errno = unix.EINTR
+	for errno == unix.EINTR {
+		_, _, errno = unix.Syscall(unix.SYS_IOCTL, uintptr(h.fd), reqSubmitURB, uintptr(unsafe.Pointer(&t.urb)))
+	}
+	h.requests.Done()
+	if errno == 0 {
+		return nil
+	}
+	h.mu.Lock()
+	h.land(t)
+	h.mu.Unlock()
+	t.pinner.Unpin()
+	return errno
 }
 
-// land removes a transfer from those in flight; nil if it is none of them. h.mu is held.
-func (h *handle) land(key uintptr) *transfer {
-	t := h.flights[key]
-	delete(h.flights, key)
+// launch counts a transfer among those in flight, before it is submitted: it may be reaped at once. It counts a request,
+// too, so that the node is not closed before.
+func (h *handle) launch(t *transfer) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.closing:
+		return os.ErrClosed
+	case h.lost:
+		return unix.ENODEV
+	}
+	if t.awaited {
+		t.awaited = false
+		select {
+		case <-t.done: // nobody came for it
+		default:
+		}
+	}
+	t.over.Store(false)
+	h.flights = append(h.flights, t)
+	h.requests.Add(1)
+	return nil
+}
+
+// reaped is the transfer in flight whose URB is at an address; nil if there is none. h.mu is held.
+func (h *handle) reaped(urb uintptr) *transfer {
+	for _, t := range h.flights { // the oldest is mostly it
+		if uintptr(unsafe.Pointer(&t.urb)) == urb {
+			return t
+		}
+	}
+	return nil
+}
+
+// land removes a transfer from those in flight, of which it may be none. h.mu is held.
+func (h *handle) land(t *transfer) {
+	i := slices.Index(h.flights, t)
+	if i < 0 {
+		return
+	}
+	h.flights = slices.Delete(h.flights, i, i+1)
 	if h.closing && len(h.flights) == 0 && h.landed != nil {
 		close(h.landed)
 		h.landed = nil
 	}
-	return t
+}
+
+// await returns a channel that has a value once t is over, and has the watcher reap it. Who leads need not wait so.
+func (h *handle) await(t *transfer) <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !t.awaited {
+		t.awaited = true
+		if t.over.Load() {
+			t.done <- struct{}{}
+		}
+	}
+	h.ask()
+	return t.done
+}
+
+// wait waits until t is over.
+func (h *handle) wait(t *transfer) {
+	if !t.over.Load() {
+		<-h.await(t)
+	}
 }
 
 // discard asks the kernel to cancel an URB, which is reaped then as any other. The kernel knows none that is done
@@ -97,13 +179,9 @@ func (h *handle) discard(t *transfer) {
 // discardAll discards what is in flight, last things first, so that nothing overtakes what was before it.
 func (h *handle) discardAll() {
 	h.mu.Lock()
-	var all []*transfer
-	for _, t := range h.flights {
-		all = append(all, t)
-	}
+	all := slices.Clone(h.flights) // in the order of their submissions
 	h.mu.Unlock()
-	slices.SortFunc(all, func(a, b *transfer) int { return int(int64(b.number) - int64(a.number)) })
-	for _, t := range all {
+	for _, t := range slices.Backward(all) {
 		h.discard(t)
 	}
 }
