@@ -136,7 +136,7 @@ func left(out string, err error) bool {
 	switch {
 	case exit.ExitCode() == 74 && strings.Contains(out, "unable to read DFU status after completion"),
 		exit.ExitCode() == 74 && strings.Contains(out, "Error sending completion packet (LIBUSB_ERROR_NO_DEVICE)"), // before that was answered
-		exit.ExitCode() == 74 && strings.Contains(out, "error resetting after download: LIBUSB_ERROR_NO_DEVICE"),   // at -R's DETACH already
+		exit.ExitCode() == 74 && strings.Contains(out, "error resetting after download: LIBUSB_ERROR_"),            // at -R already
 		exit.ExitCode() == 251 && strings.Contains(out, "Resetting USB"):
 		return true
 	}
