@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -166,6 +168,9 @@ func (p *program) once(ctx context.Context, spl, uboot []byte, window, delay tim
 	if err := s.start(); err != nil {
 		return run{}, err
 	}
+	// The board's garbage is collected between the runs, not in some of them: no real board stops for that.
+	runtime.GC()
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	powered, unplug := context.WithCancel(ctx)
 	off := make(chan error, 1)
 	go func() { off <- board.Run(powered, port) }()
