@@ -20,6 +20,14 @@ type Link struct {
 	Largest int
 }
 
+// Handler is a TFTP socket that can hand datagrams to the server in the goroutine that has them from the wire, so that
+// none need be woken for each.
+type Handler interface {
+	// Handle has handler called with the datagrams that come, one at a time, in the place of reading them; nil ends
+	// that, and returns when no call is under way. The bytes are the handler's until it returns, which it does soon.
+	Handle(handler func(b []byte, from netip.AddrPort))
+}
+
 // HostAddress and BoardAddress are those of the little network between host and board. All boards have the same: no
 // link leads to a second one.
 var (

@@ -118,8 +118,9 @@ type server struct {
 	peer    netip.AddrPort // who t sends to
 	asked   string         // the request that began t
 	begun   time.Time
-	plain   bool // the client refused an OACK, or does not know of any: it gets none any more
-	unheard int  // how often it repeated its request in the place of an answer to one
+	plain   bool      // the client refused an OACK, or does not know of any: it gets none any more
+	unheard int       // how often it repeated its request in the place of an answer to one
+	armed   time.Time // the TFTP socket's deadline, which is never later than the transfer's
 	done    bool
 	res     Result
 	emitted time.Time // the last Progress
@@ -205,19 +206,15 @@ func (s *server) firstRequest(now time.Time) {
 
 func (s *server) serveTFTP(ctx context.Context) error {
 	buf := make([]byte, 2048)
-	armed := time.Unix(1, 0) // the socket's deadline, which is never later than the transfer's
 	now := time.Now()
+	s.armed = expired
+	if h, ok := s.link.TFTP.(Handler); ok {
+		h.Handle(func(b []byte, from netip.AddrPort) { s.handle(ctx, b, from) })
+		defer h.Handle(nil)
+	}
 	for bad := 0; ; {
-		due, err := s.tick(now)
-		if err != nil {
+		if err := s.tick(now); err != nil {
 			return err
-		}
-		// To move the deadline with every packet would cost more than a needless wake-up now and then.
-		if armed.Equal(time.Unix(1, 0)) || !due.IsZero() && (armed.IsZero() || due.Before(armed)) {
-			if err := s.link.TFTP.SetReadDeadline(due); err != nil {
-				return fmt.Errorf("TFTP socket: %w", err)
-			}
-			armed = due
 		}
 		// Only now: whoever ended ctx before may have set the deadline before.
 		if ctx.Err() != nil {
@@ -232,7 +229,9 @@ func (s *server) serveTFTP(ctx context.Context) error {
 				return err
 			}
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			armed = time.Unix(1, 0)
+			s.mu.Lock()
+			s.armed = expired
+			s.mu.Unlock()
 		default:
 			if bad++; ctx.Err() == nil && !tolerable(err, bad) {
 				return fmt.Errorf("reading the TFTP socket: %w", err)
@@ -241,27 +240,69 @@ func (s *server) serveTFTP(ctx context.Context) error {
 	}
 }
 
-// tick does what is due, and returns when to come again; zero if only a packet can bring something.
-func (s *server) tick(now time.Time) (time.Time, error) {
+// tick does what is due, and has the socket's deadline be when to come again.
+func (s *server) tick(now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.t == nil {
-		return time.Time{}, nil
+	if s.t != nil {
+		step := s.t.tick(now)
+		if step == stepSend {
+			s.res.Retransmits++
+		}
+		if err := s.do(step, now); err != nil {
+			return err
+		}
 	}
-	step := s.t.tick(now)
-	if step == stepSend {
-		s.res.Retransmits++
-	}
-	if err := s.do(step, now); err != nil || s.t == nil {
-		return time.Time{}, err
-	}
-	return s.t.due, nil
+	return s.arm()
 }
 
-// packet takes a datagram from the TFTP port.
+// expired is a deadline that has passed.
+var expired = time.Unix(1, 0)
+
+// arm moves the socket's deadline if it has passed, or is later than the transfer's. To move it with every packet would
+// cost more than a needless wake-up now and then. s.mu is held.
+func (s *server) arm() error {
+	var due time.Time // zero if only a packet can bring something
+	if s.t != nil {
+		due = s.t.due
+	}
+	if s.armed.Equal(expired) || !due.IsZero() && (s.armed.IsZero() || due.Before(s.armed)) {
+		if err := s.link.TFTP.SetReadDeadline(due); err != nil {
+			return fmt.Errorf("TFTP socket: %w", err)
+		}
+		s.armed = due
+	}
+	return nil
+}
+
+// handle takes a datagram from the TFTP port whose reader waits for the deadline meanwhile.
+func (s *server) handle(ctx context.Context, b []byte, from netip.AddrPort) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ctx.Err() != nil {
+		return
+	}
+	err := s.take(b, from, time.Now())
+	if err == nil {
+		err = s.arm()
+	}
+	if err != nil {
+		s.stop(err)
+	}
+	if ctx.Err() != nil { // the deadline that unblocks the reader may have been there before arm's
+		_ = s.link.TFTP.SetReadDeadline(expired)
+	}
+}
+
+// packet takes a datagram that was read from the TFTP port.
 func (s *server) packet(b []byte, from netip.AddrPort, now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.take(b, from, now)
+}
+
+// take takes a datagram from the TFTP port. s.mu is held.
+func (s *server) take(b []byte, from netip.AddrPort, now time.Time) error {
 	if len(b) < dataHeader || !from.IsValid() {
 		s.ignore("TFTP", "datagram of no sense")
 		return nil

@@ -47,6 +47,15 @@ type Pairer interface {
 	ControlPair(ctx context.Context, first, second *ControlTransfer)
 }
 
+// Poster is a Handle that can begin transfers without waiting for them, nor waking anybody who does.
+type Poster interface {
+	// Post begins a transfer to an endpoint, as Out's, and does not wait; data is copied. An error may be that of a
+	// transfer begun before, and then, too, this one was not begun. It wraps ErrNoRoom if as much is in flight as may
+	// be, or another call has the endpoint. taken is how many of those begun before the device was seen to have taken
+	// since the last call.
+	Post(ep uint8, data []byte) (taken int, err error)
+}
+
 // Abandoner is a Handle that can be told that its device will not answer any more: it runs something else, and is still
 // on the bus.
 type Abandoner interface {
@@ -134,6 +143,8 @@ var (
 	ErrOverflow = errors.New("packet larger than the buffer")
 	// ErrProtocol says that the device did not answer, or not as USB demands: often it is just leaving.
 	ErrProtocol = errors.New("no valid answer on the wire")
+	// ErrNoRoom says that a transfer would have to wait.
+	ErrNoRoom = errors.New("transfers are in flight already")
 	// ErrBusy says that another program holds the interface.
 	ErrBusy = errors.New("interface in use by another program")
 )

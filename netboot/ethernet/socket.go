@@ -21,6 +21,9 @@ type socket struct {
 
 	in, free chan *received // free has those that in has not, once they were needed
 
+	handling sync.Mutex                          // held while handler runs
+	handler  func(b []byte, from netip.AddrPort) // nil: datagrams are kept for a reader
+
 	mu      sync.Mutex
 	made    int           // received, of room
 	expired chan struct{} // closed when the read deadline has passed
@@ -40,8 +43,22 @@ func newSocket(h *Host, port uint16) *socket {
 	return &socket{h: h, port: port, in: make(chan *received, room), free: make(chan *received, room), expired: make(chan struct{})}
 }
 
-// put keeps a datagram for the reader. It is false if there is no room.
+// Handle implements [netboot.Handler].
+func (s *socket) Handle(handler func(b []byte, from netip.AddrPort)) {
+	s.handling.Lock()
+	defer s.handling.Unlock()
+	s.handler = handler
+}
+
+// put hands a datagram to the handler, or keeps it for the reader. It is false if there is no room.
 func (s *socket) put(d datagram) bool {
+	s.handling.Lock()
+	if s.handler != nil {
+		defer s.handling.Unlock()
+		s.handler(d.data, d.src)
+		return true
+	}
+	s.handling.Unlock()
 	r := s.take()
 	if r == nil {
 		return false

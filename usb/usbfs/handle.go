@@ -32,6 +32,7 @@ type handle struct {
 	leadTurns int // of a leader
 
 	endpoints  [32]chan struct{}      // held by the transfer that is under way, by endpoint number and direction
+	posts      [16]window             // what Post began, by endpoint number; as endpoints
 	interfaces chan struct{}          // held by a request of interface.go
 	requests   sync.WaitGroup         // of interface.go, submissions, and the leader
 	spares     atomic.Pointer[spares] // transfers of endpoint 0 that are not in use

@@ -30,7 +30,7 @@ const (
 	leadTurn  = 2 * time.Millisecond  // for which a leader heeds no context
 	leadTurns = 25                    // without anything to reap, until the watcher is left to it: four URBs at high speed take 27 ms
 	restTime  = 10 * time.Millisecond // without a leader, until the watcher is back: it sees the device leave while nobody waits
-	yieldTime = 5 * time.Millisecond  // between two turns of the scheduler
+	yieldTime = 7 * time.Millisecond  // between two turns of the scheduler
 
 	// lostAfter bounds how long the kernel may take to end the transfers of a device that left.
 	lostAfter = time.Second
@@ -200,7 +200,7 @@ func (h *handle) lead(own []*transfer) bool {
 			mine++
 		}
 	}
-	may := !h.closing && !h.led && len(h.flights) == mine
+	may := !h.closing && !h.led && (own == nil || len(h.flights) == mine)
 	select {
 	case <-h.gone: // the kernel would let nobody wait
 		may = false

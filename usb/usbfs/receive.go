@@ -77,10 +77,12 @@ func (h *handle) receive(ctx context.Context, ep uint8, size, inFlight int, take
 	}
 	for {
 		first := flights[0]
-		select {
-		case <-h.await(first.transfer):
-		case <-ctx.Done():
-			return why(ctx)
+		if h.direct(ctx, first.transfer, nil); !first.over.Load() {
+			select {
+			case <-h.await(first.transfer):
+			case <-ctx.Done():
+				return why(ctx)
+			}
 		}
 		flights = flights[1:]
 		n, err := h.result(first.transfer)

@@ -37,7 +37,7 @@ const (
 	// inFlight is how many transfers to the host are waited for at a time, where the system can.
 	inFlight = 4
 
-	// queued is how many frames may wait for the device: those of a TFTP window, twice.
+	// queued is how many frames may wait for room in the device's queue: those of a TFTP window, twice.
 	queued = 128
 
 	// bringUp bounds Open, and answer one request of it, as in Linux (rndis_host.h, RNDIS_CONTROL_TIMEOUT_MS).
@@ -75,10 +75,13 @@ type Adapter struct {
 	Function
 	MAC [6]byte // the host's, as the device names it
 
-	h   usb.Handle
-	log *slog.Logger
+	h      usb.Handle
+	poster usb.Poster // h, if it is one
+	log    *slog.Logger
 
-	queue, free chan []byte // frames to the device, and buffers for them
+	queue, free chan []byte // frames to the device that wait, and buffers for them
+	refused     chan error  // has what kept Send from beginning a transfer: the end of one before it
+	taken       atomic.Bool // the device has taken a frame
 
 	// control is held for the time of a request and its answer.
 	control  sync.Mutex
@@ -107,8 +110,9 @@ func Open(ctx context.Context, h usb.Handle, log *slog.Logger) (*Adapter, error)
 	}
 	a := &Adapter{
 		Function: f, MAC: hostMAC, h: h, log: log,
-		queue: make(chan []byte, queued), free: make(chan []byte, queued), notified: make(chan struct{}, 1),
+		queue: make(chan []byte, queued), free: make(chan []byte, queued), refused: make(chan error, 1), notified: make(chan struct{}, 1),
 	}
+	a.poster, _ = h.(usb.Poster)
 	ctx, cancel := context.WithTimeoutCause(ctx, bringUp, fmt.Errorf("not up within %v: %w", bringUp, context.DeadlineExceeded))
 	defer cancel()
 	if err := h.Configure(ctx, f.Config); err != nil {
@@ -325,30 +329,56 @@ func (a *Adapter) take(b []byte, input func([]byte)) {
 // sendAll sends what Send queues.
 func (a *Adapter) sendAll(ctx context.Context) error {
 	var f failures
-	for {
-		n, err := a.h.Stream(ctx, a.Out.Address, 0, func(yield func([]byte) bool) {
-			for {
-				select {
-				case b := <-a.queue:
-					a.out.Add(1)
-					more := yield(b)
-					a.spare(b)
-					if !more {
-						return
-					}
-				case <-a.h.Gone():
-					return
-				case <-ctx.Done():
+	var next []byte
+	// wait is false when there is nothing more to send.
+	wait := func() bool {
+		select {
+		case next = <-a.queue:
+			return true
+		case <-a.h.Gone():
+		case <-ctx.Done():
+		}
+		return false
+	}
+	stream := func() (int64, error) {
+		return a.h.Stream(ctx, a.Out.Address, 0, func(yield func([]byte) bool) {
+			for more := true; more; more = wait() {
+				a.out.Add(1)
+				ok := yield(next)
+				a.spare(next)
+				if !ok || a.poster != nil && len(a.queue) == 0 { // what comes then need not wait
 					return
 				}
 			}
 		})
-		if err == nil || ctx.Err() != nil || errors.Is(err, usb.ErrGone) {
-			return nil
+	}
+	for again := false; again || wait(); {
+		again = false
+		var err error
+		select {
+		case err = <-a.refused:
+			again = true
+		default:
+			err = a.post(next)
+			if err == nil {
+				a.spare(next)
+			} else if errors.Is(err, usb.ErrNoRoom) {
+				var n int64
+				if n, err = stream(); n > 0 || err == nil {
+					a.taken.Store(true)
+				}
+			}
 		}
-		if a.failed.Add(1); n > 0 {
+		if a.taken.Swap(false) {
 			f.over()
 		}
+		if err == nil {
+			continue
+		}
+		if ctx.Err() != nil || errors.Is(err, usb.ErrGone) {
+			return nil
+		}
+		a.failed.Add(1)
 		if !f.again(ctx, a.h, a.Out.Address, err) {
 			if ctx.Err() != nil || gone(a.h) {
 				return nil
@@ -356,6 +386,22 @@ func (a *Adapter) sendAll(ctx context.Context) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// post begins the transfer of a frame if that can be done without waiting; else usb.ErrNoRoom says so.
+func (a *Adapter) post(b []byte) error {
+	if a.poster == nil {
+		return usb.ErrNoRoom
+	}
+	taken, err := a.poster.Post(a.Out.Address, b)
+	if taken > 0 {
+		a.taken.Store(true)
+	}
+	if err == nil {
+		a.out.Add(1)
+	}
+	return err
 }
 
 // ErrFull says that the device does not take the frames that wait for it, so that one more was dropped.
@@ -384,6 +430,19 @@ func (a *Adapter) Send(frame []byte) error {
 	}
 	if len(b)%a.Out.MaxPacket == 0 {
 		b = append(b, 0) // in the place of a zero-length packet, as Linux's usbnet has it
+	}
+	if len(a.queue) == 0 {
+		err := a.post(b)
+		if err == nil {
+			a.spare(b)
+			return nil
+		}
+		if !errors.Is(err, usb.ErrNoRoom) {
+			select {
+			case a.refused <- err:
+			default:
+			}
+		}
 	}
 	select {
 	case a.queue <- b:
