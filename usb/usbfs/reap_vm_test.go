@@ -146,3 +146,67 @@ func TestKernelGoneAside(t *testing.T) {
 		t.Errorf("the watcher was there behind the transfers of all %d devices", devices)
 	}
 }
+
+// TestKernelReceiveLeads has others wait while one that receives never leaves the reaping to the watcher.
+func TestKernelReceiveLeads(t *testing.T) {
+	lab.Inside(t)
+	dev := usbtest.NewDevice(usbtest.Options{})
+	_, d := plug(t, dev)
+	h := open(t, d)
+	if err := h.Claim(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	usbfs.LeadForEver(h)
+	write := func(ep uint8, text string) {
+		t.Helper()
+		if _, err := dev.InPipe(ep).Write(t.Context(), []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := make(chan error, 1)
+	go func() { _, err := h.In(t.Context(), narrowIn, make([]byte, 64)); other <- err }()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	got, ended := make(chan string, 1), make(chan error, 1)
+	go func() {
+		ended <- usb.Receive(ctx, h, bulkIn, 512, 4, func(b []byte) {
+			if _, err := h.(usb.Poster).Post(bulkOut, b); err != nil {
+				t.Error(err)
+			}
+			got <- string(b)
+		})
+	}()
+	for i := range 20 {
+		write(bulkIn, fmt.Sprint(i))
+		if s := <-got; s != fmt.Sprint(i) {
+			t.Errorf("%q came as number %d", s, i)
+		}
+		buf := make([]byte, 512)
+		if n, err := dev.OutPipe(bulkOut).Read(t.Context(), buf); err != nil || string(buf[:n]) != fmt.Sprint(i) {
+			t.Errorf("%q was sent as number %d, %v", buf[:n], i, err)
+		}
+	}
+	for end := time.Now().Add(10 * time.Second); !usbfs.Led(h); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("nobody leads")
+		}
+	}
+	write(narrowIn, "other")
+	select {
+	case err := <-other:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("who waits beside it has no end")
+	}
+	cancel()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("receiving has no end")
+	}
+}

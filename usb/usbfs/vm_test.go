@@ -58,6 +58,7 @@ func TestKernelSuite(t *testing.T) {
 const (
 	bulkIn, bulkOut = 0x81, 0x01
 	interruptOut    = 0x02
+	narrowIn        = 0x83 // of interface 1: interrupt
 )
 
 // plug plugs a device in, and waits until it is configured.
