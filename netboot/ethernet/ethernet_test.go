@@ -80,6 +80,51 @@ func TestARP(t *testing.T) {
 	}
 }
 
+// A handler gets the datagrams in the place of a reader, and may answer them; when it is taken away none is under way.
+func TestHandler(t *testing.T) {
+	w := newWire()
+	link := w.Link()
+	frame := appendUDP(nil, hostMAC, boardMAC, board, server, 1, []byte("ack"))
+	entered, leave := make(chan string, 1), make(chan struct{})
+	link.TFTP.(netboot.Handler).Handle(func(b []byte, from netip.AddrPort) {
+		if _, err := link.TFTP.WriteTo(b, net.UDPAddrFromAddrPort(from)); err != nil {
+			t.Error(err)
+		}
+		entered <- string(b)
+		<-leave
+	})
+	go w.Input(frame)
+	if s := <-entered; s != "ack" {
+		t.Errorf("%q was handled", s)
+	}
+	taken := make(chan struct{})
+	go func() {
+		link.TFTP.(netboot.Handler).Handle(nil)
+		close(taken)
+	}()
+	select {
+	case <-taken:
+		t.Error("the handler was taken away while it ran")
+	case <-time.After(20 * time.Millisecond):
+	}
+	close(leave)
+	<-taken
+	if len(w.sent) != 1 || !bytes.HasSuffix(w.sent[0], []byte("ack")) {
+		t.Errorf("%x sent", w.sent)
+	}
+	w.Input(frame)
+	b := make([]byte, 2048)
+	if err := link.TFTP.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if n, from, err := link.TFTP.ReadFrom(b); err != nil || string(b[:n]) != "ack" || from.String() != board.String() {
+		t.Errorf("%q from %v, %v", b[:n], from, err)
+	}
+	if c := w.Counts(); c.Taken != 2 {
+		t.Errorf("%+v", c)
+	}
+}
+
 func TestSocket(t *testing.T) {
 	w := newWire()
 	link := w.Link()

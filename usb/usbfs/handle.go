@@ -214,6 +214,7 @@ func (h *handle) Close() error {
 	h.requests.Wait()
 	h.stopWatcher()
 	h.freeSpares()
+	h.freePosts()
 	err := h.giveBack()
 	if cerr := h.file.Close(); err == nil {
 		err = cerr

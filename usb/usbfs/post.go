@@ -5,6 +5,7 @@ package usbfs
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -53,6 +54,16 @@ func (h *handle) post(ep uint8, data []byte) (taken int, err error) {
 		return taken, usb.ErrNoRoom
 	}
 	return taken, cause(err)
+}
+
+// freePosts is for a handle that is closed, when nothing is in flight any more.
+func (h *handle) freePosts() {
+	for i := range h.posts {
+		w := &h.posts[i]
+		for _, t := range slices.Concat(w.flights, w.spare) {
+			t.free()
+		}
+	}
 }
 
 // landed counts those URBs that were reaped, the oldest first, up to one that failed.

@@ -19,7 +19,7 @@ import (
 // So who waits for all that is in flight is the leader for some milliseconds: waits in the kernel, and reaps. The
 // watcher is put aside then, else each end of a transfer would wake it too: the node is not in the runtime's poller
 // itself but in an epoll instance that is, and that it is taken out of. A leader that has got what it waited for leaves
-// it so, for the next one.
+// it so, for the next one. Who receives (receive.go) leads with other transfers in flight, too: it is back soon.
 //
 // What makes sure that nothing is left to nobody: the watcher is put aside only by a leader, and the timer runs from
 // then until it is back, which it is once nobody has led for a while. Sooner it is back when somebody waits who does not
@@ -159,8 +159,8 @@ func (h *handle) left() {
 	})
 }
 
-// direct reaps until t is reaped, or something was sent to failed, if nothing is in flight but own, the caller's, and
-// that takes no longer than some milliseconds. Else the watcher reaps: the caller awaits t afterwards.
+// direct reaps until t is reaped, or something was sent to failed, if nothing is in flight but own, the caller's, or own
+// is empty, and that takes no longer than some milliseconds. Else the watcher reaps: the caller awaits t afterwards.
 func (h *handle) direct(ctx context.Context, t *transfer, failed <-chan struct{}, own ...*transfer) {
 	over := func() bool { return t.over.Load() || len(failed) > 0 }
 	if over() || !h.lead(own) {
@@ -190,7 +190,8 @@ func (h *handle) direct(ctx context.Context, t *transfer, failed <-chan struct{}
 	h.follow(t.over.Load() && t.urb.Status == 0) // an error may be that the device leaves
 }
 
-// lead makes the caller, who waits for its own transfers, the leader, or has the watcher reap.
+// lead makes the caller, who waits for its own transfers, the leader, or has the watcher reap. Where own is empty others
+// may wait beside it: they have theirs reaped by it, or after restTime, twice at most, by the watcher.
 func (h *handle) lead(own []*transfer) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -200,7 +201,7 @@ func (h *handle) lead(own []*transfer) bool {
 			mine++
 		}
 	}
-	may := !h.closing && !h.led && (own == nil || len(h.flights) == mine)
+	may := !h.closing && !h.led && (len(own) == 0 || len(h.flights) == mine)
 	select {
 	case <-h.gone: // the kernel would let nobody wait
 		may = false

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"runtime"
 	"strings"
@@ -444,6 +445,171 @@ func TestHalts(t *testing.T) {
 			t.Errorf("after %s: %v", took, err)
 		}
 		a.Close()
+	})
+}
+
+// poster is a handle that can begin transfers, up to so many at a time.
+type poster struct {
+	usb.Handle
+	mu       sync.Mutex
+	inFlight int
+	last     chan struct{} // closed when the one that was begun last has ended
+	busy     bool          // another call has the endpoint
+	taken    int
+	failed   error
+}
+
+func (p *poster) Stream(ctx context.Context, ep uint8, idle time.Duration, transfers iter.Seq[[]byte]) (int64, error) {
+	has := func(busy bool) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.busy = busy
+	}
+	has(true)
+	defer has(false)
+	if p.last != nil {
+		<-p.last // what comes later comes behind it
+	}
+	return p.Handle.Stream(ctx, ep, idle, transfers)
+}
+
+func (p *poster) Post(ep uint8, data []byte) (taken int, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	taken, err, p.taken, p.failed = p.taken, p.failed, 0, nil
+	if err != nil {
+		return taken, err
+	}
+	if p.busy || p.inFlight == 4 {
+		return taken, usb.ErrNoRoom
+	}
+	p.inFlight++
+	data = bytes.Clone(data)
+	before, ended := p.last, make(chan struct{})
+	p.last = ended
+	go func() {
+		defer close(ended)
+		if before != nil {
+			<-before
+		}
+		_, err := p.Out(context.Background(), ep, data)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.inFlight--; err == nil {
+			p.taken++
+		} else {
+			p.failed = err
+		}
+	}()
+	return taken, nil
+}
+
+// posting runs an adapter whose handle begins transfers.
+func posting(t *testing.T) (d *hostile, a *usbnet.Adapter, ended <-chan error, cancel func()) {
+	t.Helper()
+	d = newHostile(obedient(nil))
+	_, h := plug(t, d)
+	a, err := usbnet.Open(t.Context(), &poster{Handle: h}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	end := make(chan error, 1)
+	go func() { end <- a.Run(ctx, func([]byte) {}) }()
+	synctest.Wait()
+	return d, a, end, cancel
+}
+
+// Frames whose transfers are begun at once come in their order with those that had to wait; more are refused.
+func TestPost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, a, ended, cancel := posting(t)
+		sent := 0
+		for range 1000 {
+			frame := make([]byte, 64)
+			binary.LittleEndian.PutUint32(frame, uint32(sent))
+			if err := a.Send(frame); errors.Is(err, usbnet.ErrFull) {
+				break
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			sent++
+			synctest.Wait()
+		}
+		if sent < 100 || sent > 200 {
+			t.Errorf("%d frames were taken", sent)
+		}
+		buf := make([]byte, 2048)
+		for i := range sent {
+			n, err := d.OutPipe(2).Read(t.Context(), buf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			frame, _, err := rndis.NextPacket(buf[:n])
+			if err != nil || binary.LittleEndian.Uint32(frame) != uint32(i) {
+				t.Fatalf("number %d is % x, %v", i, frame, err)
+			}
+		}
+		synctest.Wait()
+		if c := a.Counts(); c.Out != int64(sent) || c.Overflowed != 1 {
+			t.Errorf("%+v, %d sent", c, sent)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		a.Close()
+	})
+}
+
+// A stall of a transfer that nobody waits for is seen with the next frame, which comes; an endpoint that stays stalled is
+// the end.
+func TestPostHalts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, a, ended, cancel := posting(t)
+		defer cancel()
+		buf := make([]byte, 2048)
+		send := func() {
+			if err := a.Send(make([]byte, 60)); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		for range 3 { // a minute apart: one has nothing to do with the other
+			d.Halt(2)
+			send()
+			send()
+			if _, err := d.OutPipe(2).Read(t.Context(), buf); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			send() // the device is seen to have taken one
+			if _, err := d.OutPipe(2).Read(t.Context(), buf); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+		}
+		if c := a.Counts(); c.Failed != 3 {
+			t.Errorf("%+v", c)
+		}
+		begun := time.Now()
+		for {
+			d.Halt(2)
+			_ = a.Send(make([]byte, 60))
+			synctest.Wait()
+			select {
+			case err := <-ended:
+				if took := time.Since(begun); took < time.Second || took > 5*time.Second || !errors.Is(err, usb.ErrStall) {
+					t.Errorf("after %s: %v", took, err)
+				}
+				a.Close()
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+			if time.Since(begun) > time.Minute {
+				t.Fatal("it does not end")
+			}
+		}
 	})
 }
 
