@@ -49,22 +49,20 @@ func denied(err error) bool {
 
 // open opens the node, and makes sure that it is the device that was listed.
 func (h Host) open(d usb.Device) (*handle, error) {
+	if _, err := h.present(d); err != nil {
+		return nil, err
+	}
 	fd, err := unix.Open(d.Node, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		if _, gone := h.present(d); gone != nil {
-			return nil, gone
-		}
 		return nil, err
 	}
 	file := os.NewFile(uintptr(fd), d.Node) // blocking: not served by the runtime's poller
 	// What is on the port now, and has the node's numbers, is what was opened, if that is still connected; newHandle
-	// finds out. It was listed a moment ago: if it has its address and its configuration still, it is as it was then.
-	now := d
-	if address, config, err := h.Sysfs.Active(d.Port); err != nil || address != d.Address || config != d.Config {
-		if now, err = h.present(d); err != nil {
-			file.Close()
-			return nil, err
-		}
+	// finds out.
+	now, err := h.present(d)
+	if err != nil {
+		file.Close()
+		return nil, err
 	}
 	opened, err := newHandle(now, h.Sysfs, file)
 	if err != nil {
