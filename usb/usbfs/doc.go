@@ -10,7 +10,8 @@
 //   - urb.go hands transfers (URBs) to the kernel, reap.go takes them back: one goroutine a handle does, which waits for
 //     finished ones in the runtime's poller (a node is ready for writing when there is one), or who waits for all that is
 //     in flight, in the kernel. So a transfer blocks a thread for some milliseconds at most, and never all of them.
-//   - transfer.go makes the transfers of a Handle from URBs, control.go two control transfers at a time.
+//   - transfer.go makes the transfers of a Handle from URBs, control.go two control transfers at a time, post.go those that
+//     nobody waits for.
 //   - interface.go has what is about interfaces: claims, alternate settings, configurations, and the reset. These requests
 //     are uninterruptible in the kernel, which bounds them to some seconds: when a context ends before, the call returns,
 //     and the next one of its kind, and Close, wait for the rest.
