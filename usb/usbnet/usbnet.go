@@ -79,9 +79,10 @@ type Adapter struct {
 	poster usb.Poster // h, if it is one
 	log    *slog.Logger
 
-	queue, free chan []byte // frames to the device that wait, and buffers for them
-	refused     chan error  // has what kept Send from beginning a transfer: the end of one before it
-	taken       atomic.Bool // the device has taken a frame
+	queue, free chan []byte  // frames to the device that wait, and buffers for them
+	waiting     atomic.Int64 // frames of the queue that the kernel has not got: others wait behind them
+	refused     chan error   // has what kept Send from beginning a transfer: the end of one before it
+	taken       atomic.Bool  // the device has taken a frame
 
 	// control is held for the time of a request and its answer.
 	control  sync.Mutex
@@ -330,8 +331,13 @@ func (a *Adapter) take(b []byte, input func([]byte)) {
 func (a *Adapter) sendAll(ctx context.Context) error {
 	var f failures
 	var next []byte
-	// wait is false when there is nothing more to send.
+	// wait puts the frame before aside and gets the next; it is false when there is nothing more to send.
 	wait := func() bool {
+		if next != nil {
+			a.spare(next)
+			a.waiting.Add(-1)
+			next = nil
+		}
 		select {
 		case next = <-a.queue:
 			return true
@@ -344,9 +350,7 @@ func (a *Adapter) sendAll(ctx context.Context) error {
 		return a.h.Stream(ctx, a.Out.Address, 0, func(yield func([]byte) bool) {
 			for more := true; more; more = wait() {
 				a.out.Add(1)
-				ok := yield(next)
-				a.spare(next)
-				if !ok || a.poster != nil && len(a.queue) == 0 { // what comes then need not wait
+				if !yield(next) || a.poster != nil && a.waiting.Load() == 1 { // what comes then need not wait
 					return
 				}
 			}
@@ -360,9 +364,7 @@ func (a *Adapter) sendAll(ctx context.Context) error {
 			again = true
 		default:
 			err = a.post(next)
-			if err == nil {
-				a.spare(next)
-			} else if errors.Is(err, usb.ErrNoRoom) {
+			if errors.Is(err, usb.ErrNoRoom) {
 				var n int64
 				if n, err = stream(); n > 0 || err == nil {
 					a.taken.Store(true)
@@ -431,7 +433,7 @@ func (a *Adapter) Send(frame []byte) error {
 	if len(b)%a.Out.MaxPacket == 0 {
 		b = append(b, 0) // in the place of a zero-length packet, as Linux's usbnet has it
 	}
-	if len(a.queue) == 0 {
+	if a.waiting.Load() == 0 {
 		err := a.post(b)
 		if err == nil {
 			a.spare(b)
@@ -444,10 +446,12 @@ func (a *Adapter) Send(frame []byte) error {
 			}
 		}
 	}
+	a.waiting.Add(1)
 	select {
 	case a.queue <- b:
 		return nil
 	default:
+		a.waiting.Add(-1)
 		a.spare(b)
 		a.overflowed.Add(1)
 		return ErrFull

@@ -562,6 +562,37 @@ func TestPost(t *testing.T) {
 	})
 }
 
+// Frames keep their order while the device takes them, those that waited and those that need not.
+func TestPostInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const frames = 5000
+		d, a, ended, cancel := posting(t)
+		go func() {
+			for i := range uint32(frames) {
+				for errors.Is(a.Send(binary.LittleEndian.AppendUint32(make([]byte, 0, 64), i)[:64]), usbnet.ErrFull) {
+					time.Sleep(time.Millisecond)
+				}
+			}
+		}()
+		buf := make([]byte, 2048)
+		for i := range uint32(frames) {
+			n, err := d.OutPipe(2).Read(t.Context(), buf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			frame, _, err := rndis.NextPacket(buf[:n])
+			if err != nil || binary.LittleEndian.Uint32(frame) != i {
+				t.Fatalf("number %d is % x, %v", i, frame, err)
+			}
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		a.Close()
+	})
+}
+
 // A stall of a transfer that nobody waits for is seen with the next frame, which comes; an endpoint that stays stalled is
 // the end.
 func TestPostHalts(t *testing.T) {
