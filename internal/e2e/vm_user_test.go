@@ -211,14 +211,18 @@ func TestWithUdevUserSandbox(t *testing.T) {
 // userStages is how many SPLs are to have their link in time, with a second to spare of their three.
 const userStages = 20
 
-// TestWithUdevUserWindow measures how long SPL waits for its link.
+// TestWithUdevUserWindow measures how long SPL waits for its link. A stage before or after which the host had other
+// things to do is not judged.
 func TestWithUdevUserWindow(t *testing.T) {
 	lab.Inside(t)
 	rulesOnly(t)
 	fw := generateSized(t, 63, 2<<10, 2<<10)
-	var all []time.Duration
-	var stolen []float64
-	var busy float64
+	quiet := func() bool {
+		must(t, "udevadm", "settle") // what this machine does about the unplugging is not the host's
+		return stolenShare(100*time.Millisecond) <= idle
+	}
+	var all, judged []time.Duration
+	before := quiet()
 	for n := range userStages {
 		if !part(n, 3) {
 			continue
@@ -232,21 +236,21 @@ func TestWithUdevUserWindow(t *testing.T) {
 		r := board.Report()
 		unplug()
 		s := r.Last(am335x.StageSPL)
-		all = append(all, s.LinkUp.Sub(s.Plugged))
-		stolen = append(stolen, stolenShare(100*time.Millisecond))
-		slices.Sort(stolen)
-		if busy = stolen[len(stolen)/2]; n >= idleKnown && busy > idle {
+		took := s.LinkUp.Sub(s.Plugged)
+		all = append(all, took)
+		after := quiet()
+		if before && after {
+			judged = append(judged, took)
+		}
+		if before = after; n >= idleKnown && len(judged) == 0 {
 			break
 		}
 	}
 	slices.Sort(all)
-	worst := all[len(all)-1]
-	t.Logf("SPL's link was up %s after the plug in the median of %d, %s at worst; the machine was away for %.0f %% of the time", ms(all[len(all)/2]), len(all), ms(worst), 100*busy)
-	if worst > 2*time.Second {
-		if busy > idle {
-			t.Log("not judged: the figures are for a machine with nothing else to do")
-			return
+	t.Logf("SPL's link was up %s after the plug in the median of %d, %s at worst; %d are judged", ms(all[len(all)/2]), len(all), ms(all[len(all)-1]), len(judged))
+	for _, took := range judged {
+		if took > 2*time.Second {
+			t.Errorf("a link was up after %s, expected 2 s at most", ms(took))
 		}
-		t.Error("expected 2 s at most")
 	}
 }
