@@ -5,8 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-
-	"snag/sim/virtual"
 )
 
 // fetch is the BL2 of G12, which asks for u-boot.bin piece by piece (pyamlboot, PROTOCOL.md, "BL2 BOOT").
@@ -216,7 +214,9 @@ func (f *fetch) end(b []byte) error {
 	}
 	f.edit(func(t *Stage) {
 		if len(t.Pieces) < 10_000 {
-			t.Pieces = append(t.Pieces, Piece{f.now.Offset, len(f.got), virtual.SHA256(f.got)})
+			i := len(t.Pieces)
+			t.Pieces = append(t.Pieces, Piece{Offset: f.now.Offset, Bytes: len(f.got)})
+			t.Sum(func(sum string) { t.Pieces[i].SHA256 = sum }, f.got)
 		}
 	})
 	if f.derived && f.seq == 0 {

@@ -313,7 +313,11 @@ func (s *session) next() {
 // ran notes what was started.
 func (s *session) ran(addr uint32, what string, images ...[]byte) {
 	all := slices.Concat(images...)
-	s.edit(func(t *Stage) { t.Runs = append(t.Runs, Run{addr, what, len(all), virtual.SHA256(all)}) })
+	s.edit(func(t *Stage) {
+		i := len(t.Runs)
+		t.Runs = append(t.Runs, Run{Addr: addr, What: what, Bytes: len(all)})
+		t.Sum(func(sum string) { t.Runs[i].SHA256 = sum }, all)
+	})
 }
 
 // command is the BL2 of GX and AXG, which does what the parameter block says. Little-endian words:

@@ -94,7 +94,10 @@ func (d *device) rom(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.b.board.Edit(func(*Report) { d.stage.Files = append(d.stage.Files, newFile("second stage", data)) })
+	d.b.board.Edit(func(*Report) {
+		d.stage.Files = append(d.stage.Files, File{})
+		d.stage.file(len(d.stage.Files)-1, newFile("second stage", data))
+	})
 	if err := virtual.Sleep(ctx, d.b.cfg.Verify); err != nil {
 		return err
 	}

@@ -42,7 +42,10 @@ func (d *device) bootcode(ctx context.Context) error {
 			return err
 		}
 	}
-	d.b.board.Edit(func(*Report) { d.stage.Kernel, d.stage.Complete = kernel, true })
+	d.b.board.Edit(func(*Report) {
+		d.stage.Kernel, d.stage.Complete = kernel, true
+		d.stage.Sum(func(sum string) { kernel.SHA256 = sum }, kernel.data)
+	})
 	return nil
 }
 
@@ -126,7 +129,7 @@ func (d *device) ask(ctx context.Context, name string) (data []byte, ok bool, er
 	if data, err = d.receive(ctx, n, true); err != nil {
 		return nil, false, fmt.Errorf("%s: after %d of %d bytes: %w", name, len(data), n, err)
 	}
-	d.b.board.Edit(func(*Report) { d.stage.Files[i] = newFile(name, data) })
+	d.b.board.Edit(func(*Report) { d.stage.file(i, newFile(name, data)) })
 	return data, len(data) > 0, nil
 }
 

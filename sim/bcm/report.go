@@ -28,7 +28,13 @@ type File struct {
 }
 
 func newFile(name string, data []byte) File {
-	return File{Name: name, Bytes: len(data), SHA256: virtual.SHA256(data), data: data}
+	return File{Name: name, Bytes: len(data), data: data}
+}
+
+// file puts a file that has come into the list.
+func (s *Stage) file(i int, f File) {
+	s.Files[i] = f
+	s.Sum(func(sum string) { s.Files[i].SHA256 = sum }, f.data)
 }
 
 // Effects implements [virtual.Staged].

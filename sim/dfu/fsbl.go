@@ -33,7 +33,7 @@ func (d *device) fsbl(ctx context.Context, s usbdev.Setup, data []byte) (int, er
 		switch {
 		case len(data) == 0:
 			d.edit(func(t *Stage) {
-				t.Files = append(t.Files, File{Alt: d.alt, Name: d.st.label, Bytes: len(d.file), Blocks: d.blocks, SHA256: virtual.SHA256(d.file)})
+				t.file(File{Alt: d.alt, Name: d.st.label, Bytes: len(d.file), Blocks: d.blocks}, d.file)
 			})
 			d.state = dfuIdle
 			d.got[d.st.label] = true

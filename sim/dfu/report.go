@@ -31,6 +31,13 @@ type File struct {
 	SHA256 string `json:"sha256"`
 }
 
+// file appends a file with its data, which are not to be changed any more.
+func (s *Stage) file(f File, data []byte) {
+	i := len(s.Files)
+	s.Files = append(s.Files, f)
+	s.Sum(func(sum string) { s.Files[i].SHA256 = sum }, data)
+}
+
 // Effects implements [virtual.Staged]: the files. Questions, blocks and settings that were selected are left out.
 func (s *Stage) Effects() string {
 	var b strings.Builder

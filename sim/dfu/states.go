@@ -121,7 +121,7 @@ func (d *device) take(data []byte) {
 func (d *device) finish(a *alt) error {
 	d.state, d.until = dfuManifestSync, time.Time{}
 	d.edit(func(s *Stage) {
-		s.Files = append(s.Files, File{Alt: d.alt, Name: a.name, Bytes: len(d.file), Blocks: d.blocks, SHA256: virtual.SHA256(d.file)})
+		s.file(File{Alt: d.alt, Name: a.name, Bytes: len(d.file), Blocks: d.blocks}, d.file)
 	})
 	if a.check != nil && !d.b.cfg.AnyFile {
 		err := a.check(d.file)

@@ -2,8 +2,6 @@ package imx
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -60,6 +58,8 @@ type Region struct {
 	Addr   uint32 `json:"addr"`
 	Bytes  int    `json:"bytes"`
 	SHA256 string `json:"sha256"`
+
+	data []byte
 }
 
 // Jump is an attempt to leave a stage.
@@ -123,20 +123,28 @@ func merge(spans []span, n span) []span {
 	return out
 }
 
+// hold puts what memory holds of files into a stage.
+func (s *Stage) hold(all []Region) {
+	s.Memory = all
+	for i := range all {
+		s.Sum(func(sum string) { all[i].SHA256 = sum }, all[i].data)
+	}
+}
+
+// readMost is how much of memory is read at a time.
+const readMost = 64 << 10
+
 // regions reads the spans back.
 func regions(ctx context.Context, m Machine, spans []span) []Region {
 	var all []Region
 	for _, s := range spans {
-		h := sha256.New()
-		buf := make([]byte, 64<<10)
-		for at := s.start; at < s.end; at += uint64(len(buf)) {
-			buf = buf[:min(uint64(len(buf)), s.end-at)]
-			if err := m.ReadMemory(ctx, uint32(at), buf); err != nil {
+		r := Region{Addr: uint32(s.start), Bytes: int(s.end - s.start), data: make([]byte, s.end-s.start)}
+		for off := 0; off < r.Bytes; off += readMost {
+			if err := m.ReadMemory(ctx, r.Addr+uint32(off), r.data[off:min(off+readMost, r.Bytes)]); err != nil {
 				return all
 			}
-			h.Write(buf)
 		}
-		all = append(all, Region{uint32(s.start), int(s.end - s.start), hex.EncodeToString(h.Sum(nil))})
+		all = append(all, r)
 	}
 	return all
 }

@@ -1,11 +1,15 @@
 package imx
 
 import (
+	"context"
 	"encoding/binary"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"snag/sim/virtual"
 )
@@ -42,6 +46,32 @@ func TestSDP(t *testing.T) {
 			})
 		}
 	}
+}
+
+// spoiler is a machine whose firmware overwrites itself as soon as it runs.
+type spoiler struct{ Memory }
+
+func (s *spoiler) Jump(ctx context.Context, entry uint32) error {
+	return s.WriteMemory(ctx, entry, []byte("it runs"))
+}
+
+// TestOverwritten has an image that changes in memory after the jump, before anybody asks what was there.
+func TestOverwritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, err := FindModel("imx6q")
+		if err != nil {
+			t.Fatal(err)
+		}
+		image := IVTImage{Self: m.DRAM + 0x400, Before: 0x400, Size: 200_000}.Generate()
+		c := plug(t, Config{Model: m, SPL: SPLNone, Machine: new(spoiler)})
+		c.jump(c.load(image, false))
+		r := c.end()
+		violated(t, r)
+		want := []Region{{Addr: m.DRAM + 0x400, Bytes: len(image), SHA256: virtual.SHA256(image)}}
+		if diff := cmp.Diff(want, r.Last(StageROM).Memory, cmpopts.IgnoreUnexported(Region{})); diff != "" {
+			t.Errorf("in memory at the jump (-want +got):\n%s", diff)
+		}
+	})
 }
 
 // TestStrict shows what a ROM refuses, or takes and finds wrong.

@@ -3,12 +3,9 @@ package imx
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"time"
 
 	"snag/sim/virtual"
@@ -35,12 +32,11 @@ type stream struct {
 	rest   []byte // of the last report, not asked for yet
 	limit  int    // announced by the command block; 0: none was
 	taken  int    // asked for, in this stage
-	digest hash.Hash
+	pieces [][]byte
 }
 
 func (t *stream) run(ctx context.Context) error {
 	m := &t.b.cfg.Model
-	t.digest = sha256.New()
 	if m.CBW {
 		if err := t.block(ctx); err != nil {
 			return err
@@ -75,7 +71,8 @@ func (t *stream) run(ctx context.Context) error {
 func (t *stream) end(j Jump) {
 	t.edit(func(s *Stage) {
 		s.Jumps, s.Complete = append(s.Jumps, j), true
-		s.Stream, s.Bytes = hex.EncodeToString(t.digest.Sum(nil)), t.taken
+		s.Bytes = t.taken
+		s.Sum(func(sum string) { s.Stream = sum }, t.pieces...)
 	})
 }
 
@@ -123,7 +120,7 @@ func (t *stream) first(ctx context.Context) ([]byte, error) {
 		case err == nil && len(image) >= size:
 			image, t.rest = image[:size], image[size:]
 			t.taken = size
-			t.digest.Write(image)
+			t.pieces = [][]byte{image}
 			return image, nil
 		case err != nil && !errors.Is(err, errMore):
 			t.violation("%v", err)
@@ -179,7 +176,7 @@ func (t *stream) take(ctx context.Context, n int) ([]byte, error) {
 	b := t.rest[:n:n]
 	t.rest = t.rest[n:]
 	t.taken += n
-	t.digest.Write(b)
+	t.pieces = append(t.pieces, b)
 	return b, nil
 }
 
@@ -194,7 +191,7 @@ const (
 func (t *stream) second(ctx context.Context) error {
 	t.stage, t.bytes, t.taken = newStage(), 0, 0
 	t.b.board.Begin(StageROMAPI, t.dev.Descriptors(), t.stage)
-	t.digest.Reset()
+	t.pieces = nil
 	if err := virtual.Sleep(ctx, t.b.cfg.StreamPause); err != nil {
 		return err
 	}

@@ -182,7 +182,7 @@ func (s *session) status(w word) []byte {
 // image without an entry is one whose parts SPL would still have to load.
 func (s *session) execute(ctx context.Context, j Jump) error {
 	if all := regions(ctx, s.machine, s.spans); len(all) > 0 {
-		s.edit(func(t *Stage) { t.Memory = all })
+		s.edit(func(t *Stage) { t.hold(all) })
 	}
 	if j.Entry == 0 {
 		return nil

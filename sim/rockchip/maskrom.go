@@ -219,8 +219,13 @@ func (m *maskrom) ended(name string) (jumps bool) {
 	if m.b.cfg.Model.RC4 {
 		code = rc4(b)
 	}
-	x := Section{Request: name, Bytes: len(b), SHA256: virtual.SHA256(b), Code: virtual.SHA256(code), CRC: right, Plug: right && isPlug(code)}
-	m.b.board.Edit(func(*Report) { m.report.Sections = append(m.report.Sections, x) })
+	x := Section{Request: name, Bytes: len(b), CRC: right, Plug: right && isPlug(code)}
+	m.b.board.Edit(func(*Report) {
+		t, i := m.report, len(m.report.Sections)
+		t.Sections = append(t.Sections, x)
+		t.Sum(func(sum string) { t.Sections[i].SHA256 = sum }, b)
+		t.Sum(func(sum string) { t.Sections[i].Code = sum }, code)
+	})
 	switch {
 	case !right: // without a word
 		m.refuses = fmt.Sprintf("the section for %s had a wrong CRC16", name)

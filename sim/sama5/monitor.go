@@ -356,7 +356,9 @@ func (m *monitor) call(ctx context.Context, address uint32) error {
 	m.machine.finish(a)
 	m.edit(func(s *Stage) {
 		if len(s.Applets) < 100 {
+			i := len(s.Applets)
 			s.Applets = append(s.Applets, a)
+			s.Sum(func(sum string) { s.Applets[i].File.SHA256 = sum }, data)
 		}
 	})
 	return nil
@@ -371,7 +373,10 @@ func (m *monitor) uboot(ctx context.Context, address uint32, data []byte) error 
 		return nil
 	}
 	file := newFile(address, data)
-	m.edit(func(s *Stage) { s.UBoot = &file })
+	m.edit(func(s *Stage) {
+		s.UBoot = &file
+		s.Sum(func(sum string) { file.SHA256 = sum }, data)
+	})
 	if err := starts(address, data); err != nil {
 		return m.crash(ctx, err.Error())
 	}

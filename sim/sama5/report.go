@@ -63,5 +63,5 @@ func (s *Stage) Effects() string {
 func (f File) String() string { return fmt.Sprintf("%d bytes %s at %#x", f.Bytes, f.SHA256, f.Address) }
 
 func newFile(address uint32, data []byte) File {
-	return File{address, len(data), virtual.SHA256(data)}
+	return File{Address: address, Bytes: len(data)}
 }

@@ -39,6 +39,8 @@ type Region struct {
 	Addr   uint32 `json:"addr"`
 	Bytes  int    `json:"bytes"`
 	SHA256 string `json:"sha256"`
+
+	data []byte
 }
 
 // Start is how the ROM was left.

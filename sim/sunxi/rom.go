@@ -6,8 +6,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
-
-	"snag/sim/virtual"
 )
 
 // settleIn puts something into the places where the ROM keeps its own.
@@ -70,7 +68,13 @@ func (s *session) returned(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.edit(func(t *Stage) { t.SPL, t.Kept = spl, a == nil })
+	s.edit(func(t *Stage) {
+		if spl.data != nil { // of the first call since SPL ran
+			t.Sum(func(sum string) { spl.SHA256 = sum }, spl.data)
+			spl.data = nil
+		}
+		t.SPL, t.Kept = spl, a == nil
+	})
 	return nil
 }
 
@@ -117,10 +121,13 @@ func (s *session) left(ctx context.Context, addr uint32) error {
 		if err := soc.ReadMemory(ctx, uint32(sp.start), b); err != nil {
 			return err
 		}
-		regions = append(regions, Region{uint32(sp.start), len(b), virtual.SHA256(b)})
+		regions = append(regions, Region{Addr: uint32(sp.start), Bytes: len(b), data: b})
 	}
 	s.edit(func(t *Stage) {
 		t.Memory, t.MMU = append(t.Memory, regions...), soc.MMU()
+		for i := range t.Memory {
+			t.Sum(func(sum string) { t.Memory[i].SHA256 = sum }, t.Memory[i].data)
+		}
 		t.Script = soc.get(m.SPL + 24)
 	})
 	return nil

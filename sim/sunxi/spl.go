@@ -32,6 +32,8 @@ type SPL struct {
 	Bytes  int    `json:"bytes"`
 	SHA256 string `json:"sha256"` // as it was in the file
 	L2     bool   `json:"l2,omitempty"`
+
+	data []byte
 }
 
 // isSPL says whether the start of the SRAM has an image with an eGON header.
@@ -73,7 +75,7 @@ func (s *SoC) runSPL(ctx context.Context) error {
 	if sum := egonSum(b); sum != le.Uint32(b[12:]) {
 		return fmt.Errorf("SPL crashes: its checksum is %#x, expected %#x", le.Uint32(b[12:]), sum)
 	}
-	s.spl = &SPL{Addr: at, Bytes: len(b), SHA256: virtual.SHA256(b), L2: s.cp[actlr]&l2Enable != 0}
+	s.spl = &SPL{Addr: at, Bytes: len(b), L2: s.cp[actlr]&l2Enable != 0, data: b}
 	if s.cp[sctlr]&(sctlrM|sctlrC|sctlrI) != 0 {
 		s.violation("SPL is started with MMU or caches on: SCTLR is %#x", s.cp[sctlr])
 	}

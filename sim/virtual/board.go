@@ -48,6 +48,9 @@ func New[S Staged](model string, faults []Fault) *Board[S] {
 func (b *Board[S]) Report() Report[S] {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	for _, s := range b.report.Stages {
+		s.base().sum()
+	}
 	return b.report.clone()
 }
 

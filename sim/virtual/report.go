@@ -65,9 +65,31 @@ type Stage struct {
 
 	Complete bool   `json:"complete"` // it started the next stage
 	Error    string `json:"error,omitempty"`
+
+	sums []func() // that a report has to make
 }
 
 func (s *Stage) base() *Stage { return s }
+
+// Sum has set told the SHA-256 of pieces, one after the other, when a report is made, which no host waits for. It is to
+// be called in an [Board.Edit], as set is; the pieces are not to be changed any more.
+func (s *Stage) Sum(set func(sum string), pieces ...[]byte) {
+	s.sums = append(s.sums, func() {
+		h := sha256.New()
+		for _, p := range pieces {
+			h.Write(p)
+		}
+		set(fmt.Sprintf("%x", h.Sum(nil)))
+	})
+}
+
+// sum makes the sums that have not been made yet.
+func (s *Stage) sum() {
+	for _, f := range s.sums {
+		f()
+	}
+	s.sums = nil
+}
 
 // Received notes that a part of a file came.
 func (s *Stage) Received() {

@@ -176,6 +176,27 @@ func TestReport(t *testing.T) {
 	})
 }
 
+// A sum is made when the report is, once, and of what there was when it was asked for.
+func TestSum(t *testing.T) {
+	b, s, made := New[*stage]("a", nil), &stage{}, 0
+	b.Begin(StageROM, nil, s)
+	b.Edit(func(*Report[*stage]) {
+		s.Sum(func(sum string) {
+			made++
+			s.Commands = append(s.Commands, sum)
+		}, []byte("12345"), []byte("6789"))
+	})
+	if made != 0 || len(s.Commands) != 0 {
+		t.Errorf("made before the report is: %q", s.Commands)
+	}
+	want := []string{SHA256([]byte("123456789"))}
+	for range 2 {
+		if got := b.Report().Last(StageROM).Commands; made != 1 || !slices.Equal(got, want) {
+			t.Errorf("made %d times: %q, want %q", made, got, want)
+		}
+	}
+}
+
 // What is done several times in a row is one entry, and there is a bound to their number.
 func TestLog(t *testing.T) {
 	type entry struct {
