@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -31,7 +32,8 @@ const leaveTimeout = 2 * time.Second
 // it does when it has taken everything. [os.ErrDeadlineExceeded] says that it did not in time.
 func Serve(ctx context.Context, conn net.Conn, dev usbdev.Device) error {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &session{conn: conn, dev: dev, pending: make(map[uint32]*urb), queues: make(map[uint8]chan *urb), written: make(chan struct{})}
+	in, out := streams(conn)
+	s := &session{conn: conn, out: out, dev: dev, pending: make(map[uint32]*urb), queues: make(map[uint8]*queue), written: make(chan struct{})}
 	s.changed.L = &s.mu
 	go s.write()
 	left := make(chan struct{})
@@ -48,7 +50,7 @@ func Serve(ctx context.Context, conn net.Conn, dev usbdev.Device) error {
 		s.workers.Wait()
 		s.end()
 	}()
-	requests := bufio.NewReaderSize(conn, readAhead) // hosts send several at once
+	requests := bufio.NewReaderSize(in, readAhead) // hosts send several at once
 	for {
 		q, err := readRequest(requests)
 		switch {
@@ -73,7 +75,8 @@ func Serve(ctx context.Context, conn net.Conn, dev usbdev.Device) error {
 type session struct {
 	conn    net.Conn
 	dev     usbdev.Device
-	queues  map[uint8]chan *urb // by endpoint; the reader's
+	out     io.Writer        // conn
+	queues  map[uint8]*queue // by endpoint; the reader's
 	workers sync.WaitGroup
 
 	mu      sync.Mutex // guards what follows, and the order of replies
@@ -104,11 +107,11 @@ func (s *session) leave() {
 }
 
 // answer has a reply written, soon. It is called with mu held.
-func (s *session) answer(reply []byte) {
+func (s *session) answer(command, seq uint32, status int32, actual int, data []byte) {
 	for len(s.answers) > answersAhead && !s.broken {
 		s.changed.Wait()
 	}
-	s.answers = append(s.answers, reply...)
+	s.answers = appendReply(s.answers, command, seq, status, actual, data)
 	s.changed.Broadcast()
 }
 
@@ -122,6 +125,11 @@ func (s *session) write() {
 		for len(s.answers) == 0 && !s.ended {
 			s.changed.Wait()
 		}
+		if !s.ended && len(s.answers) <= answersAhead { // let the device go on first: it may have more to say
+			s.mu.Unlock()
+			runtime.Gosched()
+			s.mu.Lock()
+		}
 		answers := s.answers
 		s.answers = spare[:0]
 		s.changed.Broadcast()
@@ -129,7 +137,7 @@ func (s *session) write() {
 		if len(answers) == 0 {
 			return
 		}
-		if _, err := s.conn.Write(answers); err != nil { // a broken conn ends the reader
+		if _, err := s.out.Write(answers); err != nil { // a broken conn ends the reader
 			s.mu.Lock()
 			s.broken = true
 			s.changed.Broadcast()
@@ -151,101 +159,123 @@ func (s *session) end() {
 // urb is a submitted transfer, pending until it is answered or unlinked.
 type urb struct {
 	*request
-	ctx    context.Context
-	cancel context.CancelFunc
+	queue *queue
 }
 
-func (s *session) submit(ctx context.Context, q *request) error {
-	u := &urb{request: q}
-	u.ctx, u.cancel = context.WithCancel(ctx)
-	ch, known := s.queues[q.ep]
+// queue is the transfers of one endpoint.
+type queue struct {
+	urbs chan *urb
+
+	// Guarded by the session's mu.
+	current *urb               // that is performed
+	cancel  context.CancelFunc // ends it
+}
+
+func (s *session) submit(ctx context.Context, r *request) error {
+	q, known := s.queues[r.ep]
+	if !known {
+		q = &queue{urbs: make(chan *urb, maxPending)}
+	}
+	u := &urb{r, q}
 	s.mu.Lock()
-	_, twice := s.pending[q.seq]
+	_, twice := s.pending[r.seq]
 	full, leaving := len(s.pending) >= maxPending, s.leaving
-	s.pending[q.seq] = u
+	s.pending[r.seq] = u
 	if !known && !leaving {
 		s.workers.Add(1)
 	}
 	s.mu.Unlock()
 	switch {
 	case leaving:
-		u.cancel()
 		return nil
 	case !known:
-		ch = make(chan *urb, maxPending)
-		s.queues[q.ep] = ch
-		go func() {
-			defer s.workers.Done()
-			for {
-				select {
-				case u := <-ch:
-					s.perform(u)
-				case <-ctx.Done():
-					return
-				}
-			}
-		}()
+		s.queues[r.ep] = q
+		go s.work(ctx, q)
 	}
 	if twice || full {
-		u.cancel()
-		return fmt.Errorf("USB/IP submit %d: %d transfers pending, sequence number in use: %t", q.seq, maxPending, twice)
+		return fmt.Errorf("USB/IP submit %d: %d transfers pending, sequence number in use: %t", r.seq, maxPending, twice)
 	}
-	ch <- u
+	q.urbs <- u
 	return nil
+}
+
+// work performs the transfers of an endpoint. All have one context, and the next that comes after an unlinked one has
+// another.
+func (s *session) work(ctx context.Context, q *queue) {
+	defer s.workers.Done()
+	for ctx.Err() == nil {
+		current, cancel := context.WithCancel(ctx)
+		s.mu.Lock()
+		q.cancel = cancel
+		s.mu.Unlock()
+		for current.Err() == nil {
+			select {
+			case u := <-q.urbs:
+				s.perform(current, u)
+			case <-current.Done():
+			}
+		}
+		cancel()
+	}
 }
 
 // unlink cancels a transfer. A cancelled one is answered by RET_UNLINK alone; for one that was
 // answered before, RET_UNLINK says 0.
-func (s *session) unlink(q *request) {
+func (s *session) unlink(r *request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var st int32
-	if u := s.pending[q.unlink]; u != nil {
-		u.cancel()
-		delete(s.pending, q.unlink)
+	if u := s.pending[r.unlink]; u != nil {
+		if u.queue.current == u {
+			u.queue.cancel()
+		}
+		delete(s.pending, r.unlink)
 		st = -int32(syscall.ECONNRESET)
 	}
-	s.answer(encodeReply(retUnlink, q.seq, st, 0, nil))
+	s.answer(retUnlink, r.seq, st, 0, nil)
 }
 
-func (s *session) perform(u *urb) {
-	defer u.cancel()
-	if u.ctx.Err() != nil {
+// perform performs a transfer and answers it, unless it was unlinked, or the device is unplugged: then the host is to
+// see the end of the connection and no error of its transfer.
+func (s *session) perform(ctx context.Context, u *urb) {
+	s.mu.Lock()
+	if s.pending[u.seq] != u || ctx.Err() != nil {
+		s.mu.Unlock()
 		return
 	}
-	n, data, err := s.transfer(u)
-	if err != nil && u.ctx.Err() != nil {
-		return // unlinked, or unplugged: then the host is to see the end of the connection and no error of its transfer
-	}
+	u.queue.current = u
+	s.mu.Unlock()
+	n, data, err := s.transfer(ctx, u)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.pending[u.seq] != u {
-		return // unlinked
+	u.queue.current = nil
+	if s.pending[u.seq] != u || err != nil && ctx.Err() != nil {
+		return
 	}
 	delete(s.pending, u.seq)
-	s.answer(encodeReply(retSubmit, u.seq, status(err), n, data))
+	s.answer(retSubmit, u.seq, status(err), n, data)
 }
 
-func (s *session) transfer(u *urb) (n int, data []byte, err error) {
+func (s *session) transfer(ctx context.Context, u *urb) (n int, data []byte, err error) {
 	switch {
 	case u.isoPkts > 0:
 		return 0, nil, usbdev.ErrStall
 	case u.ep == 0:
 		if u.setup.ToHost() {
 			buf := make([]byte, min(u.length, int(u.setup.Length)))
-			n, err = s.dev.Control(u.ctx, u.setup, buf)
+			n, err = s.dev.Control(ctx, u.setup, buf)
 			return n, buf[:n], err
 		}
-		n, err = s.dev.Control(u.ctx, u.setup, u.data)
+		n, err = s.dev.Control(ctx, u.setup, u.data)
 		return n, nil, err
 	case u.toHost:
 		buf := make([]byte, u.length)
-		n, err = s.dev.In(u.ctx, u.ep, buf)
+		n, err = s.dev.In(ctx, u.ep, buf)
 		return n, buf[:n], err
 	}
-	n, err = s.dev.Out(u.ctx, u.ep, u.data)
+	n, err = s.dev.Out(ctx, u.ep, u.data)
 	if err == nil && u.flags&flagZeroPacket != 0 && n > 0 && n%s.maxPacket(u.ep) == 0 {
-		_, err = s.dev.Out(u.ctx, u.ep, nil)
+		_, err = s.dev.Out(ctx, u.ep, nil)
 	}
 	return n, nil, err
 }

@@ -85,8 +85,25 @@ func read(t *testing.T, r io.Reader, toHost bool) reply {
 	return p
 }
 
+// sockets are the ends of a connection as the kernel gets one.
+func sockets(t *testing.T) (host, device net.Conn) {
+	t.Helper()
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, end := range []*net.Conn{&host, &device} {
+		f := os.NewFile(uintptr(fds[i]), "end of a socket pair")
+		if *end, err = net.FileConn(f); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	return host, device
+}
+
 func serve(t *testing.T) (net.Conn, *usbdev.Gadget) {
-	host, device := net.Pipe()
+	host, device := sockets(t)
 	g := usbdev.NewGadget(descriptors(), inert{})
 	done := make(chan error, 1)
 	go func() { done <- Serve(t.Context(), device, g) }()
@@ -231,6 +248,74 @@ func TestLastAnswer(t *testing.T) {
 			t.Errorf("with a host that reads nothing: %v after %s", err, time.Since(begun))
 		}
 	})
+}
+
+// TestLong has transfers that no socket holds, and a host that is slow to take them.
+func TestLong(t *testing.T) {
+	c, g := serve(t)
+	data := bytes.Repeat([]byte("0123456789abcdef"), 4<<20/16)
+	go func() {
+		b := make([]byte, len(data))
+		g.OutPipe(2).Read(t.Context(), b)
+		g.InPipe(0x81).Write(t.Context(), b)
+	}()
+	c.Write(submit(1, true, 1, len(data), 0, usbdev.Setup{}, nil))
+	go c.Write(submit(2, false, 2, len(data), 0, usbdev.Setup{}, data))
+	if p := read(t, c, false); p.seq != 2 || p.status != 0 || p.actual != len(data) {
+		t.Errorf("OUT: %+v", p)
+	}
+	time.Sleep(20 * time.Millisecond) // until the socket is full
+	if p := read(t, c, true); p.seq != 1 || p.status != 0 || !bytes.Equal(p.data, data) {
+		t.Errorf("IN: %d bytes, status %d", len(p.data), p.status)
+	}
+}
+
+// TestLeaveUnread unplugs a device whose answer nobody reads.
+func TestLeaveUnread(t *testing.T) {
+	t.Parallel()
+	host, device := sockets(t)
+	defer host.Close()
+	g := usbdev.NewGadget(descriptors(), inert{})
+	ctx, unplug := context.WithCancel(t.Context())
+	defer unplug()
+	served := make(chan error, 1)
+	go func() { served <- Serve(ctx, device, g) }()
+	host.Write(submit(1, true, 1, 4<<20, 0, usbdev.Setup{}, nil))
+	if _, err := g.InPipe(0x81).Write(t.Context(), make([]byte, 4<<20)); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	unplug()
+	select {
+	case err := <-served:
+		if took := time.Since(begun); !errors.Is(err, os.ErrDeadlineExceeded) || took < leaveTimeout {
+			t.Errorf("%v after %s", err, took)
+		}
+	case <-time.After(leaveTimeout + 5*time.Second):
+		t.Error("Serve waits for a host that reads nothing")
+	}
+}
+
+// TestUnlinkedWhileQueued unlinks the transfer that runs: those behind it go on.
+func TestUnlinkedWhileQueued(t *testing.T) {
+	c, g := serve(t)
+	for seq := range uint32(3) {
+		c.Write(submit(seq+1, true, 1, 64, 0, usbdev.Setup{}, nil))
+	}
+	c.Write(unlink(4, 1))
+	if p := read(t, c, false); p.command != retUnlink || p.seq != 4 || p.status != -int32(syscall.ECONNRESET) {
+		t.Fatalf("unlink: %+v", p)
+	}
+	go func() {
+		for _, s := range []string{"two", "three"} {
+			g.InPipe(0x81).Write(t.Context(), []byte(s))
+		}
+	}()
+	for i, want := range []string{"two", "three"} {
+		if p := read(t, c, true); int(p.seq) != i+2 || p.status != 0 || string(p.data) != want {
+			t.Errorf("%+v, expected %q", p, want)
+		}
+	}
 }
 
 func TestTCP(t *testing.T) {

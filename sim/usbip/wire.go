@@ -118,7 +118,7 @@ func readData(r io.Reader, n int) ([]byte, error) {
 	return data, nil
 }
 
-// encodeReply makes a RET_SUBMIT or RET_UNLINK:
+// appendReply appends a RET_SUBMIT or RET_UNLINK:
 //
 //	off size                       off size
 //	0   4    command               24  4    submit: actual length
@@ -126,13 +126,13 @@ func readData(r io.Reader, n int) ([]byte, error) {
 //	8   12   0                     32  4    submit: isochronous packets
 //	20  4    status: 0 or -errno   36  4    submit: errors
 //	                               48  n    submit to the host: data
-func encodeReply(command, seq uint32, status int32, actual int, data []byte) []byte {
-	b := make([]byte, headerLen, headerLen+len(data))
+func appendReply(to []byte, command, seq uint32, status int32, actual int, data []byte) []byte {
+	var b [headerLen]byte
 	binary.BigEndian.PutUint32(b[0:], command)
 	binary.BigEndian.PutUint32(b[4:], seq)
 	binary.BigEndian.PutUint32(b[20:], uint32(status))
 	binary.BigEndian.PutUint32(b[24:], uint32(actual))
-	return append(b, data...)
+	return append(append(to, b[:]...), data...)
 }
 
 // status is the kernel's URB status for an error of a device.
