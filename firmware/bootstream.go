@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -256,14 +257,15 @@ func (s *BootStreamSection) open(image []byte, key cipher.Block) error {
 
 // sbCRC is the CRC-32 of a load: polynomial 0x04c11db7, most significant bit first, from all ones, not inverted.
 func sbCRC(b []byte) uint32 {
-	crc := ^uint32(0)
+	table, crc := sbCRCTable(), ^uint32(0)
 	for _, c := range b {
-		crc = crc<<8 ^ sbCRCTable[byte(crc>>24)^c]
+		crc = crc<<8 ^ table[byte(crc>>24)^c]
 	}
 	return crc
 }
 
-var sbCRCTable = func() (t [256]uint32) {
+var sbCRCTable = sync.OnceValue(func() *[256]uint32 {
+	var t [256]uint32
 	for i := range t {
 		crc := uint32(i) << 24
 		for range 8 {
@@ -275,5 +277,5 @@ var sbCRCTable = func() (t [256]uint32) {
 		}
 		t[i] = crc
 	}
-	return t
-}()
+	return &t
+})

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf16"
 )
@@ -167,7 +168,8 @@ func rockchipChip(code uint32) string {
 }
 
 // rockchipTable is that of [rockchipCRC32].
-var rockchipTable = func() (t [256]uint32) {
+var rockchipTable = sync.OnceValue(func() *[256]uint32 {
+	var t [256]uint32
 	for i := range t {
 		c := uint32(i) << 24
 		for range 8 {
@@ -179,15 +181,15 @@ var rockchipTable = func() (t [256]uint32) {
 		}
 		t[i] = c
 	}
-	return t
-}()
+	return &t
+})
 
 // rockchipCRC32 begins with 0, takes the highest bit first and inverts nothing; the polynomial is 0x04c10db7, not the
 // common 0x04c11db7 (rkdeveloptool, crc.cpp).
 func rockchipCRC32(b []byte) uint32 {
-	var c uint32
+	table, c := rockchipTable(), uint32(0)
 	for _, x := range b {
-		c = c<<8 ^ rockchipTable[byte(c>>24)^x]
+		c = c<<8 ^ table[byte(c>>24)^x]
 	}
 	return c
 }

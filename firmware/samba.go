@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"sync"
 )
 
 // An applet of Microchip's SAM-BA is a bare program for one SoC that the monitor in the ROM of SAMA5 and SAM9 calls
@@ -48,8 +49,10 @@ type AppletPreset struct {
 }
 
 var (
-	appletName   = regexp.MustCompile(`Applet '([ -&(-~]{1,32})' from softpack ([0-9A-Za-z.\-]{0,15}[0-9A-Za-z])`)
-	appletPreset = regexp.MustCompile(`Preset ([0-9]{1,4}) \(([ -'*-~]{1,48})\)`)
+	appletName = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`Applet '([ -&(-~]{1,32})' from softpack ([0-9A-Za-z.\-]{0,15}[0-9A-Za-z])`)
+	})
+	appletPreset = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`Preset ([0-9]{1,4}) \(([ -'*-~]{1,48})\)`) })
 )
 
 // isApplet looks at the layout alone.
@@ -76,10 +79,10 @@ func ParseSAMBAApplet(b []byte) (*SAMBAApplet, error) {
 	a := &SAMBAApplet{Entry: binary.LittleEndian.Uint32(b[appletEntry:])}
 	a.Load = a.Entry - uint32(appletStart(b))
 	b = b[:min(len(b), maxApplet)]
-	if m := appletName.FindSubmatch(b); m != nil {
+	if m := appletName().FindSubmatch(b); m != nil {
 		a.Name, a.Version = string(m[1]), string(m[2])
 	}
-	for _, m := range appletPreset.FindAllSubmatch(b, maxPresets) {
+	for _, m := range appletPreset().FindAllSubmatch(b, maxPresets) {
 		n, err := strconv.Atoi(string(m[1]))
 		if err == nil && !slices.ContainsFunc(a.Presets, func(p AppletPreset) bool { return p.Number == n }) {
 			a.Presets = append(a.Presets, AppletPreset{n, string(m[2])})

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -96,8 +95,10 @@ func parseGUID(s string) gpt.GUID {
 func (a *GPT) gadget() Gadget              { return a.On.gadget() }
 func (a *GPT) check(context.Context) error { return nil }
 
-// typeWord is what U-Boot may know as a type.
-var typeWord = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)
+// isTypeWord reports whether U-Boot may know a word as a type.
+func isTypeWord(s string) bool {
+	return s != "" && len(s) <= 32 && strings.Trim(s, lowerCase+digits+"-") == ""
+}
 
 // isGUID reports whether a text is one.
 func isGUID(s string) bool { _, err := gpt.ParseGUID(s); return err == nil }
@@ -135,7 +136,7 @@ func (p *parser) gpt(n *yaml.Node) Action {
 				p.fail(e.values["size"], "size: expected more than nothing")
 			}
 		}
-		if part.Name != "" && (!uName.MatchString(part.Name) || len(part.Name) > 36) {
+		if part.Name != "" && (!isUName(part.Name) || len(part.Name) > 36) {
 			p.fail(e.values["name"], "name %q: expected up to 36 letters, digits and _.+-", part.Name)
 		}
 		if slices.Contains(names, part.Name) {
@@ -145,7 +146,7 @@ func (p *parser) gpt(n *yaml.Node) Action {
 		if part.UUID != "" && !isGUID(part.UUID) {
 			p.fail(e.values["uuid"], "uuid %q: expected a GUID", part.UUID)
 		}
-		if part.Type != "" && !isGUID(part.Type) && !typeWord.MatchString(part.Type) {
+		if part.Type != "" && !isGUID(part.Type) && !isTypeWord(part.Type) {
 			p.fail(e.values["type"], "type %q: expected a GUID, or a word that U-Boot knows, such as linux", part.Type)
 		}
 		if _, known := gpt.Types[part.Type]; a.On.Kind == ToDisk && part.Type != "" && !known && !isGUID(part.Type) {

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Kind is what a target is reached through, and what names it there.
@@ -53,19 +54,29 @@ type Target struct {
 }
 
 var (
-	sfName  = regexp.MustCompile(`^\d{1,3}(:\d{1,3})?$`)
-	lunName = regexp.MustCompile(`^(\d{1,2})(?::([1-9]\d{0,2}))?$`)
-	mmcName = regexp.MustCompile(`^(\d{1,3})(?:\.(\d{1,2}|boot0|boot1))?(?::(.+))?$`)
-	// uName is what may stand in a command of U-Boot's shell without meaning more there.
-	uName = regexp.MustCompile(`^[\w.+-]{1,64}$`)
+	sfName  = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\d{1,3}(:\d{1,3})?$`) })
+	lunName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(\d{1,2})(?::([1-9]\d{0,2}))?$`) })
+	mmcName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(\d{1,3})(?:\.(\d{1,2}|boot0|boot1))?(?::(.+))?$`) })
 )
+
+// Characters of names.
+const (
+	lowerCase = "abcdefghijklmnopqrstuvwxyz"
+	letters   = lowerCase + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	digits    = "0123456789"
+)
+
+// isUName reports whether a name may stand in a command of U-Boot's shell without meaning more there.
+func isUName(name string) bool {
+	return name != "" && len(name) <= 64 && strings.Trim(name, letters+digits+"_.+-") == ""
+}
 
 // ParseTarget reads what names a target of a kind.
 func ParseTarget(kind Kind, name string) (Target, error) {
 	t := Target{Kind: kind, Name: name}
 	switch kind {
 	case ToMMC:
-		m := mmcName.FindStringSubmatch(name)
+		m := mmcName().FindStringSubmatch(name)
 		if m == nil {
 			return t, fmt.Errorf("mmc %q: expected DEVICE[.HARDWARE-PARTITION][:PARTITION], for instance 0, 0.boot0, 0:rootfs", name)
 		}
@@ -80,15 +91,15 @@ func ParseTarget(kind Kind, name string) (Target, error) {
 		if t.Hardware > 7 {
 			return t, fmt.Errorf("mmc %q: an eMMC has the hardware partitions 0 to 7", name)
 		}
-		if t.Partition = m[3]; t.Partition != "" && !uName.MatchString(t.Partition) {
+		if t.Partition = m[3]; t.Partition != "" && !isUName(t.Partition) {
 			return t, fmt.Errorf("mmc %q: a partition's name of letters, digits and _.+- is expected: U-Boot's shell is told it", name)
 		}
 	case ToMTD:
-		if !uName.MatchString(name) {
+		if !isUName(name) {
 			return t, fmt.Errorf("mtd %q: a name of letters, digits and _.+- is expected (U-Boot's \"mtd list\" has them): U-Boot's shell is told it", name)
 		}
 	case ToSF:
-		if !sfName.MatchString(name) {
+		if !sfName().MatchString(name) {
 			return t, fmt.Errorf("sf %q: expected BUS:CS as in U-Boot's \"sf probe\", usually 0", name)
 		}
 	case ToFastboot, ToDFU:
@@ -97,7 +108,7 @@ func ParseTarget(kind Kind, name string) (Target, error) {
 		}
 	case ToDisk:
 		t.Device = -1
-		if m := lunName.FindStringSubmatch(name); m != nil {
+		if m := lunName().FindStringSubmatch(name); m != nil {
 			t.Device, _ = strconv.Atoi(m[1])
 			t.Partition = m[2]
 		} else if !filepath.IsAbs(name) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // families is the model table: every name and alias of Snagboot 3.0 (its supported_socs.yaml), and
@@ -39,10 +40,8 @@ var families = []struct {
 		"rkcayman rkcrown rknano rkpanda rksmart rv1106=rv1103 rv1108"},
 }
 
-// models is the table by row, in the order of families; byName has the aliases too.
-var models, byName = func() ([]Model, map[string]Model) {
-	var rows []Model
-	names := make(map[string]Model)
+// models is the table by row, in the order of families.
+var models = sync.OnceValue(func() (rows []Model) {
 	for _, f := range families {
 		for entry := range strings.FieldsSeq(f.models) {
 			name, aliases, _ := strings.Cut(entry, "=")
@@ -51,25 +50,24 @@ var models, byName = func() ([]Model, map[string]Model) {
 				m.Aliases = strings.Split(aliases, ",")
 			}
 			rows = append(rows, m)
-			for _, n := range append([]string{name}, m.Aliases...) {
-				names[n] = m
-			}
 		}
 	}
-	return rows, names
-}()
+	return rows
+})
 
 // Models returns the model table, grouped by family.
-func Models() []Model { return slices.Clone(models) }
+func Models() []Model { return slices.Clone(models()) }
 
 // Lookup finds a model by its name or an alias, in any case. The error is an *UnknownModelError.
 func Lookup(name string) (Model, error) {
 	key := strings.ToLower(strings.TrimSpace(name))
-	if m, ok := byName[key]; ok {
-		return m, nil
+	for _, m := range models() {
+		if m.Name == key || slices.Contains(m.Aliases, key) {
+			return m, nil
+		}
 	}
 	err := &UnknownModelError{Name: name}
-	for _, m := range models {
+	for _, m := range models() {
 		if m.Family == key {
 			err.Family = m.Family
 			err.Near = append(err.Near, m.Name)
@@ -77,7 +75,7 @@ func Lookup(name string) (Model, error) {
 	}
 	if err.Family == "" {
 		var known []string
-		for _, m := range models {
+		for _, m := range models() {
 			known = append(append(known, m.Name), m.Aliases...)
 		}
 		err.Near = Nearest(key, known)

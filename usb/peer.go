@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 )
 
@@ -43,15 +42,12 @@ func (s Sysfs) Peer(port Port) (Port, error) {
 	if err != nil {
 		return "", fmt.Errorf("peer of USB port %s: %w", port, err)
 	}
-	m := hubPort.FindStringSubmatch(filepath.Base(target))
-	if m == nil {
+	hub, number, ok := strings.Cut(filepath.Base(target), "-port")
+	if !ok {
 		return "", fmt.Errorf("peer of USB port %s: expected a hub's port, got %q", port, target)
 	}
-	if m[1] != "" {
-		return ParsePort(m[1] + "-" + m[3])
+	if bus, root := strings.CutPrefix(hub, "usb"); root {
+		return ParsePort(bus + "-" + number)
 	}
-	return ParsePort(m[2] + "." + m[3])
+	return ParsePort(hub + "." + number)
 }
-
-// hubPort is the name of a root hub's port or of another hub's.
-var hubPort = regexp.MustCompile(`^(?:usb(\d+)|(\d+-\d+(?:\.\d+)*))-port(\d+)$`)

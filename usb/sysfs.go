@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,10 +53,21 @@ type Interface struct {
 	Net                       string // its network interface's name, if the driver made one
 }
 
-var (
-	deviceName    = regexp.MustCompile(`^\d+-\d+(\.\d+)*$`)
-	interfaceName = regexp.MustCompile(`^(\d+-\d+(?:\.\d+)*):(\d+)\.(\d+)$`)
-)
+// isDevice reports whether a directory of sysfs is a device's: its name is a port, as 1-2.3, not usb1 or 1-2:1.0.
+func isDevice(name string) bool {
+	bus, chain, _ := strings.Cut(name, "-")
+	if !isNumber(bus) {
+		return false
+	}
+	for n := range strings.SplitSeq(chain, ".") {
+		if !isNumber(n) {
+			return false
+		}
+	}
+	return true
+}
+
+func isNumber(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
 
 // Devices lists what is attached, root hubs left out, in port order. A device that vanishes
 // while it is read, or that is being reset, is left out. A kernel without USB has no devices: that is no error.
@@ -71,7 +81,7 @@ func (s Sysfs) Devices() ([]Device, error) {
 	}
 	var devices []Device
 	for _, e := range entries {
-		if !deviceName.MatchString(e.Name()) {
+		if !isDevice(e.Name()) {
 			continue
 		}
 		d, err := s.Device(Port(e.Name()))
@@ -103,7 +113,7 @@ func (s Sysfs) Fingerprint() (string, error) {
 	var b strings.Builder
 	for _, e := range entries { // the interfaces of the active configuration are among them
 		b.WriteString(e.Name())
-		if deviceName.MatchString(e.Name()) {
+		if isDevice(e.Name()) {
 			address, _ := ReadAttribute(s.sys("bus/usb/devices", e.Name(), "devnum"))
 			b.WriteString(" " + address)
 		}
@@ -143,8 +153,9 @@ func (s Sysfs) Device(port Port) (Device, error) {
 		return Device{}, fmt.Errorf("USB device on port %s: %w", port, err)
 	}
 	for _, c := range children {
-		m := interfaceName.FindStringSubmatch(c.Name())
-		if m == nil || m[1] != string(port) {
+		name, ok := strings.CutPrefix(c.Name(), string(port)+":") // "1-2:1.0": configuration 1, interface 0
+		configuration, number, _ := strings.Cut(name, ".")
+		if !ok || !isNumber(configuration) || !isNumber(number) {
 			continue
 		}
 		i := reader{dir: filepath.Join(dir, c.Name())}
@@ -156,7 +167,7 @@ func (s Sysfs) Device(port Port) (Device, error) {
 		if i.err != nil {
 			continue // the configuration is being changed
 		}
-		in.Number, _ = strconv.Atoi(m[3])
+		in.Number, _ = strconv.Atoi(number)
 		if driver, err := os.Readlink(filepath.Join(i.dir, "driver")); err == nil {
 			in.Driver = filepath.Base(driver)
 		}

@@ -22,7 +22,7 @@ type Uevent struct {
 // something else.
 func (u Uevent) Port() Port {
 	for p := u.DevPath; len(p) > 1; p = path.Dir(p) {
-		if base := path.Base(p); deviceName.MatchString(base) {
+		if base := path.Base(p); isDevice(base) {
 			return Port(base)
 		}
 	}

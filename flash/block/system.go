@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -81,7 +82,7 @@ type part struct {
 }
 
 // scsiName is the directory of a SCSI device: host, channel, target, LUN.
-var scsiName = regexp.MustCompile(`^\d+:\d+:\d+:(\d+)$`)
+var scsiName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\d+:\d+:\d+:(\d+)$`) })
 
 // part reads a disk or partition. The error wraps fs.ErrNotExist if it is gone.
 func (s *System) part(dir string) (*part, error) {
@@ -107,7 +108,7 @@ func (s *System) part(dir string) (*part, error) {
 	p.vendor, p.model = attribute(p.disk, "device/vendor"), attribute(p.disk, "device/model")
 	p.port = usb.Uevent{DevPath: p.disk}.Port()
 	for d := p.disk; len(d) > 1; d = filepath.Dir(d) {
-		if m := scsiName.FindStringSubmatch(filepath.Base(d)); m != nil {
+		if m := scsiName().FindStringSubmatch(filepath.Base(d)); m != nil {
 			p.lun, _ = strconv.Atoi(m[1])
 			break
 		}
@@ -225,10 +226,10 @@ func parseMounts(table string) []mount {
 	return list
 }
 
-var octal = regexp.MustCompile(`\\[0-3][0-7]{2}`)
+var octal = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\\[0-3][0-7]{2}`) })
 
 func unescape(s string) string {
-	return octal.ReplaceAllStringFunc(s, func(e string) string {
+	return octal().ReplaceAllStringFunc(s, func(e string) string {
 		v, _ := strconv.ParseUint(e[1:], 8, 8)
 		return string([]byte{byte(v)})
 	})

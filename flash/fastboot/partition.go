@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"snag/flash"
@@ -38,7 +39,7 @@ var ErrNoVerify = errors.New("what was written cannot be read back")
 func (p Partition) String() string { return "fastboot, partition " + p.Name }
 
 // whole are the names that U-Boot writes as they are (drivers/fastboot/fb_mmc.c, fastboot_mmc_flash_write).
-var whole = regexp.MustCompile(`^(mmc[0-9]+boot[01]|gpt|mbr|zimage.*)$`)
+var whole = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(mmc[0-9]+boot[01]|gpt|mbr|zimage.*)$`) })
 
 // Write implements [flash.Target].
 func (p Partition) Write(ctx context.Context, im *image.Image, o flash.Options) error {
@@ -72,7 +73,7 @@ func (p Partition) Write(ctx context.Context, im *image.Image, o flash.Options) 
 		}
 	}
 	fits := im.Size >= 0 && im.Size <= limit
-	switch only := whole.MatchString(p.Name); {
+	switch only := whole().MatchString(p.Name); {
 	case only && !fits:
 		return fmt.Errorf("%s: %s has %s, the device takes %d at a time, and %s only in one: use mmc, with its hardware partition", p, im.Name, sizeText(im.Size), limit, p.Name)
 	case only, fits && im.Map == nil && im.Format == "raw" && !p.Sparse:

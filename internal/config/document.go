@@ -7,12 +7,13 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"go.yaml.in/yaml/v3"
 )
 
 // yamlError is how the yaml package words its errors.
-var yamlError = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
+var yamlError = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`) })
 
 // Document parses a text that is one YAML document. What it begins with the error tells if it is empty; where in it
 // something is wrong tell line and col, as far as that is known.
@@ -31,7 +32,7 @@ func Document(text []byte, begins string) (root *yaml.Node, line, col int, err e
 			return nil, second.Line, second.Column, errors.New("a second YAML document: expected one")
 		}
 	}
-	m := yamlError.FindStringSubmatch(err.Error())
+	m := yamlError().FindStringSubmatch(err.Error())
 	if m == nil {
 		return nil, 0, 0, err
 	}

@@ -27,6 +27,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"snag/flash/image"
@@ -159,9 +160,9 @@ type Session struct {
 var variables = []string{"target", "fb-addr", "eraseblk-size", "fb-size", "paths-relative-to"}
 
 var (
-	setting = regexp.MustCompile(`^([\w-]+)\s+([\w-]+)$`)
-	mmc     = regexp.MustCompile(`^mmc(\d{1,3})$`)
-	mtdName = regexp.MustCompile(`^[\w.+-]{1,64}$`)
+	setting = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^([\w-]+)\s+([\w-]+)$`) })
+	mmc     = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^mmc(\d{1,3})$`) })
+	mtdName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[\w.+-]{1,64}$`) })
 )
 
 // Line makes steps of a line. The error is io.EOF if it ends the session.
@@ -181,7 +182,7 @@ func (s *Session) Line(text string) ([]plan.Action, error) {
 	case "help":
 		return []plan.Action{&plan.Note{Text: Help}}, nil
 	case "set":
-		m := setting.FindStringSubmatch(rest)
+		m := setting().FindStringSubmatch(rest)
 		if m == nil {
 			return nil, errors.New("set: expected VARIABLE VALUE, of letters, digits, _ and -")
 		}
@@ -250,7 +251,7 @@ func (s *Session) gpt(partitions string) ([]plan.Action, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gpt: %w", err)
 	}
-	m := mmc.FindStringSubmatch(target)
+	m := mmc().FindStringSubmatch(target)
 	switch {
 	case m == nil:
 		return nil, fmt.Errorf("gpt: %s has no partition table: only mmc targets do", target)
@@ -330,7 +331,7 @@ func (s *Session) target(words []string) (plan.Target, error) {
 	if err != nil {
 		return plan.Target{}, err
 	}
-	m := mmc.FindStringSubmatch(target)
+	m := mmc().FindStringSubmatch(target)
 	if m == nil {
 		if len(words) > 1 {
 			return plan.Target{}, fmt.Errorf("%q: expected one MTD partition", strings.Join(words, " "))
@@ -355,7 +356,7 @@ func (s *Session) target(words []string) (plan.Target, error) {
 		}
 		device += fmt.Sprintf(".%d", n)
 	case len(words) == 1:
-		if !mtdName.MatchString(words[0]) {
+		if !mtdName().MatchString(words[0]) {
 			return plan.Target{}, fmt.Errorf("partition %q: expected letters, digits and _.+-", words[0])
 		}
 		device += ":" + words[0]

@@ -3,9 +3,9 @@ package fastboot
 import (
 	"encoding/binary"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"snag/sim/uboot"
 )
@@ -71,8 +71,6 @@ func (s *stage) store(word, name string) string {
 	return ""
 }
 
-var bootArea = regexp.MustCompile(`^mmc([0-9])boot([01])$`)
-
 // medium finds what a name stands for.
 func (s *stage) medium(name string) (medium, string) {
 	m := s.b.cfg.UBoot
@@ -90,8 +88,8 @@ func (s *stage) medium(name string) (medium, string) {
 			erase: func() error { return d.Areas[n].Erase(first*uboot.BlockSize, (end-first)*uboot.BlockSize) },
 		}
 	}
-	if match := bootArea.FindStringSubmatch(name); match != nil && match[1] == strconv.Itoa(s.flashMMC()) {
-		n := 1 + int(match[2][0]-'0')
+	if boot, ok := strings.CutPrefix(name, fmt.Sprintf("mmc%dboot", s.flashMMC())); ok && (boot == "0" || boot == "1") {
+		n := 1 + int(boot[0]-'0')
 		if d.Areas[n] == nil {
 			return medium{}, "failed to switch to boot partition"
 		}

@@ -3,7 +3,9 @@ package rockchip
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 
 	"snag/usb"
 )
@@ -31,7 +33,9 @@ const (
 
 // models follow rkdeveloptool's RKScan.cpp, xrock's rock.c and, for chips and encryption, the recipes of rkbin. SRAM is
 // how much of it an image may have by U-Boot's tools/rkcommon.c, where that is more than a TPL's share.
-var models = table(`
+var models = sync.OnceValue(func() []Model { return table(modelTable) })
+
+const modelTable = `
 	name     ID        chip      tag   rc4 arm64 SRAM    like       aliases
 	rk3399   2207:330c RK330C    RK33  rc4 arm64 0x2e000 .          rk3399pro
 	px30     2207:330d RKPX30    RK33  rc4 arm64 0       rk3399     rk3326
@@ -67,7 +71,7 @@ var models = table(`
 	rk3576   2207:350e RK3576    -     -   arm64 0x7f000 rk3588
 	rk3506   2207:350f RK350F    -     -   -     0xb000  rk3588
 	rv1106   2207:110c RV1106    -     -   -     0       rk3588     rv1103
-`)
+`
 
 func table(text string) (all []Model) {
 	for line := range strings.Lines(text) {
@@ -80,9 +84,11 @@ func table(text string) (all []Model) {
 			panic(err)
 		}
 		m := Model{Name: f[0], ID: id, Chip: f[2], Tag: strings.Trim(f[3], "-"), RC4: f[4] == "rc4", ARM64: f[5] == "arm64", ProvenBy: direct}
-		if _, err := fmt.Sscanf(f[6], "%v", &m.SRAM); err != nil {
+		sram, err := strconv.ParseInt(f[6], 0, 0)
+		if err != nil {
 			panic(err)
 		}
+		m.SRAM = int(sram)
 		if f[7] != "." {
 			m.ProvenBy = fmt.Sprintf(like, f[7])
 		}
@@ -95,11 +101,11 @@ func table(text string) (all []Model) {
 }
 
 // Models returns the table.
-func Models() []Model { return slices.Clone(models) }
+func Models() []Model { return slices.Clone(models()) }
 
 // Names are those of all models, with their aliases.
 func Names() (all []string) {
-	for _, m := range models {
+	for _, m := range models() {
 		all = append(append(all, m.Name), m.Aliases...)
 	}
 	return all
@@ -107,7 +113,7 @@ func Names() (all []string) {
 
 // FindModel finds a model by its name or an alias.
 func FindModel(name string) (Model, error) {
-	for _, m := range models {
+	for _, m := range models() {
 		if m.Name == name || slices.Contains(m.Aliases, name) {
 			return m, nil
 		}

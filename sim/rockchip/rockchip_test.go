@@ -34,7 +34,7 @@ func FuzzROM(f *testing.F) {
 	f.Add(uint8(3), append([]byte{128}, make([]byte, 4100)...))
 	f.Fuzz(func(t *testing.T, n uint8, b []byte) {
 		synctest.Test(t, func(t *testing.T) {
-			board, err := New(Config{Model: models[int(n>>2)%len(models)], AnyCode: n&1 != 0})
+			board, err := New(Config{Model: models()[int(n>>2)%len(models())], AnyCode: n&1 != 0})
 			if err != nil {
 				t.Fatal(err)
 			}

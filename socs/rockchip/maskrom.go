@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"sync"
 	"time"
 
 	"snag/usb"
@@ -128,7 +129,8 @@ func alive(ctx context.Context, h usb.Handle) error {
 }
 
 // crcTable is that of crc16.
-var crcTable = func() (t [256]uint16) {
+var crcTable = sync.OnceValue(func() *[256]uint16 {
+	var t [256]uint16
 	for i := range t {
 		c := uint16(i) << 8
 		for range 8 {
@@ -140,14 +142,14 @@ var crcTable = func() (t [256]uint16) {
 		}
 		t[i] = c
 	}
-	return t
-}()
+	return &t
+})
 
 // crc16 is CRC-16/IBM-3740: polynomial 0x1021, first 0xffff, highest bit first.
 func crc16(b []byte) uint16 {
-	c := uint16(0xffff)
+	table, c := crcTable(), uint16(0xffff)
 	for _, x := range b {
-		c = c<<8 ^ crcTable[byte(c>>8)^x]
+		c = c<<8 ^ table[byte(c>>8)^x]
 	}
 	return c
 }

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"sync"
 
 	"snag/firmware"
 	"snag/socs"
@@ -66,7 +67,7 @@ func makePlan(model socs.Model, fw socs.Firmware) *plan {
 }
 
 // appletFile is how Microchip names applets.
-var appletFile = regexp.MustCompile(`^applet-([a-z]+)_([a-z0-9]+)-`)
+var appletFile = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^applet-([a-z]+)_([a-z0-9]+)-`) })
 
 // applet checks an applet.
 func (p *plan) applet(slot string, img socs.Image, fw socs.Firmware) (*firmware.SAMBAApplet, error) {
@@ -82,7 +83,7 @@ func (p *plan) applet(slot string, img socs.Image, fw socs.Firmware) (*firmware.
 		return nil, socs.Refuse(give, "it is %s (%w)", firmware.Identify(img.Data), err)
 	}
 	name := map[string]string{"Low-Level": slotLowlevel, "External RAM": slotExtram}[a.Name]
-	m := appletFile.FindStringSubmatch(filepath.Base(img.Path))
+	m := appletFile().FindStringSubmatch(filepath.Base(img.Path))
 	switch {
 	case a.Load == dram:
 		return nil, socs.Refuse(give, "the applet runs in DRAM, which is to be set up: expected one for the internal memory at %#x", p.chip.sram)

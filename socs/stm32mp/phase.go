@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"snag/event"
@@ -72,18 +73,17 @@ func printable(b []byte) string {
 	}, s))
 }
 
-// settingName is "@FSBL /0x01/1*1Me", in TF-A's manner or, without the first space, in U-Boot's.
-var settingName = regexp.MustCompile(`^@[^/]*/0x([0-9A-Fa-f]{1,2})/`)
-
-// settingsByPhase sorts a stage's settings.
+// settingsByPhase sorts a stage's settings. Their names are like "@FSBL /0x01/1*1Me", in TF-A's manner or, without the
+// first space, in U-Boot's.
 func settingsByPhase(alts []dfu.Alt) map[byte]dfu.Alt {
 	m := make(map[byte]dfu.Alt)
 	for _, a := range alts {
-		if f := settingName.FindStringSubmatch(a.Name); f != nil {
-			id, _ := strconv.ParseUint(f[1], 16, 8)
-			if _, ok := m[byte(id)]; !ok {
-				m[byte(id)] = a
-			}
+		name, rest, _ := strings.Cut(a.Name, "/")
+		phase, _, _ := strings.Cut(rest, "/")
+		digits, isHex := strings.CutPrefix(phase, "0x")
+		id, err := strconv.ParseUint(digits, 16, 8)
+		if _, ok := m[byte(id)]; strings.HasPrefix(name, "@") && isHex && err == nil && !ok {
+			m[byte(id)] = a
 		}
 	}
 	return m
@@ -187,11 +187,11 @@ func names(alts []dfu.Alt) string {
 }
 
 // deviceID is in the product strings of ROM, TF-A and U-Boot.
-var deviceID = regexp.MustCompile(`@Device ID /(0x[0-9A-Fa-f]{3})\b`)
+var deviceID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`@Device ID /(0x[0-9A-Fa-f]{3})\b`) })
 
 // known warns of a board of another model.
 func (r *recovery) known(stage *socs.Stage) {
-	f := deviceID.FindStringSubmatch(stage.USB.Device().Product)
+	f := deviceID().FindStringSubmatch(stage.USB.Device().Product)
 	if f == nil || strings.EqualFold(f[1], r.device) {
 		return
 	}
