@@ -220,7 +220,7 @@ func parses(line string) error {
 	for _, w := range regexp.MustCompile(`'[^']*'|"[^"]*"|\S+`).FindAllString(line, -1) {
 		words = append(words, strings.Trim(w, `'"`))
 	}
-	cmd, rest, err := newRoot().Find(words[1:])
+	cmd, rest, err := newRoot(words[1:]...).Find(words[1:])
 	if err != nil {
 		return err
 	}

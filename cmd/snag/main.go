@@ -65,7 +65,7 @@ func lateCollection() {
 func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signalContext()
 	defer stop()
-	root := newRoot()
+	root := newRoot(args...)
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -170,7 +170,9 @@ func signalContext() (context.Context, func()) {
 	return ctx, func() { signal.Stop(signals); cancel(nil) }
 }
 
-func newRoot() *cobra.Command {
+// newRoot makes the command snag for a command line: with the command that args begin with alone, or if they begin with
+// none with all. Who asks for a recovery need not wait until the others have been made.
+func newRoot(args ...string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "snag",
 		Short: "Bring dead embedded boards back over USB",
@@ -201,10 +203,17 @@ setup, 5 firmware refused, 6 board or protocol error, 130 interrupted.`,
 	root.SetVersionTemplate(versionLine())
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(newHelp())
-	root.AddCommand(
-		newRecover(), newRun(), newFlash(), newInspect(), newList(), newTemplate(), newSetup(), newDoctor(), newUdev(),
-		newSim(), newBmap(), newFuse(), newVersion(), newMan(),
-	)
+	commands := map[string]func() *cobra.Command{
+		"recover": newRecover, "run": newRun, "flash": newFlash, "inspect": newInspect, "list": newList, "template": newTemplate,
+		"setup": newSetup, "doctor": newDoctor, "udev": newUdev, "sim": newSim, "bmap": newBmap, "fuse": newFuse, "version": newVersion,
+		"man": newMan,
+	}
+	if len(args) > 0 && commands[args[0]] != nil && args[0] != "man" { // whose pages are about all
+		commands = map[string]func() *cobra.Command{args[0]: commands[args[0]]}
+	}
+	for _, add := range commands {
+		root.AddCommand(add())
+	}
 	completeFlags(root)
 	return root
 }

@@ -24,7 +24,7 @@ func families() []socs.Family {
 }
 
 func newSetup() *cobra.Command {
-	opt := setup.Options{Families: families()}
+	var opt setup.Options
 	var ids []string
 	cmd := &cobra.Command{
 		Use:   "setup",
@@ -43,7 +43,7 @@ repeated; --remove takes it all back. docs/setup.md tells file by file.`,
 			if !cmd.Flags().Changed("destdir") {
 				opt.DestDir = os.Getenv("DESTDIR")
 			}
-			opt.Out = cmd.OutOrStdout()
+			opt.Families, opt.Out = families(), cmd.OutOrStdout()
 			return setupError(setup.Setup(cmd.Context(), opt))
 		},
 	}
