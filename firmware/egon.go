@@ -114,7 +114,7 @@ var ErrNoUBoot = errors.New("there is no U-Boot behind SPL in it")
 // whatever stands there; the error is [ErrNoUBoot] if nothing does.
 func (e *EGON) UBoot(b []byte) (off int, err error) {
 	off = max(len(e.Data), egonUBootAt)
-	if off >= len(b) || bytes.Count(b[off:], []byte{0}) == len(b)-off {
+	if off >= len(b) || b[off] == 0 && uniform(b[off:]) {
 		return off, ErrNoUBoot
 	}
 	return off, nil

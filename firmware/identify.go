@@ -66,7 +66,7 @@ func Identify(b []byte) Info {
 	switch {
 	case len(b) == 0:
 		return Info{KindEmpty, "an empty file"}
-	case bytes.Count(b, b[:1]) == len(b):
+	case uniform(b):
 		return Info{KindBlank, fmt.Sprintf("%d bytes of %#02x and nothing else", len(b), b[0])}
 	}
 	if info, ok := identifyHeader(b); ok {
@@ -89,6 +89,9 @@ func Identify(b []byte) Info {
 	}
 	return Info{KindUnknown, fmt.Sprintf("nothing that snag knows (it begins with % x)", b[:min(8, len(b))])}
 }
+
+// uniform reports whether b is one byte over and over. Of most files that are not it looks at the beginning only.
+func uniform(b []byte) bool { return len(b) > 0 && bytes.Equal(b[1:], b[:len(b)-1]) }
 
 func matches(b []byte, off int, magic string) bool {
 	return len(b) >= off+len(magic) && string(b[off:off+len(magic)]) == magic
