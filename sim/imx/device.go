@@ -163,8 +163,14 @@ func (f *function) setReport(ctx context.Context, id byte, data []byte) (int, er
 		f.violation("SET_REPORT %d with a report that begins % x", id, data[:min(len(data), 4)])
 		return 0, usbdev.ErrStall
 	}
+	r := report{id, append([]byte(nil), data[1:]...), true, config}
 	select {
-	case f.reports <- report{id, append([]byte(nil), data[1:]...), true, config}:
+	case f.reports <- r: // as a rule the ROM waits for it
+		return len(data), nil
+	default:
+	}
+	select {
+	case f.reports <- r:
 		return len(data), nil
 	case <-ctx.Done():
 		return 0, ctx.Err()

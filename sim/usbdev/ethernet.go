@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // EthernetConfig describes a gadget that is a network adapter.
@@ -165,6 +166,7 @@ func (a adapter) Configured(value uint8) {
 	e := a.e
 	e.mu.Lock()
 	if e.stop != nil {
+		e.Link.setDirect(nil)
 		e.stop()
 		e.stop = nil
 	}
@@ -176,7 +178,11 @@ func (a adapter) Configured(value uint8) {
 		e.stop = stop
 		e.notify = make(chan struct{}, 64)
 		go e.receive(ctx, *e.active)
-		go e.Link.Carry(ctx, e.sender(*e.active))
+		send, sendNow := e.sender(*e.active, (*pipe).give), e.sender(*e.active, (*pipe).giveNow)
+		go e.Link.Carry(ctx, func(ctx context.Context, frame []byte) error { return send(transfer{ctx: ctx}, frame) })
+		e.Link.setDirect(func(sender context.Context, frame []byte, wait time.Duration) error {
+			return sendNow(transfer{ctx: sender, until: ctx.Done(), wait: wait}, frame)
+		})
 		go e.notifier(ctx, *e.active, e.notify)
 	}
 	e.Link.SetUp(false)
@@ -310,20 +316,21 @@ func (e *Ethernet) receive(ctx context.Context, c Config) {
 
 // sender puts frames of the link into the bulk IN endpoint. There are no zero-length packets: a
 // transfer that would need one gets a byte of padding, as U-Boot's gadget sends it.
-func (e *Ethernet) sender(c Config) func(context.Context, []byte) error {
-	pipe := e.InPipe(c.endpoint(Bulk, true))
-	return func(ctx context.Context, frame []byte) error {
-		if pipe == nil {
+func (e *Ethernet) sender(c Config, give func(*pipe, transfer) (int, error)) func(transfer, []byte) error {
+	in := e.InPipe(c.endpoint(Bulk, true))
+	return func(t transfer, frame []byte) error {
+		if in == nil {
 			return fmt.Errorf("configuration %d: %w", c.Value, ErrLinkDown)
 		}
-		b := append([]byte(nil), frame...)
 		if c.IsRNDIS() {
-			b = encodeRNDISPacket(frame)
+			t.data = encodeRNDISPacket(frame)
+		} else {
+			t.data = append([]byte(nil), frame...)
 		}
-		if len(b)%pipe.max == 0 {
-			b = append(b, 0)
+		if len(t.data)%in.max == 0 {
+			t.data = append(t.data, 0)
 		}
-		_, err := pipe.Write(ctx, b)
+		_, err := give(&in.pipe, t)
 		return err
 	}
 }

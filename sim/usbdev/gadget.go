@@ -65,9 +65,9 @@ func NewGadget(d *Descriptors, fn Function) *Gadget {
 				// Bits 12-11 count further transactions of a microframe; they are not part of the size.
 				size := max(1, int(e.MaxPacket&0x7ff))
 				if e.Address&0x80 != 0 {
-					g.in[e.Address] = &InPipe{pipe: newPipe(size, g.gone)}
+					g.in[e.Address] = &InPipe{pipe: newPipe(size)}
 				} else {
-					g.out[e.Address] = &OutPipe{pipe: newPipe(size, g.gone)}
+					g.out[e.Address] = &OutPipe{pipe: newPipe(size)}
 				}
 			}
 		}
@@ -88,6 +88,12 @@ func (g *Gadget) Close() {
 	if !g.closed {
 		g.closed = true
 		close(g.gone)
+		for _, p := range g.in {
+			p.close()
+		}
+		for _, p := range g.out {
+			p.close()
+		}
 	}
 }
 
@@ -172,7 +178,7 @@ func (g *Gadget) Out(ctx context.Context, ep uint8, data []byte) (int, error) {
 	if p == nil {
 		return 0, ErrStall
 	}
-	return p.give(ctx, data, p.stall())
+	return p.hostWrite(ctx, data)
 }
 
 // Control implements [Device].
@@ -232,7 +238,7 @@ func (g *Gadget) standard(ctx context.Context, s Setup, data []byte) (int, error
 		}
 		return 0, ErrStall
 	case reqGetStatus:
-		if p := g.pipe(uint8(s.Index)); s.Type&0x1f == recipientEndpoint && p != nil && closed(p.stall()) {
+		if p := g.pipe(uint8(s.Index)); s.Type&0x1f == recipientEndpoint && p != nil && p.isHalted() {
 			return reply([]byte{1, 0})
 		}
 		return reply([]byte{0, 0})

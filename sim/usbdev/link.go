@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 )
 
 // ErrLinkDown says that the host has not brought the link up, or has taken it down.
@@ -18,6 +19,7 @@ type Link struct {
 	gone    <-chan struct{}
 
 	mu      sync.Mutex
+	direct  func(ctx context.Context, data []byte, wait time.Duration) error
 	up      bool
 	changed chan struct{} // closed at the next change of up
 }
@@ -51,6 +53,35 @@ func (l *Link) Send(ctx context.Context, data []byte) error {
 	case <-l.gone:
 		return ErrGone
 	}
+}
+
+// errBusy says that another frame is being sent.
+var errBusy = errors.New("busy")
+
+// SendWithin is Send for a time. Where the frame can go to the host's transfer without any other goroutine's help, it
+// does, and costs a timer only if the host does not take it at once.
+func (l *Link) SendWithin(ctx context.Context, data []byte, wait time.Duration) error {
+	l.mu.Lock()
+	direct := l.direct
+	l.mu.Unlock()
+	if wait <= 0 {
+		return context.DeadlineExceeded
+	}
+	if direct != nil {
+		if err := direct(ctx, data, wait); err != errBusy {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	return l.Send(ctx, data)
+}
+
+// setDirect sets how a frame is sent without a Carry; nil: not at all.
+func (l *Link) setDirect(send func(ctx context.Context, data []byte, wait time.Duration) error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.direct = send
 }
 
 // Frames is where frames of the host arrive. The board's side.

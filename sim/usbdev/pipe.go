@@ -2,132 +2,228 @@ package usbdev
 
 import (
 	"context"
+	"slices"
 	"sync"
+	"time"
 )
 
 // pipe hands transfers from a giver to a taker. The giver is the host for an OUT endpoint and the
 // model for an IN endpoint. A transfer is offered as a whole; its packets are its pieces of max bytes.
+// Who comes second moves the data, and waits for nobody.
 type pipe struct {
-	max   int           // bytes of a full packet
-	gone  chan struct{} // closed with the gadget
-	offer chan offer    // giver to taker
-	taken chan int      // taker to giver: how much of the offer was consumed; refused
+	max  int           // bytes of a full packet
+	turn chan struct{} // holds one while there is a giver: one transfer at a time
 
-	mu sync.Mutex // held by the giver: one transfer at a time
-
-	halting sync.Mutex
-	halted  chan struct{} // closed while the endpoint is halted; the host's end of the pipe looks at it
+	mu     sync.Mutex
+	halted bool // the host's transfers are stalled
+	gone   bool // with the gadget
+	given  *transfer
+	taken  []*transfer // in the order in which they came
 }
 
-// offer is what is left of a transfer.
-type offer struct {
-	data  []byte
-	short bool // the last packet is a short one
+func newPipe(max int) pipe { return pipe{max: max, turn: make(chan struct{}, 1)} }
+
+// transfer is one end of a transfer, as it waits in a pipe for the other.
+type transfer struct {
+	ctx    context.Context
+	data   []byte // to give, or to fill
+	n      int    // bytes of that
+	short  bool   // of a giver: the last packet is a short one
+	strict bool   // of a taker: it refuses a packet that does not fit, as a host controller does
+	host   bool   // it is the host's
+
+	until <-chan struct{} // what ends it, besides its context; nil: nothing
+	wait  time.Duration   // how long it waits at most; 0: as long as its context
+
+	err  error
+	done chan struct{} // of one that waits; holds one
 }
 
-// refused is the answer of a taker that was cancelled meanwhile: the offer is for the next one.
-const refused = -1
+// ends says that nothing happens to a transfer any more. The pipe's mu is held.
+func (t *transfer) ends(err error) {
+	t.err = err
+	if t.done != nil {
+		t.done <- struct{}{}
+	}
+}
 
-func newPipe(max int, gone chan struct{}) pipe {
-	return pipe{max: max, gone: gone, offer: make(chan offer), taken: make(chan int), halted: make(chan struct{})}
+// move moves what there is. It tells whose transfer is over. The pipe's mu is held.
+func (p *pipe) move(from, to *transfer) (given, taken bool) {
+	rest := from.data[from.n:]
+	m := copy(to.data[to.n:], rest)
+	to.n += m
+	switch {
+	case m == len(rest):
+		given, taken = true, from.short || to.n == len(to.data)
+	case to.strict && m%p.max != 0: // the rest is lost
+		given, taken, to.err = true, true, ErrOverflow
+	default:
+		taken = true
+	}
+	if given {
+		m = len(rest)
+	}
+	from.n += m
+	return given, taken
+}
+
+// refuses returns why a transfer cannot begin. p.mu is held.
+func (p *pipe) refuses(t *transfer) error {
+	switch {
+	case t.host && p.halted:
+		return ErrStall
+	case p.gone:
+		return ErrGone
+	}
+	return t.ctx.Err()
+}
+
+// give offers data until the taker has consumed all of it. It returns how much that was.
+func (p *pipe) give(t transfer) (int, error) {
+	select {
+	case p.turn <- struct{}{}:
+	case <-t.ctx.Done():
+		return 0, t.ctx.Err()
+	}
+	defer func() { <-p.turn }()
+	return p.offer(t)
+}
+
+// giveNow is give, but does not wait for another giver: it returns errBusy.
+func (p *pipe) giveNow(t transfer) (int, error) {
+	select {
+	case p.turn <- struct{}{}:
+	default:
+		return 0, errBusy
+	}
+	defer func() { <-p.turn }()
+	return p.offer(t)
+}
+
+// offer is give for the giver whose turn it is.
+func (p *pipe) offer(t transfer) (int, error) {
+	t.short = len(t.data)%p.max != 0 || len(t.data) == 0
+	p.mu.Lock()
+	if err := p.refuses(&t); err != nil {
+		p.mu.Unlock()
+		return 0, err
+	}
+	for len(p.taken) > 0 {
+		to := p.taken[0]
+		given, taken := false, true
+		if to.err = to.ctx.Err(); to.err == nil { // what the host has cancelled takes nothing any more
+			given, taken = p.move(&t, to)
+		}
+		if taken {
+			p.taken = slices.Delete(p.taken, 0, 1)
+			to.ends(to.err)
+		}
+		if given {
+			p.mu.Unlock()
+			return t.n, nil
+		}
+	}
+	t.done = make(chan struct{}, 1)
+	p.given = &t
+	p.mu.Unlock()
+	return p.await(&t)
+}
+
+// take fills t.data until a short packet or until it is full.
+func (p *pipe) take(t transfer) (int, error) {
+	p.mu.Lock()
+	if err := p.refuses(&t); err != nil {
+		p.mu.Unlock()
+		return 0, err
+	}
+	if from := p.given; from != nil && len(p.taken) == 0 && from.ctx.Err() == nil {
+		given, taken := p.move(from, &t)
+		if given {
+			p.given = nil
+			from.ends(nil)
+		}
+		if taken {
+			p.mu.Unlock()
+			return t.n, t.err
+		}
+	}
+	t.done = make(chan struct{}, 1)
+	p.taken = append(p.taken, &t)
+	p.mu.Unlock()
+	return p.await(&t)
+}
+
+// await waits for the end of a transfer that is in the pipe.
+func (p *pipe) await(t *transfer) (int, error) {
+	var expired <-chan time.Time
+	if t.wait > 0 {
+		timer := time.NewTimer(t.wait)
+		defer timer.Stop()
+		expired = timer.C
+	}
+	var err error
+	select {
+	case <-t.done:
+		return t.n, t.err
+	case <-t.ctx.Done():
+		err = t.ctx.Err()
+	case <-t.until:
+		err = context.Canceled
+	case <-expired:
+		err = context.DeadlineExceeded
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.drop(func(other *transfer) bool { return other == t }) {
+		return t.n, t.err // it was over before
+	}
+	return t.n, err
+}
+
+// drop takes transfers that match out of the pipe. p.mu is held.
+func (p *pipe) drop(match func(*transfer) bool) (any bool) {
+	if p.given != nil && match(p.given) {
+		p.given, any = nil, true
+	}
+	before := len(p.taken)
+	p.taken = slices.DeleteFunc(p.taken, match)
+	return any || len(p.taken) < before
+}
+
+// end ends transfers that match. p.mu is held.
+func (p *pipe) end(err error, match func(*transfer) bool) {
+	p.drop(func(t *transfer) bool {
+		ends := match(t)
+		if ends {
+			t.ends(err)
+		}
+		return ends
+	})
 }
 
 // halt stalls the host's transfers, pending and to come, or ends that.
 func (p *pipe) halt(on bool) {
-	p.halting.Lock()
-	defer p.halting.Unlock()
-	switch {
-	case on == closed(p.halted):
-	case on:
-		close(p.halted)
-	default:
-		p.halted = make(chan struct{})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.halted = on
+	if on {
+		p.end(ErrStall, func(t *transfer) bool { return t.host })
 	}
 }
 
-// stall returns what is closed while the endpoint is halted.
-func (p *pipe) stall() <-chan struct{} {
-	p.halting.Lock()
-	defer p.halting.Unlock()
+// isHalted says whether the endpoint is.
+func (p *pipe) isHalted() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	return p.halted
 }
 
-func closed(ch <-chan struct{}) bool {
-	select {
-	case <-ch:
-		return true
-	default:
-		return false
-	}
-}
-
-// give offers data until the taker has consumed all of it, or until stall is closed.
-func (p *pipe) give(ctx context.Context, data []byte, stall <-chan struct{}) (int, error) {
+// close ends all transfers, pending and to come.
+func (p *pipe) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	short := len(data)%p.max != 0 || len(data) == 0
-	n := 0
-	for {
-		if closed(stall) {
-			return n, ErrStall
-		}
-		select {
-		case p.offer <- offer{data[n:], short}:
-		case <-stall:
-			return n, ErrStall
-		case <-ctx.Done():
-			return n, ctx.Err()
-		case <-p.gone:
-			return n, ErrGone
-		}
-		m := <-p.taken // the taker answers at once
-		if m == refused {
-			continue
-		}
-		n += m
-		if n == len(data) {
-			return n, nil
-		}
-	}
-}
-
-// take fills buf until a short packet or until it is full.
-// strict refuses a packet that does not fit, as a host controller does. It ends when stall is closed.
-func (p *pipe) take(ctx context.Context, buf []byte, strict bool, stall <-chan struct{}) (int, error) {
-	n := 0
-	for {
-		if closed(stall) {
-			return n, ErrStall
-		}
-		select {
-		case o := <-p.offer:
-			if ctx.Err() != nil {
-				p.taken <- refused
-				return n, ctx.Err()
-			}
-			m := copy(buf[n:], o.data)
-			n += m
-			switch {
-			case m == len(o.data):
-				p.taken <- m
-				if o.short || n == len(buf) {
-					return n, nil
-				}
-			case strict && m%p.max != 0:
-				p.taken <- len(o.data) // the rest is lost
-				return n, ErrOverflow
-			default:
-				p.taken <- m
-				return n, nil
-			}
-		case <-stall:
-			return n, ErrStall
-		case <-ctx.Done():
-			return n, ctx.Err()
-		case <-p.gone:
-			return n, ErrGone
-		}
-	}
+	p.gone = true
+	p.end(ErrGone, func(*transfer) bool { return true })
 }
 
 // InPipe is the device's end of an IN endpoint.
@@ -141,7 +237,9 @@ type InPipe struct {
 // Write sends one transfer and returns when the host has taken all of it. A transfer that is a
 // multiple of the packet size is not ended by a zero-length packet: send one with an empty data
 // where the class wants that.
-func (p *InPipe) Write(ctx context.Context, data []byte) (int, error) { return p.give(ctx, data, nil) }
+func (p *InPipe) Write(ctx context.Context, data []byte) (int, error) {
+	return p.give(transfer{ctx: ctx, data: data})
+}
 
 // OnPoll sets a function that is told when the host begins to ask for data (true) and when it
 // cancels a transfer (false).
@@ -162,7 +260,7 @@ func (p *InPipe) polled(on bool) {
 
 func (p *InPipe) hostRead(ctx context.Context, buf []byte) (int, error) {
 	p.polled(true)
-	n, err := p.take(ctx, buf, true, p.stall())
+	n, err := p.take(transfer{ctx: ctx, data: buf, strict: true, host: true})
 	if ctx.Err() != nil {
 		p.polled(false)
 	}
@@ -175,5 +273,19 @@ type OutPipe struct{ pipe }
 // Read receives one transfer: it returns at a short packet, or when buf is full; the rest of a
 // transfer that does not fit is for the next Read.
 func (p *OutPipe) Read(ctx context.Context, buf []byte) (int, error) {
-	return p.take(ctx, buf, false, nil)
+	return p.take(transfer{ctx: ctx, data: buf})
+}
+
+// hostWrite is the host's transfer to the device.
+func (p *OutPipe) hostWrite(ctx context.Context, data []byte) (int, error) {
+	return p.give(transfer{ctx: ctx, data: data, host: true})
+}
+
+func closed(ch <-chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"snag/usb"
 )
@@ -326,19 +327,19 @@ func (nothing) Control(context.Context, Setup, []byte) (int, error) {
 func TestCancelledTransfer(t *testing.T) {
 	for range 20 { // select chooses at random
 		synctest.Test(t, func(t *testing.T) {
-			p := newPipe(64, make(chan struct{}))
+			p := newPipe(64)
 			given := make(chan error)
 			go func() {
-				_, err := p.give(t.Context(), nil, nil)
+				_, err := p.give(transfer{ctx: t.Context()})
 				given <- err
 			}()
 			synctest.Wait()
 			cancelled, cancel := context.WithCancel(t.Context())
 			cancel()
-			if n, err := p.take(cancelled, make([]byte, 64), true, nil); n != 0 || err != context.Canceled {
+			if n, err := p.take(transfer{ctx: cancelled, data: make([]byte, 64), strict: true}); n != 0 || err != context.Canceled {
 				t.Fatalf("the cancelled transfer: %d bytes, %v", n, err)
 			}
-			if n, err := p.take(t.Context(), make([]byte, 64), true, nil); n != 0 || err != nil {
+			if n, err := p.take(transfer{ctx: t.Context(), data: make([]byte, 64), strict: true}); n != 0 || err != nil {
 				t.Fatalf("the next one: %d bytes, %v", n, err)
 			}
 			if err := <-given; err != nil {
@@ -375,5 +376,90 @@ func TestWhile(t *testing.T) {
 	defer stop()
 	if context.Cause(late) != begun {
 		t.Error("it did not see that the host has begun anew meanwhile")
+	}
+}
+
+// TestSendWithin sends a frame without anybody's help: there is no other goroutine that could carry it, in the bubble's
+// time. It ends in time, with the configuration, and with the device.
+func TestSendWithin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := NewEthernet(adapterConfig(false))
+		defer e.Close()
+		frame := bytes.Repeat([]byte{7}, 512-rndisHeader) // one that needs padding
+		configure := func() { e.Control(t.Context(), Setup{Request: reqSetConfig, Value: 2}, nil) }
+		send := func(wait time.Duration, want error, took time.Duration) {
+			t.Helper()
+			begun := time.Now()
+			if err := e.Link.SendWithin(t.Context(), frame, wait); !errors.Is(err, want) || time.Since(begun) != took {
+				t.Errorf("%v after %s, expected %v after %s", err, time.Since(begun), want, took)
+			}
+		}
+		read := func() {
+			t.Helper()
+			b := make([]byte, 2048)
+			if n, err := e.In(t.Context(), 0x81, b); n != 513 || err != nil || !bytes.Equal(b[rndisHeader:512], frame) {
+				t.Errorf("%d bytes, %v", n, err)
+			}
+		}
+		after := func(d time.Duration, f func()) {
+			go func() {
+				time.Sleep(d)
+				f()
+			}()
+		}
+		send(time.Second, context.DeadlineExceeded, time.Second) // before there is a configuration
+		configure()
+		send(time.Second, context.DeadlineExceeded, time.Second) // nobody reads
+		send(0, context.DeadlineExceeded, 0)
+		after(time.Millisecond, read)
+		send(time.Second, nil, time.Millisecond)
+		after(0, read)
+		synctest.Wait()
+		send(time.Second, nil, 0)
+		after(time.Millisecond, configure)
+		send(time.Second, context.Canceled, time.Millisecond)
+		// While another frame waits it takes its turn, for as long as it may.
+		after(0, func() { e.Link.SendWithin(t.Context(), frame, time.Minute) })
+		synctest.Wait()
+		send(time.Second, context.DeadlineExceeded, time.Second)
+		after(time.Second, func() { read(); read() })
+		send(time.Minute, nil, time.Second)
+		after(time.Second, e.Close)
+		send(time.Minute, ErrGone, time.Second)
+	})
+}
+
+// TestCancelledMeanwhile cancels one end of a transfer before it has noticed what the other does.
+func TestCancelledMeanwhile(t *testing.T) {
+	type result struct {
+		n   int
+		err error
+	}
+	for range 50 { // select chooses at random
+		synctest.Test(t, func(t *testing.T) {
+			p := newPipe(64)
+			over := make(chan result)
+			begin := func(do func(transfer) (int, error), x transfer) {
+				go func() {
+					n, err := do(x)
+					over <- result{n, err}
+				}()
+				synctest.Wait()
+			}
+			until := make(chan struct{})
+			begin(p.give, transfer{ctx: t.Context(), data: []byte("ab"), until: until})
+			close(until)
+			n, err := p.take(transfer{ctx: t.Context(), data: make([]byte, 64), wait: time.Second})
+			if r := <-over; n != r.n || (err == nil) != (r.err == nil) {
+				t.Fatalf("given %d, %v; taken %d, %v", r.n, r.err, n, err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			begin(p.take, transfer{ctx: ctx, data: make([]byte, 64)})
+			cancel()
+			n, err = p.give(transfer{ctx: t.Context(), data: []byte("ab"), wait: time.Second})
+			if r := <-over; n != 0 || err != context.DeadlineExceeded || r.n != 0 || r.err != context.Canceled {
+				t.Fatalf("given to who was cancelled: %d, %v; taken %d, %v", n, err, r.n, r.err)
+			}
+		})
 	}
 }
