@@ -26,13 +26,16 @@ type client struct {
 	xids    []uint32   // of all DHCP requests so far
 
 	rng     *rand.Rand
-	in      chan []byte // frames from the host, after the faults of that way
-	out     chan late   // frames to the host that are delayed
+	in      chan late // frames from the host, after the faults of that way
+	early   *late     // the first of them, which is not due yet
+	timer   *time.Timer
+	armed   time.Time // when it fires; zero: it does not
+	out     chan late // frames to the host that are delayed
 	stop    context.CancelFunc
 	running sync.WaitGroup
 }
 
-// late is a frame that is due at a time.
+// late is a frame that is due at a time, which may be zero: at once.
 type late struct {
 	at   time.Time
 	data []byte
@@ -48,7 +51,7 @@ func newClient(b *Board, link *usbdev.Link, m mac, s *Stage, seed uint64) *clien
 	return &client{
 		b: b, cfg: &b.cfg, link: link, mac: m, stage: s, seed: seed,
 		rng:  rand.New(rand.NewPCG(b.cfg.Seed, seed)),
-		in:   make(chan []byte),
+		in:   make(chan late, 256),
 		out:  make(chan late, 256),
 		stop: func() {},
 	}
@@ -65,20 +68,21 @@ func (c *client) start(ctx context.Context) {
 	ctx, c.stop = context.WithCancel(ctx)
 	// Each way has random numbers of its own, so that a seed means the same losses every time.
 	rng := rand.New(rand.NewPCG(c.cfg.Seed, c.seed|1<<32))
-	delayed := make(chan late, 256)
-	c.running.Go(func() { c.receive(ctx, rng, delayed) })
-	c.running.Go(func() { c.deliver(ctx, delayed) })
+	c.timer = time.NewTimer(time.Hour)
+	c.timer.Stop()
+	c.running.Go(func() { c.receive(ctx, rng) })
 	c.running.Go(func() { c.transmit(ctx) })
 	c.running.Go(func() { c.watchLink(ctx) })
 }
 
 func (c *client) close() {
 	c.stop()
+	c.timer.Stop()
 	c.running.Wait()
 }
 
 // receive applies loss and doubling to what the host sends.
-func (c *client) receive(ctx context.Context, rng *rand.Rand, delayed chan<- late) {
+func (c *client) receive(ctx context.Context, rng *rand.Rand) {
 	for {
 		select {
 		case f := <-c.link.Frames():
@@ -90,9 +94,13 @@ func (c *client) receive(ctx context.Context, rng *rand.Rand, delayed chan<- lat
 				c.b.count(func(f *Frames) { f.Doubled++ })
 				copies = 2
 			}
+			due := late{data: f}
+			if c.cfg.DelayIn > 0 {
+				due.at = time.Now().Add(c.cfg.DelayIn)
+			}
 			for range copies {
 				select {
-				case delayed <- late{time.Now().Add(c.cfg.DelayIn), f}:
+				case c.in <- due:
 				case <-ctx.Done():
 					return
 				}
@@ -103,21 +111,38 @@ func (c *client) receive(ctx context.Context, rng *rand.Rand, delayed chan<- lat
 	}
 }
 
-// deliver hands frames to the client when they are due.
-func (c *client) deliver(ctx context.Context, delayed <-chan late) {
+// frame waits until a time for a frame that is due.
+func (c *client) frame(ctx context.Context, until time.Time) ([]byte, error) {
 	for {
-		select {
-		case f := <-delayed:
-			if virtual.Sleep(ctx, time.Until(f.at)) != nil {
-				return
+		in, wake := c.in, until
+		if f := c.early; f != nil {
+			if !time.Now().Before(f.at) {
+				c.early = nil
+				return f.data, nil
 			}
-			select {
-			case c.in <- f.data:
-			case <-ctx.Done():
-				return
+			in = nil
+			if f.at.Before(wake) {
+				wake = f.at
+			}
+		}
+		// A timer that fires too early is set again then: most waits end before.
+		if c.armed.IsZero() || wake.Before(c.armed) {
+			c.armed = wake
+			c.timer.Reset(time.Until(wake))
+		}
+		select {
+		case f := <-in:
+			if f.at.IsZero() {
+				return f.data, nil
+			}
+			c.early = &f
+		case <-c.timer.C:
+			c.armed = time.Time{}
+			if !time.Now().Before(until) {
+				return nil, errTimeout
 			}
 		case <-ctx.Done():
-			return
+			return nil, ctx.Err()
 		}
 	}
 }
@@ -154,9 +179,7 @@ func (c *client) watchLink(ctx context.Context) {
 
 // put gives the host a frame and waits until it is taken. It reports whether it was.
 func (c *client) put(ctx context.Context, data []byte, wait time.Duration) bool {
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	return c.link.Send(ctx, data) == nil
+	return c.link.SendWithin(ctx, data, wait) == nil
 }
 
 func (c *client) lose() bool {
@@ -213,38 +236,33 @@ func (c *client) udp(to mac, dst netip.Addr, srcPort, dstPort uint16, payload []
 // next waits until a time for a datagram or an ARP reply that is meant for the board. It answers ARP
 // requests for the board's address on the way. Exactly one of the first two results is valid.
 func (c *client) next(ctx context.Context, until time.Time) (*datagram, *arp, error) {
-	timer := time.NewTimer(time.Until(until))
-	defer timer.Stop()
 	for {
-		select {
-		case f := <-c.in:
-			if a, ok := decodeARP(f); ok {
-				if a.op == arpReply && a.targetMAC == c.mac {
-					return nil, &a, nil
-				}
-				if a.op == arpRequest && c.address.IsValid() && a.target == c.address {
-					c.send(ctx, encodeARP(arp{op: arpReply, etherDst: a.senderMAC, senderMAC: c.mac, sender: c.address,
-						targetMAC: a.senderMAC, target: a.sender}))
-					continue
-				}
-				c.ignore()
+		f, err := c.frame(ctx, until)
+		if err != nil {
+			return nil, nil, err
+		}
+		if a, ok := decodeARP(f); ok {
+			if a.op == arpReply && a.targetMAC == c.mac {
+				return nil, &a, nil
+			}
+			if a.op == arpRequest && c.address.IsValid() && a.target == c.address {
+				c.send(ctx, encodeARP(arp{op: arpReply, etherDst: a.senderMAC, senderMAC: c.mac, sender: c.address,
+					targetMAC: a.senderMAC, target: a.sender}))
 				continue
 			}
-			d, err := decodeUDP(f)
-			switch {
-			case errors.Is(err, errNotForUs), d.dstMAC != c.mac && d.dstMAC != broadcastMAC:
-				c.ignore()
-			case err != nil:
-				c.violation(err)
-			case c.address.IsValid() && d.dst != c.address && d.dst != netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-				c.ignore()
-			default:
-				return &d, nil, nil
-			}
-		case <-timer.C:
-			return nil, nil, errTimeout
-		case <-ctx.Done():
-			return nil, nil, ctx.Err()
+			c.ignore()
+			continue
+		}
+		d, err := decodeUDP(f)
+		switch {
+		case errors.Is(err, errNotForUs), d.dstMAC != c.mac && d.dstMAC != broadcastMAC:
+			c.ignore()
+		case err != nil:
+			c.violation(err)
+		case c.address.IsValid() && d.dst != c.address && d.dst != netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+			c.ignore()
+		default:
+			return &d, nil, nil
 		}
 	}
 }

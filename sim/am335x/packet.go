@@ -126,12 +126,16 @@ func decodeUDP(b []byte) (datagram, error) {
 
 // sum is the Internet checksum's sum (RFC 1071) on top of start, folded.
 func sum(start uint32, b []byte) uint16 {
-	s := start
-	for ; len(b) >= 2; b = b[2:] {
-		s += uint32(b[0])<<8 | uint32(b[1])
+	s := uint64(start)
+	for ; len(b) >= 4; b = b[4:] { // 1<<16 is 1 in this sum: two words at a time come to the same
+		s += uint64(binary.BigEndian.Uint32(b))
+	}
+	if len(b) >= 2 {
+		s += uint64(binary.BigEndian.Uint16(b))
+		b = b[2:]
 	}
 	if len(b) == 1 {
-		s += uint32(b[0]) << 8
+		s += uint64(b[0]) << 8
 	}
 	for s > 0xffff {
 		s = s>>16 + s&0xffff
