@@ -12,6 +12,8 @@ import (
 	"log"
 	"os"
 	"os/exec"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"syscall"
 	"time"
@@ -84,6 +86,9 @@ func compete(ctx context.Context, w io.Writer, what string, contests []*contest,
 	}
 }
 
+// garbage is how much memory this process may have before it collects what it does not need any more during a run.
+const garbage = 1 << 30
+
 // once plugs a board in, and when the kernel and udevd are done with it runs the program.
 func (c *contest) once(ctx context.Context, r *rival) (u usage, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 4*patience)
@@ -117,6 +122,10 @@ func (c *contest) once(ctx context.Context, r *rival) (u usage, err error) {
 			args[i] = string(port.Name())
 		}
 	}
+	// The board's garbage is collected between the runs, not in some of them: no real board stops for that.
+	runtime.GC()
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(garbage))
 	// By a process of little memory: a process that is started has what its parent had as its peak.
 	cmd := exec.CommandContext(ctx, "bench", append([]string{"-run"}, args...)...)
 	cmd.Env = append(os.Environ(), "PYTHONPATH="+os.Getenv("SNAGBOOT")+"/src:"+os.Getenv("SNAGBOOT_TFTPY"), "PYTHONPYCACHEPREFIX=/tmp/pycache")
