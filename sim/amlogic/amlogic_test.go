@@ -108,6 +108,7 @@ func le(words ...uint32) (b []byte) {
 // violations fails the test unless these are what the host did wrong, by the begin of the texts.
 func (h *host) violations(want ...string) {
 	h.Helper()
+	synctest.Wait() // the board looks at what it has taken
 	got := h.board.Report().Violations
 	for i, v := range got {
 		if i >= len(want) || !strings.HasPrefix(v.Text, want[i]) {
