@@ -249,7 +249,11 @@ func (b *board) take(ctx context.Context, d usb.Device) (*socs.Stage, error) {
 		if handle, err = b.opt.USB.Open(ctx, d); err != nil {
 			return nil, err
 		}
-		stage.Gone = handle.Gone()
+		stage.Gone, stage.Device = handle.Gone(), handle.Device()
+		if stage.Device.Config == 0 {
+			b.Emit("", event.Warning{Text: "the kernel has not configured " + d.Node + ": its log (dmesg) may say why: " +
+				"a hub without power of its own may have too little for the board, or the device is not allowed (USBGuard, authorized_default)"})
+		}
 	}
 	var link *userLink
 	if b.user {

@@ -262,6 +262,79 @@ func TestDeviceSlow(t *testing.T) {
 	}
 }
 
+// lateHost lists devices before they are configured. Those that it opens have the configuration then, or none.
+type lateHost struct {
+	usb.Host
+	none bool
+}
+
+func (h lateHost) Devices() ([]usb.Device, error) {
+	list, err := h.Host.Devices()
+	for i := range list {
+		list[i].Config, list[i].Interfaces = 0, nil
+	}
+	return list, err
+}
+
+func (h lateHost) Open(ctx context.Context, d usb.Device) (usb.Handle, error) {
+	handle, err := h.Host.Open(ctx, d)
+	if err == nil && h.none {
+		handle = unconfigured{handle}
+	}
+	return handle, err
+}
+
+type unconfigured struct{ usb.Handle }
+
+func (h unconfigured) Device() usb.Device {
+	d := h.Handle.Device()
+	d.Config = 0
+	return d
+}
+
+// asIs fails with what it was handed.
+type asIs struct{ twoStages }
+
+func (asIs) Recover(ctx context.Context, job socs.Job) error {
+	s, err := job.Board.Next(ctx)
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("configuration %d, %d interfaces", s.Device.Config, len(s.Device.Interfaces))
+}
+
+// A stage is what it is when it was opened, and the user is told if that has no configuration.
+func TestDeviceConfigured(t *testing.T) {
+	for _, tc := range []struct {
+		none bool
+		want string
+	}{
+		{false, "configuration 1, 1 interfaces"},
+		{true, "configuration 0"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			host := inproc.New()
+			plug(t, host.Port("1-1"), romA, 2, usbdev.HighSpeed)
+			defer host.Port("1-1").Detach()
+			warned := 0
+			err := Run(t.Context(), Options{
+				Backend: asIs{}, USB: lateHost{host, tc.none}, Model: socs.Model{Name: "a", Family: "fake"}, Timeout: time.Minute,
+				Emit: func(e event.Event) {
+					if w, ok := e.Body.(event.Warning); ok && strings.Contains(w.Text, "not configured") {
+						warned++
+					}
+				},
+			})
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("%v, expected %s", err, tc.want)
+			}
+			if warned > 0 != tc.none {
+				t.Errorf("%d warnings", warned)
+			}
+		})
+	}
+}
+
 // A port has one lock, whichever of its two names is used.
 func TestDeviceLock(t *testing.T) {
 	host := inproc.New(inproc.Pair{High: 101, Super: 102})

@@ -24,7 +24,8 @@ type Host interface {
 
 	// Open opens a device that Devices listed. If another took its place meanwhile the error wraps ErrGone.
 	// Permission that is refused right after the plug is asked for again until ctx ends or udevd must have run;
-	// then the error is an *AccessError.
+	// then the error is an *AccessError. A device that the system has yet to configure is awaited for a moment; one that
+	// it does not configure is opened as it is.
 	Open(ctx context.Context, d Device) (Handle, error)
 }
 

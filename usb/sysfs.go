@@ -181,6 +181,18 @@ func (s Sysfs) Device(port Port) (Device, error) {
 	return d, nil
 }
 
+// Active reads what of the device on a port changes while one is there: its address, which each enumeration changes, and
+// its configuration, 0 while it has none. It costs a fraction of what Device does.
+func (s Sysfs) Active(port Port) (address, config int, err error) {
+	r := reader{dir: s.sys("bus/usb/devices", string(port))}
+	address = int(r.number("devnum", 10, 16))
+	if r.err != nil {
+		return 0, 0, fmt.Errorf("USB device on port %s: %w", port, r.err)
+	}
+	config, _ = strconv.Atoi(r.text("bConfigurationValue")) // empty while not configured
+	return address, config, nil
+}
+
 // gone reports whether err is how sysfs tells that a device left while it was read.
 func gone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV)
@@ -196,8 +208,11 @@ type reader struct {
 // which sysfs shows as UTF-8.
 const maxAttribute = 512
 
-// text reads an attribute that may be absent.
+// text reads an attribute that may be absent; none of a device that is not there.
 func (r *reader) text(name string) string {
+	if r.err != nil {
+		return ""
+	}
 	text, err := ReadAttribute(filepath.Join(r.dir, name))
 	if err != nil {
 		return ""

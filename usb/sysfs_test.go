@@ -100,6 +100,28 @@ func TestAccess(t *testing.T) {
 	}
 }
 
+func TestActive(t *testing.T) {
+	sys := t.TempDir()
+	s := Sysfs{Sys: sys}
+	attach(t, sys, "1-1", map[string]string{"devnum": "9", "bConfigurationValue": "2"})
+	attach(t, sys, "1-2", map[string]string{"devnum": "10", "bConfigurationValue": ""})
+	attach(t, sys, "1-3", map[string]string{"bConfigurationValue": "1"}) // leaving
+	for _, tc := range []struct {
+		port            Port
+		address, config int
+		err             error
+	}{
+		{"1-1", 9, 2, nil},
+		{"1-2", 10, 0, nil},
+		{"1-3", 0, 0, fs.ErrNotExist},
+		{"1-4", 0, 0, fs.ErrNotExist},
+	} {
+		if address, config, err := s.Active(tc.port); address != tc.address || config != tc.config || !errors.Is(err, tc.err) {
+			t.Errorf("port %s: address %d, configuration %d, %v; expected %d, %d, %v", tc.port, address, config, err, tc.address, tc.config, tc.err)
+		}
+	}
+}
+
 // Whatever a host must look at again changes the fingerprint, and nothing else does.
 func TestFingerprint(t *testing.T) {
 	sys := t.TempDir()

@@ -6,7 +6,8 @@
 //
 // The pieces:
 //
-//   - host.go lists and watches; open.go opens a node, and waits for its permissions after a plug.
+//   - host.go lists and watches; open.go opens a node, and waits for its permissions after a plug, and for the device's
+//     configuration.
 //   - urb.go hands transfers (URBs) to the kernel, reap.go takes them back: one goroutine a handle does, which waits for
 //     finished ones in the runtime's poller (a node is ready for writing when there is one), or who waits for all that is
 //     in flight, in the kernel. So a transfer blocks a thread for some milliseconds at most, and never all of them.

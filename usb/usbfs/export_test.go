@@ -3,6 +3,7 @@
 package usbfs
 
 import (
+	"context"
 	"math"
 
 	"snag/usb"
@@ -32,3 +33,6 @@ func Aside(h usb.Handle) bool {
 	defer own.mu.Unlock()
 	return !own.there
 }
+
+// Hear is told of a port's uevents.
+func Hear(ctx context.Context, p usb.Port) <-chan struct{} { return hear(ctx, p) }

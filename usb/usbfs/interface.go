@@ -223,19 +223,23 @@ func (h *handle) ClearHalt(ctx context.Context, ep uint8) error {
 // Configure implements [usb.Handle]. Kernel drivers are detached from the interfaces of the configuration that ends.
 func (h *handle) Configure(ctx context.Context, value uint8) error {
 	return h.request(ctx, "configure", -1, func() error {
-		active, err := h.sysfs.Device(h.dev.Port)
-		if err != nil || active.Address != h.dev.Address {
+		address, config, err := h.sysfs.Active(h.dev.Port)
+		if err != nil || address != h.dev.Address {
 			return unix.ENODEV
 		}
 		h.mu.Lock()
-		h.config = uint8(active.Config)
+		h.config = uint8(config)
 		n := len(h.claims)
 		h.mu.Unlock()
 		switch {
-		case active.Config == int(value):
+		case config == int(value):
 			return nil
 		case n > 0:
 			return fmt.Errorf("%w: %d interfaces are claimed", usb.ErrBusy, n)
+		}
+		active, err := h.sysfs.Device(h.dev.Port)
+		if err != nil || active.Address != h.dev.Address {
+			return unix.ENODEV
 		}
 		// The kernel refuses while anything is bound.
 		var detached []uint8

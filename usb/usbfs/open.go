@@ -23,12 +23,16 @@ const (
 	tryInterval = 50 * time.Millisecond  // where no uevent arrives
 )
 
+// kernelTakes is how long a device may be without a configuration after a plug. The kernel takes milliseconds, a program
+// that has to allow the device (USBGuard) some more.
+const kernelTakes = 2 * time.Second
+
 // Open implements [usb.Host].
 func (h Host) Open(ctx context.Context, d usb.Device) (usb.Handle, error) {
 	fail := func(err error) error {
 		return &usb.TransferError{Op: "open", Port: d.Port, ID: d.ID, Endpoint: -1, Err: err}
 	}
-	opened, err := h.open(d)
+	opened, err := h.open(ctx, d)
 	if denied(err) {
 		opened, err = h.retry(ctx, d)
 	}
@@ -48,18 +52,18 @@ func denied(err error) bool {
 }
 
 // open opens the node, and makes sure that it is the device that was listed.
-func (h Host) open(d usb.Device) (*handle, error) {
-	if _, err := h.present(d); err != nil {
-		return nil, err
-	}
+func (h Host) open(ctx context.Context, d usb.Device) (*handle, error) {
 	fd, err := unix.Open(d.Node, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		if _, gone := h.present(d); gone != nil {
+			return nil, gone
+		}
+		return nil, err // ENODEV, too, is of a device that leaves: one that comes is known to usbfs before its node is there
 	}
 	file := os.NewFile(uintptr(fd), d.Node) // blocking: not served by the runtime's poller
 	// What is on the port now, and has the node's numbers, is what was opened, if that is still connected; newHandle
 	// finds out.
-	now, err := h.present(d)
+	now, err := h.settled(ctx, d)
 	if err != nil {
 		file.Close()
 		return nil, err
@@ -74,6 +78,70 @@ func (h Host) open(d usb.Device) (*handle, error) {
 		return nil, fmt.Errorf("%w: %s is %s now", usb.ErrGone, d.Node, opened.desc.ID)
 	}
 	return opened, nil
+}
+
+// settled returns d as it is when the kernel has configured it. The node is there before: the kernel makes it, tells of
+// the device, and only then selects a configuration and makes its interfaces (Linux, drivers/usb/core/hub.c,
+// usb_new_device; generic.c, usb_generic_driver_probe). A device that remains without one is returned as it is: a caller
+// may select one.
+func (h Host) settled(ctx context.Context, d usb.Device) (usb.Device, error) {
+	config, err := h.config(d)
+	if err == nil && config == 0 {
+		config, err = h.configured(ctx, d)
+	}
+	if err != nil || config == d.Config { // with its address, and its configuration, it is as it was listed
+		return d, err
+	}
+	return h.present(d)
+}
+
+// configured waits until a device has a configuration. It returns 0 if it gets none.
+func (h Host) configured(ctx context.Context, d usb.Device) (int, error) {
+	watch, cancel := context.WithTimeout(ctx, kernelTakes)
+	defer cancel()
+	events := hear(watch, d.Port) // the interfaces' "add", or the device's "bind"
+	again := time.NewTicker(tryInterval)
+	defer again.Stop()
+	for {
+		if config, err := h.config(d); err != nil || config != 0 {
+			return config, err
+		}
+		select {
+		case <-events:
+		case <-again.C:
+		case <-watch.Done():
+			if ctx.Err() != nil {
+				return 0, why(ctx)
+			}
+			return 0, nil
+		}
+	}
+}
+
+// config is the active configuration of d, 0 if it has none. While the kernel selects one, sysfs has it wait.
+func (h Host) config(d usb.Device) (int, error) {
+	address, config, err := h.Sysfs.Active(d.Port)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV):
+		return 0, usb.ErrGone
+	case err == nil && address != d.Address:
+		return 0, fmt.Errorf("%w: port %s has address %d, not %d, now", usb.ErrGone, d.Port, address, d.Address)
+	}
+	return config, err
+}
+
+// hear returns a channel that gets a value when a uevent of a port has come, until ctx ends.
+func hear(ctx context.Context, p usb.Port) <-chan struct{} {
+	events := make(chan struct{}, 1)
+	_ = usb.Hotplug(ctx, func(u usb.Uevent) { // where there is no socket, trying does
+		if u.Port() == p {
+			select {
+			case events <- struct{}{}:
+			default:
+			}
+		}
+	})
+	return events
 }
 
 // present returns what is on d's port, if that is d.
@@ -94,15 +162,7 @@ func (h Host) present(d usb.Device) (usb.Device, error) {
 func (h Host) retry(ctx context.Context, d usb.Device) (*handle, error) {
 	watch, cancel := context.WithCancel(ctx)
 	defer cancel()
-	events := make(chan struct{}, 1)
-	_ = usb.Hotplug(watch, func(u usb.Uevent) { // where there is no socket, trying does
-		if u.Port() == d.Port {
-			select {
-			case events <- struct{}{}:
-			default:
-			}
-		}
-	})
+	events := hear(watch, d.Port)
 	limit := nobodyTakes
 	if _, err := os.Stat("/run/udev/control"); err == nil {
 		limit = udevTakes
@@ -115,7 +175,7 @@ func (h Host) retry(ctx context.Context, d usb.Device) (*handle, error) {
 		err := unix.Access(d.Node, unix.R_OK|unix.W_OK) // of what costs little first: udevd may have to see to many boards
 		if look || !errors.Is(err, fs.ErrPermission) {
 			var opened *handle
-			if opened, err = h.open(d); !denied(err) {
+			if opened, err = h.open(ctx, d); !denied(err) {
 				return opened, err
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"runtime"
@@ -81,6 +82,8 @@ func userOpens(t *testing.T, attr *syscall.SysProcAttr) (took time.Duration, sai
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
+	// What was there before may be leaving still, and would be opened in vain.
+	await(t, port.Name(), "nothing", func(_ usb.Device, there bool) bool { return !there })
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
 	cmd.Env = append(os.Environ(), asUser+"="+string(port.Name()))
 	cmd.SysProcAttr = attr
@@ -152,4 +155,172 @@ func TestKernelNamespace(t *testing.T) {
 	if !strings.HasPrefix(said, "opened <nil>") {
 		t.Error("expected the device to be opened")
 	}
+}
+
+// await waits until what is on a port is as it should be.
+func await(t *testing.T, port usb.Port, what string, good func(d usb.Device, there bool) bool) usb.Device {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	changes, err := usbfs.Host{}.Watch(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range changes {
+		d, err := usbfs.Host{}.Device(port)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		if good(d, err == nil) {
+			return d
+		}
+	}
+	t.Fatalf("port %s: expected %s", port, what)
+	panic("unreached")
+}
+
+// write writes a file of the kernel's, and has another text there when the test is over, unless that is empty.
+func write(t *testing.T, file, text, after string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0); err != nil {
+		t.Fatal(err)
+	}
+	if after != "" {
+		t.Cleanup(func() { os.WriteFile(file, []byte(after), 0) })
+	}
+}
+
+// TestKernelUnconfigured opens a device of which the kernel has told, and which it has not configured yet: for as long
+// as it takes to call its driver, or because nobody has allowed the device.
+func TestKernelUnconfigured(t *testing.T) {
+	lab.Inside(t)
+	port, err := vhci.Open("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const bus = "/sys/bus/usb/"
+	hub, _, _ := strings.Cut(string(port.Name()), "-")
+	for _, tc := range []struct {
+		name   string
+		hinder string    // a file that keeps the kernel from it, as long as it has a 0
+		do     [2]string // the file that has it go on, and what to write there
+	}{
+		{"not probed", bus + "drivers_autoprobe", [2]string{bus + "drivers_probe", string(port.Name())}},
+		{"not allowed", bus + "devices/usb" + hub + "/authorized_default", [2]string{bus + "devices/" + string(port.Name()) + "/authorized", "1"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			await(t, port.Name(), "nothing", func(_ usb.Device, there bool) bool { return !there })
+			write(t, tc.hinder, "0", "1")
+			if err := port.Attach(t.Context(), usbtest.NewDevice(usbtest.Options{})); err != nil {
+				t.Fatal(err)
+			}
+			defer port.Detach()
+			listed := await(t, port.Name(), "a device", func(_ usb.Device, there bool) bool { return there })
+			if listed.Config != 0 {
+				t.Fatalf("it is configured already: %+v", listed)
+			}
+			write(t, tc.hinder, "1", "")
+			opened := make(chan usb.Handle, 1)
+			go func() {
+				defer close(opened)
+				h, err := usbfs.Host{}.Open(t.Context(), listed)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				opened <- h
+			}()
+			select {
+			case h := <-opened:
+				if h != nil {
+					h.Close()
+				}
+				t.Fatal("it was opened without a configuration")
+			case <-time.After(200 * time.Millisecond):
+			}
+			told := usbfs.Hear(t.Context(), port.Name())
+			write(t, tc.do[0], tc.do[1], "")
+			h := <-opened
+			if h == nil {
+				t.FailNow()
+			}
+			defer h.Close()
+			if d := h.Device(); d.Config != 1 || len(d.Interfaces) == 0 || d.Address != listed.Address {
+				t.Errorf("opened %+v", d)
+			}
+			if err := h.Claim(t.Context(), 0); err != nil {
+				t.Error(err)
+			}
+			select {
+			case <-told:
+			case <-time.After(10 * time.Second):
+				t.Error("no uevent told of it")
+			}
+		})
+	}
+}
+
+// TestKernelNoConfiguration opens a device that remains without a configuration, and selects one.
+func TestKernelNoConfiguration(t *testing.T) {
+	lab.Inside(t)
+	port, _ := plug(t, usbtest.NewDevice(usbtest.Options{}))
+	write(t, "/sys/bus/usb/devices/"+string(port.Name())+"/bConfigurationValue", "0", "")
+	d := await(t, port.Name(), "a device without configuration", func(d usb.Device, there bool) bool { return there && d.Config == 0 })
+	begin := time.Now()
+	h, err := usbfs.Host{}.Open(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("opened after %v", took)
+	}
+	if c := h.Device().Config; c != 0 {
+		t.Errorf("it has configuration %d", c)
+	}
+	if _, err := usb.String(t.Context(), h, h.Descriptors().Product); err != nil {
+		t.Errorf("control transfer: %v", err)
+	}
+	if err := h.Configure(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Claim(t.Context(), 0); err != nil {
+		t.Error(err)
+	}
+
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	write(t, "/sys/bus/usb/devices/"+string(port.Name())+"/bConfigurationValue", "0", "")
+	if h, err := (usbfs.Host{}).Open(ctx, d); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v, expected the context's end", err)
+		if err == nil {
+			h.Close()
+		}
+	}
+}
+
+// TestKernelLeaving opens devices that are just leaving, until they are not listed any more.
+func TestKernelLeaving(t *testing.T) {
+	lab.Inside(t)
+	seen := map[string]int{}
+	for range 10 {
+		port, d := plug(t, usbtest.NewDevice(usbtest.Options{}))
+		if err := port.Detach(); err != nil {
+			t.Fatal(err)
+		}
+		for there := true; there; {
+			_, err := usbfs.Host{}.Device(port.Name())
+			there = err == nil
+			h, err := usbfs.Host{}.Open(t.Context(), d)
+			if err == nil { // it is there still
+				h.Close()
+				continue
+			}
+			if !errors.Is(err, usb.ErrGone) {
+				t.Fatalf("expected that it is gone: %v", err)
+			}
+			seen[err.Error()]++
+		}
+	}
+	t.Log(seen)
 }
