@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -124,11 +123,6 @@ func (s *session) write() {
 		s.mu.Lock()
 		for len(s.answers) == 0 && !s.ended {
 			s.changed.Wait()
-		}
-		if !s.ended && len(s.answers) <= answersAhead { // let the device go on first: it may have more to say
-			s.mu.Unlock()
-			runtime.Gosched()
-			s.mu.Lock()
 		}
 		answers := s.answers
 		s.answers = spare[:0]
