@@ -45,6 +45,7 @@ type session struct {
 // run is what the board saw of one recovery.
 type run struct {
 	total, rom, spl time.Duration // from the plug to the last byte; from a stage's appearance to its link
+	board           time.Duration // of the processor, for the board
 	lost            int           // BOOTP requests that were taken by the host and not answered
 	course          []string      // of each stage, from its appearance on
 }
@@ -171,6 +172,7 @@ func (p *program) once(ctx context.Context, spl, uboot []byte, window, delay tim
 	// The board's garbage is collected between the runs, not in some of them: no real board stops for that.
 	runtime.GC()
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	before := processor()
 	powered, unplug := context.WithCancel(ctx)
 	off := make(chan error, 1)
 	go func() { off <- board.Run(powered, port) }()
@@ -181,6 +183,7 @@ func (p *program) once(ctx context.Context, spl, uboot []byte, window, delay tim
 	if board.Report().Outcome == virtual.Booted {
 		err = s.wait()
 	}
+	took := time.Duration((processor() - before) * float64(time.Second))
 	unplug()
 	if e := <-off; e != nil {
 		return run{}, fmt.Errorf("board: %w", e)
@@ -193,7 +196,7 @@ func (p *program) once(ctx context.Context, spl, uboot []byte, window, delay tim
 	if rep.Outcome != virtual.Booted || !bytes.Equal(first.Data, spl) || !bytes.Equal(second.Data, uboot) {
 		return run{}, fmt.Errorf("board: %s %s\n%s", rep.Outcome, rep.Error, tail(s.output))
 	}
-	r := run{total: second.LastByte.Sub(rep.Plugged), rom: first.LinkUp.Sub(first.Plugged), spl: second.LinkUp.Sub(second.Plugged)}
+	r := run{board: took, total: second.LastByte.Sub(rep.Plugged), rom: first.LinkUp.Sub(first.Plugged), spl: second.LinkUp.Sub(second.Plugged)}
 	for _, st := range rep.Stages {
 		r.lost += st.BOOTPLost
 	}
