@@ -31,13 +31,13 @@ func (s Sysfs) Peer(port Port) (Port, error) {
 		hub = "usb" + bus
 		ifaces, name = bus+"-0:*.0", hub+"-port"+number
 	}
-	links, err := filepath.Glob(s.sys("bus/usb/devices", hub, ifaces, name, "peer"))
-	if err != nil || len(links) == 0 {
+	found, err := filepath.Glob(s.sys("bus/usb/devices", hub, ifaces))
+	if err != nil || len(found) == 0 {
 		return "", err
 	}
-	target, err := os.Readlink(links[0])
+	target, err := os.Readlink(filepath.Join(found[0], name, "peer"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil // the hub is leaving
+		return "", nil // it has none, or the hub is leaving
 	}
 	if err != nil {
 		return "", fmt.Errorf("peer of USB port %s: %w", port, err)

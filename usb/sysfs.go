@@ -124,7 +124,11 @@ func (s Sysfs) Fingerprint() (string, error) {
 
 // Device reads the device on one port. The error wraps fs.ErrNotExist if there is none.
 func (s Sysfs) Device(port Port) (Device, error) {
-	dir := s.sys("bus/usb/devices", string(port))
+	dir, err := os.Open(s.sys("bus/usb/devices", string(port))) // it remains that of this device, whatever is on the port later
+	if err != nil {
+		return Device{}, fmt.Errorf("USB device on port %s: %w", port, err)
+	}
+	defer dir.Close()
 	r := reader{dir: dir}
 	d := Device{
 		Port:         port,
@@ -148,17 +152,17 @@ func (s Sysfs) Device(port Port) (Device, error) {
 	d.Node = filepath.Join(dev, "bus/usb", fmt.Sprintf("%03d/%03d", d.Bus, d.Address))
 
 	// The interfaces are children of the device's real directory.
-	children, err := os.ReadDir(dir)
+	children, err := dir.Readdirnames(-1)
 	if err != nil {
 		return Device{}, fmt.Errorf("USB device on port %s: %w", port, err)
 	}
-	for _, c := range children {
-		name, ok := strings.CutPrefix(c.Name(), string(port)+":") // "1-2:1.0": configuration 1, interface 0
-		configuration, number, _ := strings.Cut(name, ".")
+	for _, name := range children {
+		below, ok := strings.CutPrefix(name, string(port)+":") // "1-2:1.0": configuration 1, interface 0
+		configuration, number, _ := strings.Cut(below, ".")
 		if !ok || !isNumber(configuration) || !isNumber(number) {
 			continue
 		}
-		i := reader{dir: filepath.Join(dir, c.Name())}
+		i := reader{dir: dir, below: name + "/"}
 		in := Interface{
 			Class:    uint8(i.number("bInterfaceClass", 16, 8)),
 			SubClass: uint8(i.number("bInterfaceSubClass", 16, 8)),
@@ -168,23 +172,29 @@ func (s Sysfs) Device(port Port) (Device, error) {
 			continue // the configuration is being changed
 		}
 		in.Number, _ = strconv.Atoi(number)
-		if driver, err := os.Readlink(filepath.Join(i.dir, "driver")); err == nil {
+		if driver, err := os.Readlink(filepath.Join(dir.Name(), name, "driver")); err == nil {
 			in.Driver = filepath.Base(driver)
 		}
 		if in.Driver != "" {
-			if nets, err := os.ReadDir(filepath.Join(i.dir, "net")); err == nil && len(nets) > 0 {
+			if nets, err := os.ReadDir(filepath.Join(dir.Name(), name, "net")); err == nil && len(nets) > 0 {
 				in.Net = nets[0].Name()
 			}
 		}
 		d.Interfaces = append(d.Interfaces, in)
 	}
+	slices.SortFunc(d.Interfaces, func(a, b Interface) int { return a.Number - b.Number })
 	return d, nil
 }
 
 // Active reads what of the device on a port changes while one is there: its address, which each enumeration changes, and
 // its configuration, 0 while it has none. It costs a fraction of what Device does.
 func (s Sysfs) Active(port Port) (address, config int, err error) {
-	r := reader{dir: s.sys("bus/usb/devices", string(port))}
+	dir, err := os.Open(s.sys("bus/usb/devices", string(port)))
+	if err != nil {
+		return 0, 0, fmt.Errorf("USB device on port %s: %w", port, err)
+	}
+	defer dir.Close()
+	r := reader{dir: dir}
 	address = int(r.number("devnum", 10, 16))
 	if r.err != nil {
 		return 0, 0, fmt.Errorf("USB device on port %s: %w", port, r.err)
@@ -198,10 +208,11 @@ func gone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV)
 }
 
-// reader reads the attribute files of one sysfs directory and keeps the first error.
+// reader reads the attribute files of a sysfs directory, or of one below it, and keeps the first error.
 type reader struct {
-	dir string
-	err error
+	dir   *os.File
+	below string // what that one's files' names begin with: "1-2:1.0/"
+	err   error
 }
 
 // maxAttribute bounds an attribute: a USB string descriptor holds at most 126 UTF-16 units,
@@ -213,7 +224,7 @@ func (r *reader) text(name string) string {
 	if r.err != nil {
 		return ""
 	}
-	text, err := ReadAttribute(filepath.Join(r.dir, name))
+	text, err := readAttribute(r.dir, r.below+name)
 	if err != nil {
 		return ""
 	}
@@ -225,7 +236,7 @@ func (r *reader) number(name string, base, bits int) uint64 {
 	if r.err != nil {
 		return 0
 	}
-	text, err := ReadAttribute(filepath.Join(r.dir, name))
+	text, err := readAttribute(r.dir, r.below+name)
 	if err != nil {
 		r.err = err
 		return 0
