@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -23,8 +24,9 @@ import (
 type Socket struct {
 	fd, wake int // wake is an eventfd: a deadline was moved
 	addr     net.Addr
-	quick    int  // datagrams in a row that came within spin; the reader's
-	short    bool // the last datagram came within brief; the reader's
+	quick    int       // datagrams in a row that came within spin; the reader's
+	short    bool      // the last datagram came within brief; the reader's
+	yielded  time.Time // to other goroutines; the reader's
 
 	use      sync.RWMutex // held while the descriptors are in use
 	deadline atomic.Pointer[time.Time]
@@ -44,6 +46,11 @@ func Detach(c *net.UDPConn) (*Socket, error) {
 	if err = errors.Join(cerr, err); err != nil {
 		return nil, fmt.Errorf("duplicating a socket: %w", err)
 	}
+	timeout := unix.NsecToTimeval(int64(brief))
+	if err = errors.Join(unix.SetNonblock(s.fd, false), unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout)); err != nil {
+		unix.Close(s.fd)
+		return nil, fmt.Errorf("having a socket wait: %w", err)
+	}
 	if s.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		unix.Close(s.fd)
 		return nil, fmt.Errorf("eventfd: %w", err)
@@ -59,11 +66,19 @@ const (
 	quickEnough = 16
 )
 
-// brief is how long a reader waits in the kernel without telling the Go scheduler, provided that the datagram before
-// came within that time: a thread that comes back from a system call that the scheduler knows of wakes others, at the
-// cost of a block in fifty on a link with a round trip of 1 ms. Until then its processor (GOMAXPROCS) is taken, but for
-// no longer than the runtime lets goroutines run anyway: its signal ends the wait.
-const brief = 2 * time.Millisecond
+// brief is how long a reader waits in recvfrom, where the Go scheduler does not know of it, provided that the datagram
+// before came within that time: a thread that comes back from a system call that the scheduler knows of wakes others, and
+// to ask for a datagram, wait for one in ppoll and ask again are three calls for one. The kernel counts the time in its
+// ticks: up to 8 ms are meant at 250 of them a second. So long a deadline that is moved, or passes, may not be heeded,
+// and the reader's processor (GOMAXPROCS) is taken; but for no longer than the runtime lets goroutines run anyway: its
+// signal ends the wait.
+//
+// A goroutine that has been running for 10 ms is taken by the scheduler's monitor for one that hogs its processor: it is
+// interrupted, and the monitor looks every 20 µs from then on (retake in runtime/proc.go). So it gives way before.
+const (
+	brief     = 2 * time.Millisecond
+	yieldTime = 7 * time.Millisecond
+)
 
 // ReadFromUDPAddrPort is as that of net.UDPConn.
 func (s *Socket) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
@@ -84,7 +99,12 @@ func (s *Socket) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 			// The client may be waiting for this very processor.
 			_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 		}
-		n, from, errno := s.receive(b)
+		waiting := !spinning && s.short && now.Sub(begin) < brief && (deadline.IsZero() || deadline.Sub(now) > brief)
+		if waiting && now.Sub(s.yielded) > yieldTime {
+			s.yielded = now
+			runtime.Gosched()
+		}
+		n, from, errno := s.receive(b, waiting)
 		switch {
 		case errno == 0:
 			waited := now.Sub(begin)
@@ -95,7 +115,7 @@ func (s *Socket) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 			return n, from, nil
 		case errno != unix.EAGAIN && errno != unix.EINTR:
 			return 0, netip.AddrPort{}, os.NewSyscallError("recvfrom", errno)
-		case spinning:
+		case spinning, waiting:
 			continue
 		}
 		var timeout *unix.Timespec
@@ -103,14 +123,8 @@ func (s *Socket) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 			ts := unix.NsecToTimespec(int64(deadline.Sub(now)))
 			timeout = &ts
 		}
-		if left := brief - now.Sub(begin); s.short && left > 0 && (timeout == nil || timeout.Nano() > int64(left)) {
-			ts := unix.NsecToTimespec(int64(left))
-			_, _, errno = unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&poll)), uintptr(len(poll)), uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
-		} else if _, err := unix.Ppoll(poll[:], timeout, nil); err != nil {
-			errno, _ = err.(syscall.Errno)
-		}
-		if errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR {
-			return 0, netip.AddrPort{}, os.NewSyscallError("ppoll", errno)
+		if _, err := unix.Ppoll(poll[:], timeout, nil); err != nil && err != unix.EAGAIN && err != unix.EINTR {
+			return 0, netip.AddrPort{}, os.NewSyscallError("ppoll", err)
 		}
 		if poll[1].Revents != 0 {
 			var count [8]byte
@@ -119,12 +133,16 @@ func (s *Socket) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 	}
 }
 
-// receive takes a datagram that is there. It never waits, so the Go scheduler need not know of the call.
-func (s *Socket) receive(b []byte) (int, netip.AddrPort, syscall.Errno) {
+// receive takes a datagram that is there, or waits for one briefly. The Go scheduler need not know of the call.
+func (s *Socket) receive(b []byte, wait bool) (int, netip.AddrPort, syscall.Errno) {
+	flags := unix.MSG_DONTWAIT
+	if wait {
+		flags = 0
+	}
 	var from unix.RawSockaddrInet4
 	size := uint32(unsafe.Sizeof(from))
 	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(s.fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
-		uintptr(len(b)), unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&size)))
+		uintptr(len(b)), uintptr(flags), uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&size)))
 	if errno != 0 {
 		return 0, netip.AddrPort{}, errno
 	}
