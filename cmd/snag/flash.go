@@ -179,7 +179,7 @@ func (f *flashFlags) run(cmd *cobra.Command, args []string) error {
 
 // plan is what the flags and arguments say.
 func (f *flashFlags) plan(cmd *cobra.Command, args []string) (*plan.Plan, plan.Options, error) {
-	opt := plan.Options{Timeout: f.timeout.all, Wait: f.wait, Patience: f.timeout.one, OnWait: f.onWait, USB: usbfs.Host{}}
+	opt := plan.Options{Timeout: f.timeout.all, Wait: f.wait, Patience: f.timeout.one, OnWait: f.onWait, USB: usbfs.Host{Quick: true}}
 	p, err := await(cmd.Context(), func() (*plan.Plan, error) { return f.steps(cmd, args) })
 	if err == nil && f.wait < 0 {
 		err = fmt.Errorf("--wait %s: expected more than nothing", f.wait)

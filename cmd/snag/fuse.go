@@ -96,7 +96,7 @@ func (f *fuseFlags) run(cmd *cobra.Command, _ []string) error {
 
 // options turns the flags into what the engine takes.
 func (f *fuseFlags) options(cmd *cobra.Command) (recovery.Options, *fuse.Plan, error) {
-	opt := recovery.Options{Timeout: f.timeout, Wait: f.wait, USB: usbfs.Host{}}
+	opt := recovery.Options{Timeout: f.timeout, Wait: f.wait, USB: usbfs.Host{Quick: true}}
 	fail := func(err error) (recovery.Options, *fuse.Plan, error) { return opt, nil, usage(cmd, err) }
 	switch {
 	case f.soc == "" || f.mac[0] == "":

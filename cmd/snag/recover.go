@@ -80,7 +80,7 @@ func (f *recoverFlags) run(cmd *cobra.Command) error {
 
 // options turns the flags into what the engine takes, and reads the firmware.
 func (f *recoverFlags) options() (recovery.Options, error) {
-	opt := recovery.Options{UART: f.uart, Baud: f.baud, NetNS: f.netns, Timeout: f.timeout, OnWait: f.onWait, USB: usbfs.Host{}}
+	opt := recovery.Options{UART: f.uart, Baud: f.baud, NetNS: f.netns, Timeout: f.timeout, OnWait: f.onWait, USB: usbfs.Host{Quick: true}}
 	if f.soc == "" {
 		return opt, &recovery.UsageError{Err: errors.New("which SoC? --soc is missing"), Hint: "snag list socs shows the models; a family's name will do, for instance --soc am335x"}
 	}

@@ -116,7 +116,7 @@ func (f *runFlags) load(args []string) (*uuu.Script, error) {
 
 // options turns the flags into what the engine takes.
 func (f *runFlags) options(args []string) (recovery.Options, error) {
-	opt := recovery.Options{Timeout: f.timeout, Wait: f.wait, USB: usbfs.Host{}}
+	opt := recovery.Options{Timeout: f.timeout, Wait: f.wait, USB: usbfs.Host{Quick: true}}
 	if f.timeout <= 0 || f.wait <= 0 {
 		return opt, &recovery.UsageError{Err: fmt.Errorf("--timeout %s and --wait %s: expected more than nothing", f.timeout, f.wait)}
 	}

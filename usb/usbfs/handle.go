@@ -34,6 +34,7 @@ type handle struct {
 	endpoints  [32]chan struct{}      // held by the transfer that is under way, by endpoint number and direction
 	posts      [16]window             // what Post began, by endpoint number; as endpoints
 	interfaces chan struct{}          // held by a request of interface.go
+	quick      bool                   // see Host
 	requests   sync.WaitGroup         // of interface.go, submissions, and the leader
 	spares     atomic.Pointer[spares] // transfers of endpoint 0 that are not in use
 
@@ -58,7 +59,7 @@ type claim struct {
 }
 
 // newHandle makes a handle of an open node. It owns the file then.
-func newHandle(dev usb.Device, sysfs usb.Sysfs, file *os.File) (*handle, error) {
+func newHandle(dev usb.Device, host Host, file *os.File) (*handle, error) {
 	desc, err := readDescriptors(file)
 	if err != nil {
 		return nil, err
@@ -68,7 +69,7 @@ func newHandle(dev usb.Device, sysfs usb.Sysfs, file *os.File) (*handle, error) 
 		return nil, err
 	}
 	h := &handle{
-		dev: dev, desc: desc, sysfs: sysfs, file: file, conn: conn, fd: int(file.Fd()), chunk: chunkContiguous, depth: depth, room: flightBytes, leadTurns: leadTurns,
+		dev: dev, desc: desc, sysfs: host.Sysfs, quick: host.Quick, file: file, conn: conn, fd: int(file.Fd()), chunk: chunkContiguous, depth: depth, room: flightBytes, leadTurns: leadTurns,
 		interfaces: make(chan struct{}, 1),
 		gone:       make(chan struct{}),
 		closed:     make(chan struct{}),

@@ -17,6 +17,11 @@ import (
 // Host is Linux's USB. It implements [usb.Host]. The zero value is the running system; tests point it elsewhere.
 type Host struct {
 	Sysfs usb.Sysfs
+
+	// Quick has Go's scheduler not told of the system calls by which transfers begin and end: they are over sooner than
+	// it could be (docs/bench.md). But one waits while somebody else configures, resets or removes the device, which the
+	// kernel bounds, and a garbage collection waits with it. So it is not for a process that is the device, too.
+	Quick bool
 }
 
 var (

@@ -68,7 +68,7 @@ func (h Host) open(ctx context.Context, d usb.Device) (*handle, error) {
 		file.Close()
 		return nil, err
 	}
-	opened, err := newHandle(now, h.Sysfs, file)
+	opened, err := newHandle(now, h, file)
 	if err != nil {
 		file.Close()
 		return nil, err

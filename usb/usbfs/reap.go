@@ -121,7 +121,7 @@ func (h *handle) reapOne(leader bool) error {
 	}
 	errno := unix.EINTR
 	for errno == unix.EINTR {
-		_, _, errno = unix.Syscall(unix.SYS_IOCTL, uintptr(h.fd), reqReapURBNoDelay, uintptr(unsafe.Pointer(&h.urb)))
+		errno = h.brief(reqReapURBNoDelay, unsafe.Pointer(&h.urb))
 	}
 	switch errno {
 	case 0:
@@ -174,8 +174,8 @@ func (h *handle) direct(ctx context.Context, t *transfer, failed <-chan struct{}
 			h.processors.Store(int32(runtime.GOMAXPROCS(0)))
 			runtime.Gosched()
 		}
-		h.turn = unix.NsecToTimespec(int64(leadTurn))            // the kernel writes to it
-		if n, _ := unix.Ppoll(h.node[:], &h.turn, nil); n <= 0 { // or a signal came
+		h.turn = unix.NsecToTimespec(int64(leadTurn)) // the kernel writes to it
+		if !h.ready() {
 			idle++
 			continue
 		}
@@ -188,6 +188,16 @@ func (h *handle) direct(ctx context.Context, t *transfer, failed <-chan struct{}
 		}
 	}
 	h.follow(t.over.Load() && t.urb.Status == 0) // an error may be that the device leaves
+}
+
+// ready waits for a turn whether there is something to reap. A signal ends it.
+func (h *handle) ready() bool {
+	if !h.quick {
+		n, _ := unix.Ppoll(h.node[:], &h.turn, nil)
+		return n > 0
+	}
+	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&h.node)), uintptr(len(h.node)), uintptr(unsafe.Pointer(&h.turn)), 0, 0, 0)
+	return errno == 0 && n > 0
 }
 
 // lead makes the caller, who waits for its own transfers, the leader, or has the watcher reap. Where own is empty others

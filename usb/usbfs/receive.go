@@ -5,6 +5,7 @@ package usbfs
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -12,12 +13,6 @@ import (
 )
 
 var _ usb.Receiver = (*handle)(nil)
-
-// arrival is an URB of Receive's with its buffer.
-type arrival struct {
-	*transfer
-	buf []byte
-}
 
 // Receive implements [usb.Receiver]. The buffers are made multiples of the endpoint's packet, so that none of it is too
 // large for what is left of one.
@@ -38,22 +33,22 @@ func (h *handle) receive(ctx context.Context, ep uint8, size, inFlight int, take
 		return err
 	}
 	size = pieces(size+packet-1, packet)
-	var all, flights []*arrival // flights in their order
+	var all, flights []*transfer // flights in their order
 	defer func() {
 		for i := len(flights) - 1; i >= 0; i-- { // so that none overtakes one before it
-			h.discard(flights[i].transfer)
+			h.discard(flights[i])
 		}
 		h.watched()
 		for _, f := range flights {
-			h.wait(f.transfer)
+			h.wait(f)
 		}
 		for _, a := range all {
 			a.free()
 		}
 	}()
-	submit := func(a *arrival) error {
+	submit := func(a *transfer) error {
 		for {
-			err := h.submit(a.transfer, urbBulk, ep, 0, a.buf)
+			err := h.submit(a, urbBulk, ep, 0, a.buf)
 			switch {
 			case err == nil:
 				flights = append(flights, a)
@@ -69,7 +64,8 @@ func (h *handle) receive(ctx context.Context, ep uint8, size, inFlight int, take
 		}
 	}
 	for range max(inFlight, 1) {
-		a := &arrival{newTransfer(), make([]byte, size)}
+		a := newTransfer()
+		a.room(size)
 		all = append(all, a)
 		if err := submit(a); err != nil {
 			return err
@@ -77,15 +73,15 @@ func (h *handle) receive(ctx context.Context, ep uint8, size, inFlight int, take
 	}
 	for {
 		first := flights[0]
-		if h.direct(ctx, first.transfer, nil); !first.over.Load() {
+		if h.direct(ctx, first, nil); !first.over.Load() {
 			select {
-			case <-h.await(first.transfer):
+			case <-h.await(first):
 			case <-ctx.Done():
 				return why(ctx)
 			}
 		}
-		flights = flights[1:]
-		n, err := h.result(first.transfer)
+		flights = slices.Delete(flights, 0, 1)
+		n, err := h.result(first)
 		if err != nil {
 			return err
 		}

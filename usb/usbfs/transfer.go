@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -405,7 +406,7 @@ func (w *window) land(t *transfer) error {
 		w.whole++
 	}
 	w.bytes -= int(t.urb.Length)
-	w.flights, w.spare = w.flights[1:], append(w.spare, t)
+	w.flights, w.spare = slices.Delete(w.flights, 0, 1), append(w.spare, t)
 	return err
 }
 

@@ -89,7 +89,7 @@ func (h *handle) submit(t *transfer, kind, ep uint8, flags uint32, buf []byte) e
 	}
 	var errno unix.Errno = unix.EINTR
 	for errno == unix.EINTR {
-		_, _, errno = unix.Syscall(unix.SYS_IOCTL, uintptr(h.fd), reqSubmitURB, uintptr(unsafe.Pointer(&t.urb)))
+		errno = h.brief(reqSubmitURB, unsafe.Pointer(&t.urb))
 	}
 	h.requests.Done()
 	if errno == 0 {
@@ -101,6 +101,23 @@ func (h *handle) submit(t *transfer, kind, ep uint8, flags uint32, buf []byte) e
 	t.pinner.Unpin()
 	return errno
 }
+
+// brief makes an ioctl that as a rule waits for nothing. If the host is a quick one Go's scheduler is not told of it,
+// unless too few of its processors were left that way.
+func (h *handle) brief(request uintptr, arg unsafe.Pointer) (errno unix.Errno) {
+	if h.quick {
+		defer untold.Add(-1)
+		if untold.Add(1) < h.processors.Load() {
+			_, _, errno = unix.RawSyscall(unix.SYS_IOCTL, uintptr(h.fd), request, uintptr(arg))
+			return errno
+		}
+	}
+	_, _, errno = unix.Syscall(unix.SYS_IOCTL, uintptr(h.fd), request, uintptr(arg))
+	return errno
+}
+
+// untold counts the system calls of all handles that Go's scheduler does not know of. Each keeps one of its processors.
+var untold atomic.Int32
 
 // launch counts a transfer among those in flight, before it is submitted: it may be reaped at once. It counts a request,
 // too, so that the node is not closed before.

@@ -108,7 +108,7 @@ func felWrite(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	host := usbfs.Host{}
+	host := usbfs.Host{Quick: true}
 	device, err := host.Device(usb.Port(args[2]))
 	if err != nil {
 		return err
