@@ -16,7 +16,7 @@ func SetFlight(h usb.Handle, depth, chunk int) {
 }
 
 // LeadForEver has who waits for a handle's only transfers never leave them to the watcher.
-func LeadForEver(h usb.Handle) { h.(*handle).leadTurns = math.MaxInt }
+func LeadForEver(h usb.Handle) { h.(*handle).leadFor = math.MaxInt64 }
 
 // Led says whether somebody reaps in the watcher's stead.
 func Led(h usb.Handle) bool {

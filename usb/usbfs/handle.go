@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -29,7 +30,7 @@ type handle struct {
 	depth int // URBs in flight on an OUT endpoint
 	room  int // bytes in flight there, if they are several URBs
 
-	leadTurns int // of a leader
+	leadFor time.Duration // of a leader
 
 	endpoints  [32]chan struct{}      // held by the transfer that is under way, by endpoint number and direction
 	posts      [16]window             // what Post began, by endpoint number; as endpoints
@@ -69,7 +70,7 @@ func newHandle(dev usb.Device, host Host, file *os.File) (*handle, error) {
 		return nil, err
 	}
 	h := &handle{
-		dev: dev, desc: desc, sysfs: host.Sysfs, quick: host.Quick, file: file, conn: conn, fd: int(file.Fd()), chunk: chunkContiguous, depth: depth, room: flightBytes, leadTurns: leadTurns,
+		dev: dev, desc: desc, sysfs: host.Sysfs, quick: host.Quick, file: file, conn: conn, fd: int(file.Fd()), chunk: chunkContiguous, depth: depth, room: flightBytes, leadFor: leadFor,
 		interfaces: make(chan struct{}, 1),
 		gone:       make(chan struct{}),
 		closed:     make(chan struct{}),

@@ -84,6 +84,7 @@ const (
 	reqGetDriver        = dirWrite | unsafe.Sizeof(getDriver{})<<16 | 8
 	reqSubmitURB        = dirRead | unsafe.Sizeof(urb{})<<16 | 10
 	reqDiscardURB       = dirNone | 11
+	reqReapURB          = dirWrite | unsafe.Sizeof(uintptr(0))<<16 | 12
 	reqReapURBNoDelay   = dirWrite | unsafe.Sizeof(uintptr(0))<<16 | 13
 	reqClaim            = dirRead | 4<<16 | 15
 	reqRelease          = dirRead | 4<<16 | 16

@@ -21,6 +21,7 @@ func TestNumbers(t *testing.T) {
 		"reqGetDriver":        {0x41045508, 0x41045508},
 		"reqSubmitURB":        {0x8038550a, 0x802c550a},
 		"reqDiscardURB":       {0x550b, 0x550b},
+		"reqReapURB":          {0x4008550c, 0x4004550c},
 		"reqReapURBNoDelay":   {0x4008550d, 0x4004550d},
 		"reqClaim":            {0x8004550f, 0x8004550f},
 		"reqRelease":          {0x80045510, 0x80045510},

@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,16 +22,20 @@ import (
 // itself but in an epoll instance that is, and that it is taken out of. A leader that has got what it waited for leaves
 // it so, for the next one. Who receives (receive.go) leads with other transfers in flight, too: it is back soon.
 //
+// The leader of a quick host waits in the request that reaps, which has no time limit, but ends with a signal. Go's monitor
+// sends one to a thread that runs, or seems to, for 10 ms; lest it depends on that alone, so does the timer.
+//
 // What makes sure that nothing is left to nobody: the watcher is put aside only by a leader, and the timer runs from
 // then until it is back, which it is once nobody has led for a while. Sooner it is back when somebody waits who does not
 // lead, or no longer. To put the node into the instance wakes the watcher if there is something to reap already, or the
 // device gone. And the watcher reaps until the kernel says that there is nothing more, or that the device is gone: of what
 // has happened before there is no further wake-up.
 const (
-	leadTurn  = 2 * time.Millisecond  // for which a leader heeds no context
-	leadTurns = 25                    // without anything to reap, until the watcher is left to it: four URBs at high speed take 27 ms
-	restTime  = 10 * time.Millisecond // without a leader, until the watcher is back: it sees the device leave while nobody waits
-	yieldTime = 7 * time.Millisecond  // between two turns of the scheduler
+	leadTurn    = 2 * time.Millisecond   // for which a leader heeds no context, if the host is not a quick one
+	leadFor     = 50 * time.Millisecond  // without anything to reap, until the watcher is left to it: four URBs at high speed take 27 ms
+	restTime    = 10 * time.Millisecond  // without a leader, until the watcher is back: it sees the device leave while nobody waits
+	receiveTime = 100 * time.Millisecond // the same while somebody receives: each time wakes one more thread
+	yieldTime   = 7 * time.Millisecond   // between two turns of the scheduler, if the host is not a quick one
 
 	// lostAfter bounds how long the kernel may take to end the transfers of a device that left.
 	lostAfter = time.Second
@@ -48,6 +53,10 @@ type watcher struct {
 	again bool        // somebody has led since the timer ran out last
 	asked bool        // somebody else waits for the watcher meanwhile
 	timer *time.Timer // runs while the watcher is not there
+
+	receivers int // who receive, and lead again and again
+	waits     int // of quick leaders that are over
+	waited    int // waits when the timer ran out last
 
 	watching sync.WaitGroup
 
@@ -123,6 +132,21 @@ func (h *handle) reapOne(leader bool) error {
 	for errno == unix.EINTR {
 		errno = h.brief(reqReapURBNoDelay, unsafe.Pointer(&h.urb))
 	}
+	return h.took(errno)
+}
+
+// reapNext waits for a finished URB and takes it back, for the leader, who waits for one that is in flight. The errors
+// are EINTR after a signal, and ENODEV if there is none and the device is gone.
+func (h *handle) reapNext() error {
+	_, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(h.fd), reqReapURB, uintptr(unsafe.Pointer(&h.urb)))
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.waits++
+	return h.took(errno)
+}
+
+// took ends what a request to reap began, with h.urb if that has succeeded. h.mu is held.
+func (h *handle) took(errno unix.Errno) error {
 	switch errno {
 	case 0:
 		if t := h.reaped(h.urb); t != nil {
@@ -130,7 +154,7 @@ func (h *handle) reapOne(leader bool) error {
 			t.end()
 		}
 		return nil
-	case unix.EAGAIN:
+	case unix.EAGAIN, unix.EINTR:
 		return errno
 	}
 	h.left()
@@ -166,22 +190,32 @@ func (h *handle) direct(ctx context.Context, t *transfer, failed <-chan struct{}
 	if over() || !h.lead(own) {
 		return
 	}
-	for idle := 0; idle < h.leadTurns && !over() && ctx.Err() == nil; {
+	var last time.Time // when something was reaped
+	for !over() && ctx.Err() == nil {
+		now := time.Now()
+		if last.IsZero() {
+			last = now
+		} else if now.Sub(last) > h.leadFor {
+			break
+		}
 		// The scheduler's monitor takes a goroutine that has been running for 10 ms for one that hogs its processor, takes
-		// that away in each system call from then on, and looks every 20 µs whether it can (retake in runtime/proc.go).
-		if now := time.Now(); now.Sub(h.yielded) > yieldTime {
+		// that away in each system call it is told of from then on, and looks every 20 µs whether it can (retake in
+		// runtime/proc.go).
+		if !h.quick && now.Sub(h.yielded) > yieldTime {
 			h.yielded = now
-			h.processors.Store(int32(runtime.GOMAXPROCS(0)))
 			runtime.Gosched()
 		}
-		h.turn = unix.NsecToTimespec(int64(leadTurn)) // the kernel writes to it
-		if !h.ready() {
-			idle++
-			continue
-		}
 		var err error
-		for err == nil && !over() {
-			err = h.reapOne(true)
+		switch {
+		case h.quick:
+			if err = h.reapNext(); err == nil {
+				last = now
+			}
+		case h.ready():
+			last = now
+			for err == nil && !over() {
+				err = h.reapOne(true)
+			}
 		}
 		if err == unix.ENODEV {
 			break
@@ -192,12 +226,9 @@ func (h *handle) direct(ctx context.Context, t *transfer, failed <-chan struct{}
 
 // ready waits for a turn whether there is something to reap. A signal ends it.
 func (h *handle) ready() bool {
-	if !h.quick {
-		n, _ := unix.Ppoll(h.node[:], &h.turn, nil)
-		return n > 0
-	}
-	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&h.node)), uintptr(len(h.node)), uintptr(unsafe.Pointer(&h.turn)), 0, 0, 0)
-	return errno == 0 && n > 0
+	h.turn = unix.NsecToTimespec(int64(leadTurn)) // the kernel writes to it
+	n, _ := unix.Ppoll(h.node[:], &h.turn, nil)
+	return n > 0
 }
 
 // lead makes the caller, who waits for its own transfers, the leader, or has the watcher reap. Where own is empty others
@@ -258,17 +289,37 @@ func (h *handle) ask() {
 	}
 }
 
-// rested has the watcher back if nobody has led since it was called last.
+// rested has the watcher back if nobody has led since it was called last. A leader who has waited since then is
+// interrupted, to look at its context.
 func (h *handle) rested() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
 	case h.there:
 	case h.again:
-		h.again = h.led
-		h.timer.Reset(restTime)
+		if h.led && h.quick && h.waits == h.waited {
+			interrupt()
+		}
+		h.again, h.waited = h.led, h.waits
+		h.processors.Store(int32(runtime.GOMAXPROCS(0)))
+		if h.receivers > 0 {
+			h.timer.Reset(receiveTime)
+		} else {
+			h.timer.Reset(restTime)
+		}
 	default:
 		_ = h.callBack()
+	}
+}
+
+// interrupt ends what the threads of this process wait for in the kernel, as far as a signal can. It is the one with which
+// Go's scheduler interrupts them: its handler takes it, and what was interrupted is begun again.
+func interrupt() {
+	threads, _ := os.ReadDir("/proc/self/task") // a goroutine may be on any
+	for _, t := range threads {
+		if id, err := strconv.Atoi(t.Name()); err == nil {
+			_ = unix.Tgkill(os.Getpid(), id, unix.SIGURG)
+		}
 	}
 }
 

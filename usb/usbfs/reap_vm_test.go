@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"runtime"
 	"testing"
 	"time"
 
@@ -103,6 +105,58 @@ func TestKernelLeader(t *testing.T) {
 		}
 		send()
 		end(t, others, nil) // by the watcher
+	})
+}
+
+// TestKernelQuickLeader has a quick host's leader wait, in the kernel, for what does not come: where Go's scheduler
+// interrupts who does so, and where it does not.
+func TestKernelQuickLeader(t *testing.T) {
+	lab.Inside(t)
+	const off = "asyncpreemptoff=1"
+	if os.Getenv("GODEBUG") != off {
+		cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=1m")
+		cmd.Env = append(os.Environ(), "GODEBUG="+off)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("with GODEBUG=%s: %v\n%s", off, err, out)
+		}
+	}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4)) // the device is in this process, too
+	port, d := plug(t, usbtest.NewDevice(usbtest.Options{}))
+	h, err := usbfs.Host{Quick: true}.Open(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if err := h.Claim(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	usbfs.LeadForEver(h)
+	over := func(what string, want error, f func(context.Context) error) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		begun, ended := time.Now(), make(chan error, 1)
+		go func() { ended <- f(ctx) }()
+		select {
+		case err := <-ended:
+			if took := time.Since(begun); !errors.Is(err, want) || took > 2*time.Second {
+				t.Errorf("%s: %v after %v, expected %v after 200ms", what, err, took, want)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%s: no end", what)
+		}
+	}
+	over("a transfer", context.DeadlineExceeded, func(ctx context.Context) error {
+		_, err := h.In(ctx, bulkIn, make([]byte, 512))
+		return err
+	})
+	over("receiving", context.DeadlineExceeded, func(ctx context.Context) error {
+		return usb.Receive(ctx, h, bulkIn, 512, 4, func([]byte) {})
+	})
+	time.AfterFunc(100*time.Millisecond, func() { port.Detach() })
+	over("a device that leaves", usb.ErrGone, func(context.Context) error {
+		_, err := h.In(t.Context(), bulkIn, make([]byte, 512))
+		return err
 	})
 }
 

@@ -33,8 +33,17 @@ func (h *handle) receive(ctx context.Context, ep uint8, size, inFlight int, take
 		return err
 	}
 	size = pieces(size+packet-1, packet)
-	var all, flights []*transfer // flights in their order
+	var all []*transfer
+	for range max(inFlight, 1) {
+		a := newTransfer()
+		a.room(size)
+		all = append(all, a)
+	}
+	idle := slices.Clone(all)
+	var flights []*transfer // in their order
+	h.receiving(1)
 	defer func() {
+		h.receiving(-1)
 		for i := len(flights) - 1; i >= 0; i-- { // so that none overtakes one before it
 			h.discard(flights[i])
 		}
@@ -46,32 +55,33 @@ func (h *handle) receive(ctx context.Context, ep uint8, size, inFlight int, take
 			a.free()
 		}
 	}()
-	submit := func(a *transfer) error {
-		for {
+	// submit submits all that are idle; if there is memory for some of them only, those will have to do for now.
+	submit := func() error {
+		for len(idle) > 0 {
+			a := idle[len(idle)-1]
 			err := h.submit(a, urbBulk, ep, 0, a.buf)
 			switch {
 			case err == nil:
-				flights = append(flights, a)
-				return nil
+				flights, idle = append(flights, a), idle[:len(idle)-1]
+				continue
 			case !errors.Is(err, unix.ENOMEM):
 				return cause(err)
 			case len(flights) > 0:
-				return nil // those will have to do
+				return nil
 			}
 			if err := pause(ctx, h.closed); err != nil {
 				return err
 			}
 		}
-	}
-	for range max(inFlight, 1) {
-		a := newTransfer()
-		a.room(size)
-		all = append(all, a)
-		if err := submit(a); err != nil {
-			return err
-		}
+		return nil
 	}
 	for {
+		// Half of them at a time: the host controller's driver, and a virtual board, is woken once for each time.
+		if len(flights) <= len(all)/2 {
+			if err := submit(); err != nil {
+				return err
+			}
+		}
 		first := flights[0]
 		if h.direct(ctx, first, nil); !first.over.Load() {
 			select {
@@ -81,13 +91,18 @@ func (h *handle) receive(ctx context.Context, ep uint8, size, inFlight int, take
 			}
 		}
 		flights = slices.Delete(flights, 0, 1)
+		idle = append(idle, first)
 		n, err := h.result(first)
 		if err != nil {
 			return err
 		}
 		take(first.buf[:n])
-		if err := submit(first); err != nil {
-			return err
-		}
 	}
+}
+
+// receiving counts those who receive.
+func (h *handle) receiving(change int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.receivers += change
 }

@@ -21,9 +21,10 @@ type transfer struct {
 	urb    urb
 	own    runtime.Pinner // of the URB and buf, until it is freed
 	buf    []byte         // what is sent or received, if that is not the caller's
-	pinner runtime.Pinner // of what is the caller's, while it is in flight
-	lost   bool           // the kernel did not give it back
-	failed chan struct{}  // gets a value if the transfer ends in an error, unless it has one; may be nil
+	pinner runtime.Pinner // of what is the caller's, while it is in flight to the host
+	pinned bool
+	lost   bool          // the kernel did not give it back
+	failed chan struct{} // gets a value if the transfer ends in an error, unless it has one; may be nil
 
 	over    atomic.Bool   // it was reaped, or lost
 	awaited bool          // done gets a value when it is; h.mu is held for it
@@ -39,6 +40,13 @@ func newTransfer() *transfer {
 
 // free ends the use of a transfer, which is not in flight.
 func (t *transfer) free() { t.own.Unpin() }
+
+func (t *transfer) unpin() {
+	if t.pinned {
+		t.pinner.Unpin()
+		t.pinned = false
+	}
+}
 
 // room makes buf n bytes long. What was in it is lost.
 func (t *transfer) room(n int) []byte {
@@ -58,7 +66,7 @@ func (t *transfer) end() {
 	if !t.lost && t.urb.Status == 0 {
 		failed = nil
 	}
-	t.pinner.Unpin()
+	t.unpin()
 	t.over.Store(true) // its URB may be in use again from here on
 	if t.awaited {
 		t.done <- struct{}{}
@@ -78,13 +86,14 @@ func (h *handle) submit(t *transfer, kind, ep uint8, flags uint32, buf []byte) e
 	t.lost = false
 	if len(buf) > 0 {
 		data := unsafe.SliceData(buf)
-		if data != unsafe.SliceData(t.buf) {
+		if ep&0x80 != 0 && data != unsafe.SliceData(t.buf) {
 			t.pinner.Pin(data)
+			t.pinned = true
 		}
 		t.urb.Buffer = unsafe.Pointer(data)
 	}
 	if err := h.launch(t); err != nil {
-		t.pinner.Unpin()
+		t.unpin()
 		return err
 	}
 	var errno unix.Errno = unix.EINTR
@@ -98,7 +107,7 @@ func (h *handle) submit(t *transfer, kind, ep uint8, flags uint32, buf []byte) e
 	h.mu.Lock()
 	h.land(t)
 	h.mu.Unlock()
-	t.pinner.Unpin()
+	t.unpin()
 	return errno
 }
 
@@ -275,6 +284,9 @@ func (e *systemError) Unwrap() []error { return []error{e.kind, e.errno} }
 
 // cause names a system's error as package usb does (Documentation/driver-api/usb/error-codes.rst).
 func cause(err error) error {
+	if err == nil {
+		return nil // as it mostly is; what follows allocates
+	}
 	var errno unix.Errno
 	if !errors.As(err, &errno) {
 		return err
