@@ -16,9 +16,9 @@ const (
 )
 
 // Hotplug calls f for every uevent of USB, the network and block devices until ctx ends. It listens to udevd where one
-// runs, because only then a device node has its permissions, else to the kernel. That a USB device has its
-// configuration and its drivers it hears from the kernel in any case: whoever may open the node already need not wait
-// for udevd, which may have other events to see to. Inside a user namespace no uevent arrives, which cannot be told
+// runs, because only then a device node has its permissions, else to the kernel. That a USB device is there, and that it
+// has its configuration and its drivers, it hears from the kernel in any case: whoever may open the node already need not
+// wait for udevd, which may have other events to see to. Inside a user namespace no uevent arrives, which cannot be told
 // from silence: callers poll underneath.
 //
 // Hotplug returns when the socket is open; f is called from one goroutine of its own.
@@ -77,7 +77,7 @@ func readUevents(file *os.File, group uint32, f func(Uevent)) {
 			continue
 		}
 		u, err := ParseUevent(buf[:n])
-		if err != nil || early(group, from) && (u.Action != "bind" || u.DevType != "usb_device") {
+		if err != nil || early(group, from) && !(u.DevType == "usb_device" && (u.Action == "add" || u.Action == "bind")) {
 			continue
 		}
 		switch u.Subsystem {

@@ -49,9 +49,11 @@ func (h Host) Device(p usb.Port) (usb.Device, error) {
 // Peer implements [usb.Peerer].
 func (h Host) Peer(p usb.Port) (usb.Port, error) { return h.Sysfs.Peer(p) }
 
-// lookInterval is how often Watch looks by itself: where no uevent arrives, as in a user namespace, and where one was
-// lost.
-const lookInterval = 500 * time.Millisecond
+// How often Watch looks by itself.
+const (
+	lookInterval  = 500 * time.Millisecond // where no uevent arrives, as in a user namespace
+	heardInterval = 2 * time.Second        // where some have, but one may be lost
+)
 
 // Watch implements [usb.Host].
 func (h Host) Watch(ctx context.Context) (<-chan struct{}, error) {
@@ -85,6 +87,7 @@ func (h Host) Watch(ctx context.Context) (<-chan struct{}, error) {
 				return
 			case <-events:
 				changed()
+				ticker.Reset(heardInterval)
 			case <-ticker.C:
 				if now, err := h.Sysfs.Fingerprint(); err == nil && now != seen {
 					seen = now
