@@ -79,9 +79,11 @@ func (a *Adapter) request(ctx context.Context, what string, typ uint32, message 
 			if m.Status != rndis.StatusSuccess {
 				return m, fmt.Errorf("%s: refused with status %#08x", what, m.Status)
 			}
-			a.heard.Store(time.Now().UnixNano())
+			a.answered = time.Now()
+			a.heard.Store(a.answered.UnixNano())
 			return m, nil
 		case errors.Is(err, rndis.ErrNone), errors.Is(err, usb.ErrStall): // not yet
+			a.listen()
 			select {
 			case <-a.notified:
 			case <-time.After(pause):
@@ -149,6 +151,9 @@ func (a *Adapter) keepAlive(ctx context.Context) {
 	}
 }
 
+// belated is how long after an answer a notification may be that of the answer.
+const belated = time.Second
+
 // unasked takes a message that the device sent of its own accord, if the notification was not that of an answer: a
 // keep-alive is answered; what else there is says that the medium comes and goes, which the frames do better.
 func (a *Adapter) unasked(ctx context.Context) {
@@ -156,6 +161,9 @@ func (a *Adapter) unasked(ctx context.Context) {
 	defer cancel()
 	a.control.Lock()
 	defer a.control.Unlock()
+	if time.Since(a.answered) < belated {
+		return // what it is not will be asked for with the next request
+	}
 	if m, err := a.next(ctx); err == nil && m.Type == rndis.TypeKeepalive {
 		_ = a.command(ctx, rndis.KeepaliveAnswer(m.ID)) // it will ask again
 	}

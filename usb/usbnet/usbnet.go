@@ -7,8 +7,9 @@
 //
 // RNDIS is brought up with INITIALIZE, QUERY of the address and SET of the packet filter ([MS-RNDIS], section 3.2.5;
 // messages in snag/usb/rndis). U-Boot's gadget counts its link as up only when the host has also read the notification
-// that follows (drivers/usb/gadget/ether.c), which is read here all the time, while ROMs may send none: so answers are
-// asked for without waiting for it. ECM is up with its data interface's alternate setting (ECM 1.2, section 3.3).
+// that follows (drivers/usb/gadget/ether.c), while ROMs may send none: so answers are asked for without waiting for it,
+// and notifications are read once the link is up, or an answer was not there at once. ECM is up with its data
+// interface's alternate setting (ECM 1.2, section 3.3).
 //
 // The device is taken to be hostile: every wait has a deadline, and memory does not depend on what it says.
 package usbnet
@@ -34,8 +35,8 @@ const (
 	// devices are told it. It is what Linux tells them (usbnet's rx_urb_size for an MTU of 1500).
 	transfer = 2048
 
-	// inFlight is how many transfers to the host are waited for at a time, where the system can.
-	inFlight = 4
+	// inFlight is how many transfers to the host are waited for at a time at most, where the system can.
+	inFlight = 8
 
 	// queued is how many frames may wait for room in the device's queue: those of a TFTP window, twice.
 	queued = 128
@@ -84,10 +85,15 @@ type Adapter struct {
 	refused     chan error   // has what kept Send from beginning a transfer: the end of one before it
 	taken       atomic.Bool  // the device has taken a frame
 
+	posting sync.Mutex // held while posted is in use
+	posted  []byte     // the transfer that Send begins itself
+
 	// control is held for the time of a request and its answer.
 	control  sync.Mutex
 	id       uint32        // of the last request
 	notified chan struct{} // gets a value with each notification
+	listen   func()        // starts to read notifications
+	answered time.Time     // when the last request was
 	heard    atomic.Int64  // when the device said something last, UnixNano
 
 	stop    context.CancelFunc // of what Open started
@@ -129,7 +135,7 @@ func Open(ctx context.Context, h usb.Handle, log *slog.Logger) (*Adapter, error)
 	}
 	running, stop := context.WithDeadline(context.WithoutCancel(ctx), time.Now().Add(forever))
 	a.stop = stop
-	a.running.Go(func() { a.notifications(running) })
+	a.listen = sync.OnceFunc(func() { a.running.Go(func() { a.notifications(running) }) })
 	up := a.initialize
 	if f.Kind == ECM {
 		up = a.connect
@@ -142,6 +148,7 @@ func Open(ctx context.Context, h usb.Handle, log *slog.Logger) (*Adapter, error)
 		a.Close()
 		return nil, fmt.Errorf("USB device %s on port %s: %s link: %w", h.Device().ID, h.Device().Port, f.Kind, err)
 	}
+	a.listen()
 	return a, nil
 }
 
@@ -418,25 +425,9 @@ func (a *Adapter) Send(frame []byte) error {
 	if len(frame) > maxFrame {
 		return ErrTooLong
 	}
-	var b []byte
-	select {
-	case b = <-a.free:
-	default:
-		b = make([]byte, 0, rndis.HeaderSize+maxFrame+1)
-	}
-	b = b[:0]
-	if a.Kind == RNDIS {
-		b = rndis.AppendPacket(b, frame)
-	} else {
-		b = append(b, frame...)
-	}
-	if len(b)%a.Out.MaxPacket == 0 {
-		b = append(b, 0) // in the place of a zero-length packet, as Linux's usbnet has it
-	}
-	if a.waiting.Load() == 0 {
-		err := a.post(b)
+	if a.waiting.Load() == 0 && a.poster != nil {
+		err := a.postNow(frame)
 		if err == nil {
-			a.spare(b)
 			return nil
 		}
 		if !errors.Is(err, usb.ErrNoRoom) {
@@ -446,6 +437,13 @@ func (a *Adapter) Send(frame []byte) error {
 			}
 		}
 	}
+	var b []byte
+	select {
+	case b = <-a.free:
+	default:
+		b = make([]byte, 0, rndis.HeaderSize+maxFrame+1)
+	}
+	b = a.appendTransfer(b[:0], frame)
 	a.waiting.Add(1)
 	select {
 	case a.queue <- b:
@@ -456,6 +454,27 @@ func (a *Adapter) Send(frame []byte) error {
 		a.overflowed.Add(1)
 		return ErrFull
 	}
+}
+
+// postNow begins the transfer of a frame if that can be done without waiting, without a buffer from the queue's.
+func (a *Adapter) postNow(frame []byte) error {
+	a.posting.Lock()
+	defer a.posting.Unlock()
+	a.posted = a.appendTransfer(a.posted[:0], frame)
+	return a.post(a.posted)
+}
+
+// appendTransfer appends the transfer that a frame is.
+func (a *Adapter) appendTransfer(b, frame []byte) []byte {
+	if a.Kind == RNDIS {
+		b = rndis.AppendPacket(b, frame)
+	} else {
+		b = append(b, frame...)
+	}
+	if len(b)%a.Out.MaxPacket == 0 {
+		b = append(b, 0) // in the place of a zero-length packet, as Linux's usbnet has it
+	}
+	return b
 }
 
 // spare keeps a buffer for another frame.
