@@ -88,6 +88,7 @@ func (b *board) nextDevice(ctx context.Context) (*socs.Stage, error) {
 			}
 		case <-gone:
 			gone = nil
+			b.closeLink() // now that there is time
 		case <-again:
 		}
 		again = nil
@@ -289,13 +290,18 @@ func (b *board) closeHandle() {
 	if b.handle == nil {
 		return
 	}
-	if b.link != nil {
-		b.link.close()
-	}
+	b.closeLink()
 	if err := b.handle.Close(); err != nil && !errors.Is(err, usb.ErrGone) {
 		b.opt.Log.Warn("close the USB device", "err", err)
 	}
-	b.handle, b.link = nil, nil
+	b.handle = nil
+}
+
+func (b *board) closeLink() {
+	if b.link != nil {
+		b.link.close()
+		b.link = nil
+	}
 }
 
 // stillThere is what is found on the port of a board that did not go on.

@@ -14,7 +14,7 @@ import (
 // portLock is the right to work on a port. It is a listening socket in the abstract namespace:
 // the kernel gives the name to one process, frees it however that process ends, and tells a second
 // one who holds it. Nothing is left in the file system.
-type portLock struct{ l *net.UnixListener }
+type portLock struct{ fd int }
 
 func lockAddr(port string) *net.UnixAddr {
 	return &net.UnixAddr{Net: "unix", Name: "@snag/port/" + port}
@@ -22,15 +22,22 @@ func lockAddr(port string) *net.UnixAddr {
 
 // lockPort takes the lock of a port or tty. The error is a *LockedError if another process has it.
 func lockPort(port string) (*portLock, error) {
-	addr := lockAddr(port)
-	l, err := net.ListenUnix("unix", addr)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		if err = unix.Bind(fd, &unix.SockaddrUnix{Name: lockAddr(port).Name}); err == nil {
+			err = unix.Listen(fd, unix.SOMAXCONN)
+		}
+		if err != nil {
+			unix.Close(fd)
+		}
+	}
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, holder(port, addr)
+		return nil, holder(port, lockAddr(port))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("lock port %s: %w", port, err)
 	}
-	return &portLock{l}, nil
+	return &portLock{fd}, nil
 }
 
 // portLocked reports whether a process works on a port.
@@ -92,6 +99,6 @@ func (c ttyClaim) release() {
 
 func (p *portLock) release() {
 	if p != nil {
-		p.l.Close()
+		unix.Close(p.fd)
 	}
 }
