@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -114,8 +115,8 @@ func (s *session) answer(command, seq uint32, status int32, actual int, data []b
 	s.changed.Broadcast()
 }
 
-// write writes the answers. Those that become ready while the processor is busy with others go together: the host's
-// kernel takes them one by one anyway, but need not be woken for each.
+// write writes the answers. Those that become ready while the processor is busy with others, as the model is with what it
+// has just got, go together: the host's kernel takes them one by one anyway, but need not be woken for each.
 func (s *session) write() {
 	defer close(s.written)
 	var spare []byte
@@ -123,6 +124,11 @@ func (s *session) write() {
 		s.mu.Lock()
 		for len(s.answers) == 0 && !s.ended {
 			s.changed.Wait()
+		}
+		if len(s.answers) > 0 {
+			s.mu.Unlock()
+			runtime.Gosched()
+			s.mu.Lock()
 		}
 		answers := s.answers
 		s.answers = spare[:0]
