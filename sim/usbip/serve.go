@@ -83,6 +83,7 @@ type session struct {
 	pending map[uint32]*urb
 	leaving bool      // nothing is submitted any more
 	answers []byte    // that are to be written
+	urgent  bool      // one of them at once
 	ended   bool      // there will be no more of them
 	broken  bool      // nobody reads them
 	changed sync.Cond // of answers, ended, broken
@@ -115,8 +116,9 @@ func (s *session) answer(command, seq uint32, status int32, actual int, data []b
 	s.changed.Broadcast()
 }
 
-// write writes the answers. Those that become ready while the processor is busy with others, as the model is with what it
-// has just got, go together: the host's kernel takes them one by one anyway, but need not be woken for each.
+// write writes the answers. Those that become ready while the processor is busy with others go together: the host's
+// kernel takes them one by one anyway, but need not be woken for each. That the device has taken what it was sent is said
+// after the model had its turn, whose answer may go with it.
 func (s *session) write() {
 	defer close(s.written)
 	var spare []byte
@@ -125,11 +127,12 @@ func (s *session) write() {
 		for len(s.answers) == 0 && !s.ended {
 			s.changed.Wait()
 		}
-		if len(s.answers) > 0 {
+		if len(s.answers) > 0 && !s.urgent {
 			s.mu.Unlock()
 			runtime.Gosched()
 			s.mu.Lock()
 		}
+		s.urgent = false
 		answers := s.answers
 		s.answers = spare[:0]
 		s.changed.Broadcast()
@@ -232,6 +235,7 @@ func (s *session) unlink(r *request) {
 		delete(s.pending, r.unlink)
 		st = -int32(syscall.ECONNRESET)
 	}
+	s.urgent = true
 	s.answer(retUnlink, r.seq, st, 0, nil)
 }
 
@@ -253,6 +257,7 @@ func (s *session) perform(ctx context.Context, u *urb) {
 		return
 	}
 	delete(s.pending, u.seq)
+	s.urgent = s.urgent || u.ep == 0 || u.toHost
 	s.answer(retSubmit, u.seq, status(err), n, data)
 }
 
