@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -149,10 +150,13 @@ func sorted(v []float64) []float64 {
 // median is that of sorted values.
 func median(v []float64) float64 { return (v[len(v)/2] + v[(len(v)-1)/2]) / 2 }
 
-// once prepares the program, plugs a board in and starts the program at that moment.
+// once waits for an idle machine, prepares the program, plugs a board in and starts the program at that moment.
 func (p *program) once(ctx context.Context, spl, uboot []byte, window, delay time.Duration) (run, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	if err := idle(ctx); err != nil {
+		return run{}, err
+	}
 	s, err := p.prepare(ctx)
 	if err != nil {
 		return run{}, err
@@ -206,6 +210,48 @@ func (p *program) once(ctx context.Context, spl, uboot []byte, window, delay tim
 			st.Name, at(st.LinkUp), at(st.Answered), at(st.FirstByte), st.Acks, at(st.LastByte)))
 	}
 	return r, nil
+}
+
+// idle waits until the machine is done with the run before, whose interfaces and namespace it takes apart when the
+// programs have ended: until there is nothing to do for nine tenths of a quarter of a second.
+func idle(ctx context.Context) error {
+	if err := exec.CommandContext(ctx, "udevadm", "settle").Run(); err != nil {
+		return fmt.Errorf("udevadm settle: %w", err)
+	}
+	for {
+		before, begun, err := idleTime()
+		if err != nil {
+			return err
+		}
+		select {
+		case <-time.After(250 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("the machine does not become idle: %w", ctx.Err())
+		}
+		after, ended, err := idleTime()
+		if err != nil || after-before > (ended-begun)*9/10 {
+			return err
+		}
+	}
+}
+
+// idleTime is how long all processors have been idle, and how long there have been processors, in ticks (proc_stat(5)).
+func idleTime() (idle, all int, err error) {
+	raw, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, 0, err
+	}
+	line, _, _ := strings.Cut(string(raw), "\n")
+	for i, field := range strings.Fields(strings.TrimPrefix(line, "cpu ")) {
+		n, err := strconv.Atoi(field)
+		if err != nil {
+			return 0, 0, fmt.Errorf("/proc/stat: %w", err)
+		}
+		if all += n; i == 3 {
+			idle = n
+		}
+	}
+	return idle, all, nil
 }
 
 // tail is the end of an output.

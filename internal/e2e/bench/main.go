@@ -9,9 +9,9 @@
 // board: a device of the kernel's virtual USB host controller whose ROM asks by BOOTP every second. They take turns;
 // the table has the medians of the board's own clock. Either is started at the moment of the plug, with all in place
 // that it wants beforehand: nothing for snag, and for Snagboot its am335x_usb_setup.sh, which runs as it is and polls
-// for interfaces. Only the shell that the script ends with is replaced, by one that waits for the plug. A first run of
-// each is not counted. A failed one is repeated, up to twice as often as there are runs in all, and counted in the
-// table.
+// for interfaces. Only the shell that the script ends with is replaced, by one that waits for the plug. Before that the
+// machine is idle: it takes the namespace of the run before apart for some time. A first run of each is not counted. A
+// failed one is repeated, up to twice as often as there are runs in all, and counted in the table.
 //
 // For the i.MX it is how long the program runs, from its start to its end, when the board is there and udevd is done
 // with it; and how much memory it had at most. For DFU it is the same, for a stage that takes a large file, and for
