@@ -168,8 +168,13 @@ func (s *socket) SetReadDeadline(t time.Time) error {
 
 // setDeadline is called with mu held.
 func (s *socket) setDeadline(t time.Time) {
-	if s.timer != nil && !s.timer.Stop() {
-		<-s.expired // its function has run, or is about to
+	if s.timer != nil {
+		if !s.timer.Stop() {
+			<-s.expired // its function has run, or is about to
+		} else if d := time.Until(t); d > 0 {
+			s.timer.Reset(d)
+			return
+		}
 	}
 	s.timer = nil
 	select {
