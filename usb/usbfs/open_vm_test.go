@@ -219,6 +219,16 @@ func TestKernelUnconfigured(t *testing.T) {
 			if listed.Config != 0 {
 				t.Fatalf("it is configured already: %+v", listed)
 			}
+			// The kernel tells of the device, calls drivers, and then makes this (usb_new_device in drivers/usb/core/hub.c).
+			done := bus + "devices/" + string(port.Name()) + "/ep_00"
+			for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+				if _, err := os.Stat(done); err == nil {
+					break
+				}
+				if time.Now().After(end) {
+					t.Fatalf("no %s", done)
+				}
+			}
 			write(t, tc.hinder, "1", "")
 			opened := make(chan usb.Handle, 1)
 			go func() {

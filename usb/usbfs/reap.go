@@ -20,7 +20,8 @@ import (
 // So who waits for all that is in flight is the leader for some milliseconds: waits in the kernel, and reaps. The
 // watcher is put aside then, else each end of a transfer would wake it too: the node is not in the runtime's poller
 // itself but in an epoll instance that is, and that it is taken out of. A leader that has got what it waited for leaves
-// it so, for the next one. Who receives (receive.go) leads with other transfers in flight, too: it is back soon.
+// it so, for the next one. Who receives (receive.go) leads with other transfers in flight, too: it is back soon. Nobody
+// else leads then: what comes would be handed on by who waits for something else, maybe for ever.
 //
 // The leader of a quick host waits in the request that reaps, which has no time limit, but ends with a signal. Go's monitor
 // sends one to a thread that runs, or seems to, for 10 ms; lest it depends on that alone, so does the timer.
@@ -34,7 +35,7 @@ const (
 	leadTurn    = 2 * time.Millisecond   // for which a leader heeds no context, if the host is not a quick one
 	leadFor     = 50 * time.Millisecond  // without anything to reap, until the watcher is left to it: four URBs at high speed take 27 ms
 	restTime    = 10 * time.Millisecond  // without a leader, until the watcher is back: it sees the device leave while nobody waits
-	receiveTime = 100 * time.Millisecond // the same while somebody receives: each time wakes one more thread
+	receiveTime = 250 * time.Millisecond // the same while somebody receives: each time wakes one more thread
 	yieldTime   = 7 * time.Millisecond   // between two turns of the scheduler, if the host is not a quick one
 
 	// lostAfter bounds how long the kernel may take to end the transfers of a device that left.
@@ -54,9 +55,9 @@ type watcher struct {
 	asked bool        // somebody else waits for the watcher meanwhile
 	timer *time.Timer // runs while the watcher is not there
 
-	receivers int // who receive, and lead again and again
-	waits     int // of quick leaders that are over
-	waited    int // waits when the timer ran out last
+	receivers atomic.Int32 // who receive, and lead again and again
+	waits     int          // of quick leaders that are over
+	waited    int          // waits when the timer ran out last
 
 	watching sync.WaitGroup
 
@@ -191,7 +192,7 @@ func (h *handle) direct(ctx context.Context, t *transfer, failed <-chan struct{}
 		return
 	}
 	var last time.Time // when something was reaped
-	for !over() && ctx.Err() == nil {
+	for !over() && ctx.Err() == nil && (len(own) == 0 || h.receivers.Load() == 0) {
 		now := time.Now()
 		if last.IsZero() {
 			last = now
@@ -242,7 +243,7 @@ func (h *handle) lead(own []*transfer) bool {
 			mine++
 		}
 	}
-	may := !h.closing && !h.led && (len(own) == 0 || len(h.flights) == mine)
+	may := !h.closing && !h.led && (len(own) == 0 || len(h.flights) == mine && h.receivers.Load() == 0)
 	select {
 	case <-h.gone: // the kernel would let nobody wait
 		may = false
@@ -302,7 +303,7 @@ func (h *handle) rested() {
 		}
 		h.again, h.waited = h.led, h.waits
 		h.processors.Store(int32(runtime.GOMAXPROCS(0)))
-		if h.receivers > 0 {
+		if h.receivers.Load() > 0 {
 			h.timer.Reset(receiveTime)
 		} else {
 			h.timer.Reset(restTime)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -201,7 +202,8 @@ func TestKernelGoneAside(t *testing.T) {
 	}
 }
 
-// TestKernelReceiveLeads has others wait while one that receives never leaves the reaping to the watcher.
+// TestKernelReceiveLeads has one that receives take the lead from who waited before, and never leave the reaping to the
+// watcher, while that still waits.
 func TestKernelReceiveLeads(t *testing.T) {
 	lab.Inside(t)
 	dev := usbtest.NewDevice(usbtest.Options{})
@@ -217,8 +219,17 @@ func TestKernelReceiveLeads(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	await := func(what string, f func() bool) {
+		t.Helper()
+		for end := time.Now().Add(10 * time.Second); !f(); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal(what)
+			}
+		}
+	}
 	other := make(chan error, 1)
 	go func() { _, err := h.In(t.Context(), narrowIn, make([]byte, 64)); other <- err }()
+	await("nobody leads", func() bool { return usbfs.Led(h) })
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	got, ended := make(chan string, 1), make(chan error, 1)
@@ -240,11 +251,15 @@ func TestKernelReceiveLeads(t *testing.T) {
 			t.Errorf("%q was sent as number %d, %v", buf[:n], i, err)
 		}
 	}
-	for end := time.Now().Add(10 * time.Second); !usbfs.Led(h); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("nobody leads")
+	await("who receives does not lead", func() bool {
+		all := make([]byte, 1<<20)
+		for stack := range strings.SplitSeq(string(all[:runtime.Stack(all, true)]), "\n\n") {
+			if strings.Contains(stack, ".(*handle).receive(") && strings.Contains(stack, ".(*handle).direct(") {
+				return true
+			}
 		}
-	}
+		return false
+	})
 	write(narrowIn, "other")
 	select {
 	case err := <-other:

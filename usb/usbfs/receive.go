@@ -41,9 +41,9 @@ func (h *handle) receive(ctx context.Context, ep uint8, size, inFlight int, take
 	}
 	idle := slices.Clone(all)
 	var flights []*transfer // in their order
-	h.receiving(1)
+	h.receivers.Add(1)
 	defer func() {
-		h.receiving(-1)
+		h.receivers.Add(-1)
 		for i := len(flights) - 1; i >= 0; i-- { // so that none overtakes one before it
 			h.discard(flights[i])
 		}
@@ -98,11 +98,4 @@ func (h *handle) receive(ctx context.Context, ep uint8, size, inFlight int, take
 		}
 		take(first.buf[:n])
 	}
-}
-
-// receiving counts those who receive.
-func (h *handle) receiving(change int) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.receivers += change
 }
