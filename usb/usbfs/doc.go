@@ -21,9 +21,9 @@
 //
 // The kernel copies what is to be sent while an URB is submitted, and what was received while it is reaped; nothing is
 // written to memory of the process at any other time. Nevertheless URBs, and buffers for what is received, are pinned
-// from the one to the other. The kernel's copies of all programs together are bounded by the parameter usbfs_memory_mb of its module
-// usbcore, 16 MiB if nobody changed it. An endpoint has at most 1 MiB in flight; when the kernel has no more memory,
-// fewer and smaller URBs do.
+// from the one to the other. The kernel's copies of all programs together are bounded by the parameter usbfs_memory_mb
+// of its module usbcore, 16 MiB if nobody changed it. An endpoint has at most 1 MiB in flight; when the kernel has no
+// more memory, fewer and smaller URBs do.
 //
 // # In flight
 //

@@ -23,8 +23,8 @@ import (
 // it so, for the next one. Who receives (receive.go) leads with other transfers in flight, too: it is back soon. Nobody
 // else leads then: what comes would be handed on by who waits for something else, maybe for ever.
 //
-// The leader of a quick host waits in the request that reaps, which has no time limit, but ends with a signal. Go's monitor
-// sends one to a thread that runs, or seems to, for 10 ms; lest it depends on that alone, so does the timer.
+// The leader of a quick host waits in the request that reaps, which has no time limit, but ends with a signal. Go's
+// monitor sends one to a thread that runs, or seems to, for 10 ms; lest it depends on that alone, so does the timer.
 //
 // What makes sure that nothing is left to nobody: the watcher is put aside only by a leader, and the timer runs from
 // then until it is back, which it is once nobody has led for a while. Sooner it is back when somebody waits who does not
@@ -232,8 +232,9 @@ func (h *handle) ready() bool {
 	return n > 0
 }
 
-// lead makes the caller, who waits for its own transfers, the leader, or has the watcher reap. Where own is empty others
-// may wait beside it: they have theirs reaped by it, or after restTime, twice at most, by the watcher.
+// lead makes the caller, who waits for its own transfers, the leader, or has the watcher reap. Where own is empty, as of
+// who receives, others may wait beside it: they have theirs reaped by it, or after receiveTime, twice at most, by the
+// watcher.
 func (h *handle) lead(own []*transfer) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
