@@ -9,6 +9,7 @@ package usbtest
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"runtime"
@@ -210,7 +211,7 @@ func perform(t *testing.T, lab *Lab, f func(*T)) (skip string, err error) {
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	test := &T{ctx: ctx, lab: lab}
-	name := fmt.Sprintf("%s %p", t.Name(), test)
+	name := t.Name() + " " + rand.Text() // not test's address: when test is gone, the next one may have the same
 	done := make(chan struct{})
 	go pprof.Do(ctx, pprof.Labels("usbtest", name), func(context.Context) {
 		defer close(done)
@@ -269,7 +270,7 @@ func leaked(left func() int, patience time.Duration) int {
 // entry for those that are alike (package runtime/pprof, "debug=1"):
 //
 //	2 @ 0x47b6ae 0x4141c5 ...
-//	# labels: {"usbtest":"TestKernelSuite/close 0xc000010080"}
+//	# labels: {"usbtest":"TestKernelSuite/close 3Z6W..."}
 func labelled(test string) int {
 	var profile bytes.Buffer
 	pprof.Lookup("goroutine").WriteTo(&profile, 1)
