@@ -37,7 +37,7 @@ func (b *board) hold(port usb.Port) error {
 		return nil
 	}
 	var err error
-	b.lock, err = lockPort(lockName(port, b.peer))
+	b.lock, err = lockPort(b.lockName(port, b.peer))
 	return err
 }
 
@@ -54,10 +54,13 @@ func (b *board) peerOf(port usb.Port) usb.Port {
 	return peer
 }
 
-// lockName is the one of a port's two names that all agree on.
-func lockName(port, peer usb.Port) string {
+// lockName is what all call a port: the one of its two names, and its host's if it is none of the machine's.
+func (b *board) lockName(port, peer usb.Port) string {
 	if peer != "" && peer.Compare(port) < 0 {
-		return string(peer)
+		port = peer
+	}
+	if host, ok := b.opt.USB.(usb.Namer); ok {
+		return host.Name() + "/" + string(port)
 	}
 	return string(port)
 }

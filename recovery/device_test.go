@@ -335,7 +335,7 @@ func TestDeviceConfigured(t *testing.T) {
 	}
 }
 
-// A port has one lock, whichever of its two names is used.
+// A port has one lock, whichever of its two names is used; another host's port has another.
 func TestDeviceLock(t *testing.T) {
 	host := inproc.New(inproc.Pair{High: 101, Super: 102})
 	other := &board{opt: Options{USB: host}}
@@ -347,6 +347,12 @@ func TestDeviceLock(t *testing.T) {
 	var locked *LockedError
 	if err := b.hold("101-7"); !errors.As(err, &locked) {
 		t.Errorf("the companion port: %v", err)
+	}
+	b = &board{opt: Options{USB: inproc.New(inproc.Pair{High: 101, Super: 102})}}
+	if err := b.hold("102-7"); err != nil {
+		t.Errorf("another host's: %v", err)
+	} else {
+		b.lock.release()
 	}
 }
 

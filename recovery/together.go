@@ -49,7 +49,7 @@ func (b *board) watchRivals(ctx context.Context, like func(usb.Device) bool) {
 		}
 		devices, _ := b.opt.USB.Devices()
 		for _, d := range devices {
-			if d.Port == port || d.Port == b.peer || !like(d) || portLocked(lockName(d.Port, b.peerOf(d.Port))) {
+			if d.Port == port || d.Port == b.peer || !like(d) || portLocked(b.lockName(d.Port, b.peerOf(d.Port))) {
 				continue
 			}
 			b.fail(&UsageError{

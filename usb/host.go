@@ -41,6 +41,12 @@ type Peerer interface {
 	Peer(p Port) (Port, error)
 }
 
+// Namer is a Host whose ports are not the machine's: one of the same name may be there as well, on another host.
+type Namer interface {
+	// Name is the host's own, which no other has.
+	Name() string
+}
+
 // Pairer is a Handle that can perform two control transfers without a pause of its own between them.
 type Pairer interface {
 	// ControlPair performs both, as Control does, the second being in the host controller's queue before the first has

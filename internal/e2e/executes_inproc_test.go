@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -118,7 +117,7 @@ func TestExecutingInProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, test := range []struct {
+	for _, test := range []struct {
 		name string
 		executing
 		damage bool
@@ -131,7 +130,7 @@ func TestExecutingInProcess(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			host, port := inproc.New(), usb.Port(fmt.Sprintf("210-%d", i+1)) // which is locked
+			host, port := inproc.New(), usb.Port("1-1")
 			board, machine := test.power(t, host.Port(port))
 			opt := recovery.Options{
 				Backend: backend.Backend{}, Model: model, Firmware: test.firmware(t, test.damage), Port: port, USB: host,

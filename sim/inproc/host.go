@@ -2,6 +2,7 @@ package inproc
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -17,8 +18,9 @@ import (
 // High.
 type Pair struct{ High, Super int }
 
-// Host is a USB host with virtual ports. It implements [usb.Host] and [usb.Peerer].
+// Host is a USB host with virtual ports. It implements [usb.Host], [usb.Peerer] and [usb.Namer].
 type Host struct {
+	name  string
 	pairs []Pair
 
 	mu       sync.Mutex // before a device's
@@ -30,17 +32,22 @@ type Host struct {
 var _ interface {
 	usb.Host
 	usb.Peerer
+	usb.Namer
 } = (*Host)(nil)
 
 // New makes a host with nothing attached. It has every bus and every port that is asked for.
 func New(pairs ...Pair) *Host {
 	return &Host{
+		name:     rand.Text(),
 		pairs:    pairs,
 		ports:    make(map[usb.Port]*Port),
 		last:     make(map[int]int),
 		watchers: make(map[chan struct{}]struct{}),
 	}
 }
+
+// Name implements [usb.Namer].
+func (h *Host) Name() string { return h.name }
 
 // Port is a physical port. Both names of a port of paired buses mean the same one.
 func (h *Host) Port(name usb.Port) *Port {

@@ -135,7 +135,6 @@ func Run[R Report](t *testing.T, host *inproc.Host, board Board[R], opt recovery
 // Plug plugs a board in. unplug ends the context, and returns when the board has left.
 func Plug[R Report](t *testing.T, port usbdev.Port, board Board[R]) (ctx context.Context, unplug func()) {
 	t.Helper()
-	alone()
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -166,7 +165,6 @@ func Recover[R Report](t *testing.T, ctx context.Context, host *inproc.Host, boa
 
 // Try recovers what is plugged into opt.Port of the host, whatever it is.
 func Try(ctx context.Context, host *inproc.Host, opt recovery.Options) Attempt {
-	alone()
 	var mu sync.Mutex
 	var a Attempt
 	emit := opt.Emit
