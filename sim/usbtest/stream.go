@@ -130,7 +130,7 @@ func streamInFlight(t *T) {
 
 // streamIdle has a device that takes some transfers slowly, but each in time, and then no more.
 func streamIdle(t *T) {
-	const size, count, pause, idle = 1025, 4, 500 * time.Millisecond, 1500 * time.Millisecond
+	const size, count, pause, idle = 1025, 4, time.Second, 3 * time.Second
 	dev, h := t.streamer(wideOut)
 	go func() {
 		for range count {

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"runtime"
@@ -157,28 +156,6 @@ func TestKernelNamespace(t *testing.T) {
 	}
 }
 
-// await waits until what is on a port is as it should be.
-func await(t *testing.T, port usb.Port, what string, good func(d usb.Device, there bool) bool) usb.Device {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	changes, err := usbfs.Host{}.Watch(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range changes {
-		d, err := usbfs.Host{}.Device(port)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			t.Fatal(err)
-		}
-		if good(d, err == nil) {
-			return d
-		}
-	}
-	t.Fatalf("port %s: expected %s", port, what)
-	panic("unreached")
-}
-
 // write writes a file of the kernel's, and has another text there when the test is over, unless that is empty.
 func write(t *testing.T, file, text, after string) {
 	t.Helper()
@@ -221,14 +198,7 @@ func TestKernelUnconfigured(t *testing.T) {
 			}
 			// The kernel tells of the device, calls drivers, and then makes this (usb_new_device in drivers/usb/core/hub.c).
 			done := bus + "devices/" + string(port.Name()) + "/ep_00"
-			for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-				if _, err := os.Stat(done); err == nil {
-					break
-				}
-				if time.Now().After(end) {
-					t.Fatalf("no %s", done)
-				}
-			}
+			until(t, "there is "+done, func() bool { _, err := os.Stat(done); return err == nil })
 			write(t, tc.hinder, "1", "")
 			opened := make(chan usb.Handle, 1)
 			go func() {

@@ -37,11 +37,7 @@ func TestKernelLeader(t *testing.T) {
 	begin := func(t *testing.T, ctx context.Context, h usb.Handle) <-chan error {
 		ended := make(chan error, 1)
 		go func() { _, err := h.Control(ctx, store, nil); ended <- err }()
-		for end := time.Now().Add(10 * time.Second); !usbfs.Led(h); time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatal("nobody leads")
-			}
-		}
+		until(t, "somebody leads", func() bool { return usbfs.Led(h) })
 		return ended
 	}
 	end := func(t *testing.T, ended <-chan error, want error) {
@@ -219,17 +215,9 @@ func TestKernelReceiveLeads(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	await := func(what string, f func() bool) {
-		t.Helper()
-		for end := time.Now().Add(10 * time.Second); !f(); time.Sleep(time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatal(what)
-			}
-		}
-	}
 	other := make(chan error, 1)
 	go func() { _, err := h.In(t.Context(), narrowIn, make([]byte, 64)); other <- err }()
-	await("nobody leads", func() bool { return usbfs.Led(h) })
+	until(t, "somebody leads", func() bool { return usbfs.Led(h) })
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	got, ended := make(chan string, 1), make(chan error, 1)
@@ -251,7 +239,7 @@ func TestKernelReceiveLeads(t *testing.T) {
 			t.Errorf("%q was sent as number %d, %v", buf[:n], i, err)
 		}
 	}
-	await("who receives does not lead", func() bool {
+	until(t, "who receives leads", func() bool {
 		all := make([]byte, 1<<20)
 		for stack := range strings.SplitSeq(string(all[:runtime.Stack(all, true)]), "\n\n") {
 			if strings.Contains(stack, ".(*handle).receive(") && strings.Contains(stack, ".(*handle).direct(") {

@@ -6,10 +6,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"runtime"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,6 +72,14 @@ func plug(t testing.TB, dev usbdev.Device) (*vhci.Port, usb.Device) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { port.Detach() })
+	return port, await(t, port.Name(), "a device with interfaces", func(d usb.Device, there bool) bool {
+		return there && d.Config != 0 && len(d.Interfaces) > 0
+	})
+}
+
+// await waits until what is on a port is as it should be.
+func await(t testing.TB, port usb.Port, what string, good func(d usb.Device, there bool) bool) usb.Device {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	changes, err := usbfs.Host{}.Watch(ctx)
@@ -79,17 +87,26 @@ func plug(t testing.TB, dev usbdev.Device) (*vhci.Port, usb.Device) {
 		t.Fatal(err)
 	}
 	for range changes {
-		devices, err := usbfs.Host{}.Devices()
-		if err != nil {
+		d, err := usbfs.Host{}.Device(port)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			t.Fatal(err)
 		}
-		i := slices.IndexFunc(devices, func(d usb.Device) bool { return d.Port == port.Name() })
-		if i >= 0 && devices[i].Config != 0 && len(devices[i].Interfaces) > 0 {
-			return port, devices[i]
+		if good(d, err == nil) {
+			return d
 		}
 	}
-	t.Fatalf("nothing on port %s", port.Name())
+	t.Fatalf("port %s: expected %s", port, what)
 	panic("unreached")
+}
+
+// until waits until something holds of which nobody tells.
+func until(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("expected that %s", what)
+		}
+	}
 }
 
 // open opens a device and claims its interface 0.
@@ -304,14 +321,7 @@ func TestKernelWithoutUdev(t *testing.T) {
 	if out, err := exec.Command("udevadm", "control", "--exit").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if exec.Command("pidof", "systemd-udevd").Run() != nil {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal("udevd does not end")
-		}
-	}
+	until(t, "udevd has ended", func() bool { return exec.Command("pidof", "systemd-udevd").Run() != nil })
 	os.Remove("/run/udev/control") // systemd's socket unit would keep it; here nobody is behind it
 	took, said := userOpens(t, labuser)
 	if !strings.HasPrefix(said, "denied: ") || !strings.Contains(said, "root:root") || took > 8*time.Second {
