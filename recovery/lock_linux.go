@@ -44,7 +44,7 @@ func lockPort(port string) (*portLock, error) {
 func portLocked(port string) bool {
 	conn, err := net.DialUnix("unix", nil, lockAddr(port))
 	if err != nil {
-		return false
+		return errors.Is(err, syscall.EAGAIN) // its queue is full of those who asked before
 	}
 	conn.Close()
 	return true

@@ -78,6 +78,15 @@ func TestLockPort(t *testing.T) {
 	if !errors.As(err, &locked) || locked.PID != os.Getpid() || !strings.Contains(err.Error(), "recovery.test") {
 		t.Errorf("second lock: %v, want one held by %d", err, os.Getpid())
 	}
+	// Who asks is never answered, and stays in the socket's queue.
+	for i := range 5000 {
+		if !portLocked(port) {
+			t.Fatalf("not locked after %d looks", i)
+		}
+	}
+	if _, err = lockPort(port); !errors.As(err, &locked) {
+		t.Errorf("after many looks: %v, want it held", err)
+	}
 	if other, err := lockPort(port + ".1"); err != nil {
 		t.Errorf("another port: %v", err)
 	} else {
