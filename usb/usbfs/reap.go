@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,7 +25,9 @@ import (
 // else leads then: what comes would be handed on by who waits for something else, maybe for ever.
 //
 // The leader of a quick host waits in the request that reaps, which has no time limit, but ends with a signal. Go's
-// monitor sends one to a thread that runs, or seems to, for 10 ms; lest it depends on that alone, so does the timer.
+// monitor sends one to a thread that runs, or seems to, for 10 ms; lest it depends on that alone, so does the timer. No
+// timer runs while a garbage collection waits for all goroutines to stop, which sends such signals as well. Where
+// GODEBUG=asyncpreemptoff=1 has it send none the leader's wait is told to the scheduler, else both would wait for ever.
 //
 // What makes sure that nothing is left to nobody: the watcher is put aside only by a leader, and the timer runs from
 // then until it is back, which it is once nobody has led for a while. Sooner it is back when somebody waits who does not
@@ -59,6 +62,8 @@ type watcher struct {
 	waits     int          // of quick leaders that are over
 	waited    int          // waits when the timer ran out last
 
+	cooperative bool // Go's scheduler sends no signals
+
 	watching sync.WaitGroup
 
 	urb     uintptr        // that was reaped last
@@ -81,6 +86,7 @@ func (h *handle) startWatcher() error {
 	}
 	h.epoll = os.NewFile(uintptr(fd), "epoll of "+h.dev.Node) // non-blocking: served by the runtime's poller
 	h.processors.Store(int32(runtime.GOMAXPROCS(0)))
+	h.cooperative = strings.Contains(os.Getenv("GODEBUG"), "asyncpreemptoff=")
 	h.node[0] = unix.PollFd{Fd: int32(h.fd), Events: unix.POLLOUT}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -139,7 +145,12 @@ func (h *handle) reapOne(leader bool) error {
 // reapNext waits for a finished URB and takes it back, for the leader, who waits for one that is in flight. The errors
 // are EINTR after a signal, and ENODEV if there is none and the device is gone.
 func (h *handle) reapNext() error {
-	_, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(h.fd), reqReapURB, uintptr(unsafe.Pointer(&h.urb)))
+	var errno unix.Errno
+	if h.cooperative {
+		_, _, errno = unix.Syscall(unix.SYS_IOCTL, uintptr(h.fd), reqReapURB, uintptr(unsafe.Pointer(&h.urb)))
+	} else {
+		_, _, errno = unix.RawSyscall(unix.SYS_IOCTL, uintptr(h.fd), reqReapURB, uintptr(unsafe.Pointer(&h.urb)))
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.waits++

@@ -111,7 +111,9 @@ func TestKernelQuickLeader(t *testing.T) {
 	lab.Inside(t)
 	const off = "asyncpreemptoff=1"
 	if os.Getenv("GODEBUG") != off {
-		cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=1m")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // its own timers may be what hangs
+		defer cancel()
+		cmd := exec.CommandContext(ctx, "/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
 		cmd.Env = append(os.Environ(), "GODEBUG="+off)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("with GODEBUG=%s: %v\n%s", off, err, out)
@@ -149,6 +151,11 @@ func TestKernelQuickLeader(t *testing.T) {
 	})
 	over("receiving", context.DeadlineExceeded, func(ctx context.Context) error {
 		return usb.Receive(ctx, h, bulkIn, 512, 4, func([]byte) {})
+	})
+	over("a transfer while garbage is collected", context.DeadlineExceeded, func(ctx context.Context) error {
+		time.AfterFunc(50*time.Millisecond, runtime.GC)
+		_, err := h.In(ctx, bulkIn, make([]byte, 512))
+		return err
 	})
 	time.AfterFunc(100*time.Millisecond, func() { port.Detach() })
 	over("a device that leaves", usb.ErrGone, func(context.Context) error {
