@@ -164,6 +164,35 @@ func TestKernelQuickLeader(t *testing.T) {
 	})
 }
 
+// TestKernelReceiveGone has a device leave while what it has sent waits for who receives.
+func TestKernelReceiveGone(t *testing.T) {
+	lab.Inside(t)
+	const sent = 8
+	dev := usbtest.NewDevice(usbtest.Options{})
+	port, d := plug(t, dev)
+	h := open(t, d)
+	go dev.InPipe(bulkIn).Write(t.Context(), []byte("0"))
+	var got []string
+	err := usb.Receive(t.Context(), h, bulkIn, 512, sent, func(b []byte) {
+		if got = append(got, string(b)); len(got) > 1 {
+			return
+		}
+		for i := range sent - 1 {
+			if _, err := dev.InPipe(bulkIn).Write(t.Context(), []byte(fmt.Sprint(i+1))); err != nil {
+				t.Error(err)
+			}
+		}
+		port.Detach()
+		gone(t, h)
+	})
+	if !errors.Is(err, usb.ErrGone) {
+		t.Error(err)
+	}
+	if len(got) != sent {
+		t.Errorf("%q came of %d", got, sent)
+	}
+}
+
 // gone waits until a device's leaving is noticed.
 func gone(t *testing.T, h usb.Handle) {
 	t.Helper()

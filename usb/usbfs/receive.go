@@ -55,7 +55,8 @@ func (h *handle) receive(ctx context.Context, ep uint8, size, inFlight int, take
 			a.free()
 		}
 	}()
-	// submit submits all that are idle; if there is memory for some of them only, those will have to do for now.
+	// submit submits all that are idle. If the kernel takes some of them only, those will have to do for now: what one of
+	// a device that left has received is to be taken still.
 	submit := func() error {
 		for len(idle) > 0 {
 			a := idle[len(idle)-1]
@@ -64,10 +65,10 @@ func (h *handle) receive(ctx context.Context, ep uint8, size, inFlight int, take
 			case err == nil:
 				flights, idle = append(flights, a), idle[:len(idle)-1]
 				continue
-			case !errors.Is(err, unix.ENOMEM):
-				return cause(err)
 			case len(flights) > 0:
 				return nil
+			case !errors.Is(err, unix.ENOMEM):
+				return cause(err)
 			}
 			if err := pause(ctx, h.closed); err != nil {
 				return err
