@@ -83,18 +83,8 @@ func (a *Adapter) request(ctx context.Context, what string, typ uint32, message 
 			a.heard.Store(a.answered.UnixNano())
 			return m, nil
 		case errors.Is(err, rndis.ErrNone), errors.Is(err, usb.ErrStall): // not yet
-			a.listen()
-			select {
-			case <-a.notified:
-			case <-time.After(pause):
-				pause = min(2*pause, 50*time.Millisecond)
-			case <-a.h.Gone():
-				return m, fmt.Errorf("%s: %w", what, usb.ErrGone)
-			case <-ctx.Done():
-				return m, context.Cause(ctx)
-			}
-			continue
 		case err == nil && m.Type == rndis.TypeKeepalive:
+			others++
 			if err := a.command(ctx, rndis.KeepaliveAnswer(m.ID)); err != nil {
 				return m, fmt.Errorf("%s: answering a keep-alive: %w", what, err)
 			}
@@ -102,11 +92,23 @@ func (a *Adapter) request(ctx context.Context, what string, typ uint32, message 
 			return m, context.Cause(ctx)
 		case err != nil && isTransfer(err):
 			return m, fmt.Errorf("%s: %w", what, err)
-		case err != nil:
-			a.malformed.Add(1)
-			a.log.Info("rndis message", "err", err)
+		default:
+			if others++; err != nil {
+				a.malformed.Add(1)
+				a.log.Info("rndis message", "err", err)
+			}
 		}
-		others++
+		// A device may well say the same until its answer is there.
+		a.listen()
+		select {
+		case <-a.notified:
+		case <-time.After(pause):
+			pause = min(2*pause, 50*time.Millisecond)
+		case <-a.h.Gone():
+			return m, fmt.Errorf("%s: %w", what, usb.ErrGone)
+		case <-ctx.Done():
+			return m, context.Cause(ctx)
+		}
 	}
 	return rndis.Message{}, fmt.Errorf("%s: %d other messages came instead of the answer", what, maxOther)
 }

@@ -192,7 +192,7 @@ func (a *Adapter) notifications(ctx context.Context) {
 	if a.Notify.Address == 0 || a.Notify.MaxPacket == 0 {
 		return
 	}
-	buf := make([]byte, max(16, a.Notify.MaxPacket))
+	buf := make([]byte, a.Notify.MaxPacket) // no more: one that fills the packet ends no transfer
 	var f failures
 	for {
 		_, err := a.h.In(ctx, a.Notify.Address, buf)
