@@ -106,7 +106,7 @@ func (h *Host) input(frame []byte) (reply []byte) {
 		h.counts.Bad++
 		return nil
 	}
-	if e.dst != h.cfg.MAC && e.dst != broadcastMAC || e.src[0]&1 != 0 {
+	if e.dst != h.cfg.MAC && e.dst != broadcastMAC { // whoever sends it is the peer, even if its address is a group's
 		h.counts.Other++
 		return nil
 	}
