@@ -361,6 +361,9 @@ func (d *doctor) group() Check {
 		return Check{name, Fail, account + " is in the group " + d.Group + ", but this session began before that",
 			"log out and in again, or for now: newgrp " + d.Group}
 	}
+	if d.outside() {
+		return Check{name, Warn, account + " is not in the group " + d.Group + "; the number that it has on the host counts", d.passGroup()}
+	}
 	return Check{name, Fail, account + " is not in the group " + d.Group,
 		fmt.Sprintf("sudo usermod -aG %s %s   # then log in again", d.Group, account)}
 }
@@ -375,6 +378,13 @@ func (d *doctor) atSeat() bool {
 	return false
 }
 
+// outside tells whether udevd, its rules and who is in the group are the host's business.
+func (d *doctor) outside() bool { return d.container != "" && !d.exists("/run/udev/control") }
+
+func (d *doctor) passGroup() string {
+	return "pass the group's number, docker run --group-add $(getent group " + d.Group + " | cut -d: -f3) ..."
+}
+
 // rulesInPlace tells whether udevd reads the rules that belong to this snag.
 func (d *doctor) rulesInPlace() ([]string, error) { return d.rules.differences(d.root, false) }
 
@@ -386,6 +396,8 @@ func (d *doctor) udevRules() Check {
 		return Check{name, OK, d.rules.path, ""}
 	case d.uid == 0:
 		return Check{name, Skip, "not installed, which only keeps network managers from being told to keep off", d.typeSetup()}
+	case d.outside():
+		return Check{name, Warn, "those of the host count, which cannot be seen from this container", "on the host: " + d.typeSetup()}
 	case err != nil:
 		return Check{name, Fail, err.Error(), d.typeSetup()}
 	}
@@ -401,7 +413,7 @@ func (d *doctor) udevd() Check {
 		return Check{name, OK, "not running, which root does not need", ""}
 	case d.container != "":
 		return Check{name, Warn, "not running in this container: the rules count on the host",
-			"on the host: " + d.typeSetup() + "; here: pass the group's number, docker run --group-add $(getent group " + d.Group + " | cut -d: -f3) ..."}
+			"on the host: " + d.typeSetup() + "; here: " + d.passGroup()}
 	}
 	return Check{name, Fail, "not running: nobody gives the boards to you", "sudo systemctl start systemd-udevd   # or have root run snag"}
 }

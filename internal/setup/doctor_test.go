@@ -241,6 +241,33 @@ func TestDoctorNetwork(t *testing.T) {
 	}
 }
 
+// In a container that has the nodes a recovery goes well, whatever of the host's files is not in it.
+func TestDoctorContainer(t *testing.T) {
+	o := newPatient(t)
+	root := o.host.root
+	for _, gone := range []string{"/run/udev", adminRules, "/usr/local/libexec/snag/snag-netmove", apparmorProfile, "/lib/modules"} {
+		if err := os.RemoveAll(root + gone); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, root, "/.dockerenv", "")
+	write(t, root, "/etc/group", "plugdev:x:46:\n")
+	write(t, root, "/proc/self/status", strings.NewReplacer("46 1000", "1000", "NoNewPrivs:\t0", "NoNewPrivs:\t1").Replace(goodSystem["/proc/self/status"]))
+	checks := diagnose(t, o)
+	if Failed(checks) {
+		t.Errorf("something failed\n%s", table(t, checks))
+	}
+	for name, says := range map[string]string{"udev rules": "on the host: sudo", "group": "--group-add", "udevd": "--group-add"} {
+		if got := find(t, checks, name); got.Status != Warn || !strings.Contains(got.Mend, says) {
+			t.Errorf("%+v, want %s", got, says)
+		}
+	}
+	o.host.access = func(string) error { return fs.ErrPermission }
+	if !Failed(diagnose(t, o)) {
+		t.Error("a node that may not be opened is no failure")
+	}
+}
+
 // TestDoctorSeat is a system without the group.
 func TestDoctorSeat(t *testing.T) {
 	needRoot(t)
