@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"snag/sim/virtual"
@@ -223,6 +224,12 @@ func (c *client) spl(ctx context.Context) error {
 			return errors.New("the reply names no TFTP server")
 		}
 		c.bind(r)
+		if address, file, ok := strings.Cut(r.file, ":"); ok { // U-Boot, net/net.c, net_parse_bootfile
+			if server, err := netip.ParseAddr(address); err != nil || server != r.tftp {
+				return fmt.Errorf("the reply's file name %q names a TFTP server that is not there", r.file)
+			}
+			r.file = file
+		}
 		err = c.fetch(ctx, transfer{
 			server: r.tftp, peer: r.from, file: r.file, port: uint16(1024 + c.rng.IntN(3072)), options: c.splOptions(),
 			firstTimeout: splTimeout, firstTries: splTries, timeout: splTimeout, tries: splTries,

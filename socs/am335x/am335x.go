@@ -103,9 +103,21 @@ func (Backend) Recover(ctx context.Context, job socs.Job) error {
 func file(stage string, img socs.Image) netboot.File {
 	name, ok := img.Params[keyBootfile].(string)
 	if !ok {
-		name = filepath.Base(img.Path)
+		name = offered(img.Path)
 	}
 	return netboot.File{Stage: stage, Name: name, Data: img.Data}
+}
+
+// offered is the name of a path's file as a BOOTP reply can carry it. U-Boot takes what is in front of a colon for the
+// TFTP server's address (net/net.c, net_parse_bootfile).
+func offered(path string) string {
+	name := strings.Map(func(r rune) rune {
+		if r == ':' || r < ' ' || r == 0x7f {
+			return '_'
+		}
+		return r
+	}, filepath.Base(path))
+	return name[:min(len(name), netboot.MaxBootFile)]
 }
 
 type recovery struct {

@@ -261,3 +261,21 @@ func TestUserTwo(t *testing.T) {
 		})
 	}
 }
+
+// Whatever the files are called, the board asks for what it was offered, and gets it.
+func TestUserFileNames(t *testing.T) {
+	for _, name := range []string{
+		"v2:u-boot.img", "2026-11-23T20:15:00.img", "u boot.img", "ü-böt.img", "\"quoted\".img", "a\nb.img", "a\x1b[2Jb.img", ".img",
+		strings.Repeat("x", 127), strings.Repeat("long", 60), strings.Repeat("ö", 100),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := trial{small: true, paths: [2]string{"/some/where/" + name, name}}.run(t)
+				o.booted(t)
+				if s := o.Texts(); s != "" {
+					t.Errorf("it says %q", s)
+				}
+			})
+		})
+	}
+}

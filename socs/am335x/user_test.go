@@ -26,10 +26,11 @@ type trial struct {
 	cfg      board.Config
 	opt      recovery.Options
 	host     *inproc.Host
-	port     usb.Port // of the board
-	anywhere bool     // the port is not named
-	seed     uint64   // of the firmware
-	small    bool     // the subject is not the transfer
+	port     usb.Port  // of the board
+	anywhere bool      // the port is not named
+	seed     uint64    // of the firmware
+	small    bool      // the subject is not the transfer
+	paths    [2]string // of the two files; empty: as a build of U-Boot has them
 }
 
 // outcome is what came of it.
@@ -45,6 +46,10 @@ func (tr trial) run(t *testing.T) *outcome {
 		sizes = [2]int{8 << 10, 24 << 10}
 	}
 	o := &outcome{spl: board.GenerateSPL(sizes[0], tr.seed), uboot: board.GenerateUBoot(sizes[1]-64, tr.seed)}
+	paths := tr.paths
+	if paths[0] == "" {
+		paths = [2]string{"u-boot-spl.bin", "u-boot.img"}
+	}
 	if tr.port == "" {
 		tr.port = "219-1"
 	}
@@ -63,8 +68,8 @@ func (tr trial) run(t *testing.T) *outcome {
 	opt := tr.opt
 	opt.Backend, opt.Net = am335x.Backend{}, recovery.NetUser
 	opt.Firmware = socs.Firmware{
-		"spl":    {Path: "u-boot-spl.bin", Data: o.spl},
-		"u-boot": {Path: "u-boot.img", Data: o.uboot},
+		"spl":    {Path: paths[0], Data: o.spl},
+		"u-boot": {Path: paths[1], Data: o.uboot},
 	}
 	if opt.Model.Name == "" {
 		opt.Model = socstest.Model(t, "am335x")
