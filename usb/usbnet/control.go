@@ -156,7 +156,7 @@ func (a *Adapter) keepAlive(ctx context.Context) {
 // belated is how long after an answer a notification may be that of the answer.
 const belated = time.Second
 
-// unasked takes a message that the device sent of its own accord, if the notification was not that of an answer: a
+// unasked takes the messages that the device sent of its own accord, if the notification was not that of an answer: a
 // keep-alive is answered; what else there is says that the medium comes and goes, which the frames do better.
 func (a *Adapter) unasked(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, answer)
@@ -166,7 +166,13 @@ func (a *Adapter) unasked(ctx context.Context) {
 	if time.Since(a.answered) < belated {
 		return // what it is not will be asked for with the next request
 	}
-	if m, err := a.next(ctx); err == nil && m.Type == rndis.TypeKeepalive {
-		_ = a.command(ctx, rndis.KeepaliveAnswer(m.ID)) // it will ask again
+	for range maxOther { // one notification may be for several, and so may one that comes while they are fetched
+		m, err := a.next(ctx)
+		if err != nil {
+			return
+		}
+		if m.Type == rndis.TypeKeepalive {
+			_ = a.command(ctx, rndis.KeepaliveAnswer(m.ID)) // it will ask again
+		}
 	}
 }

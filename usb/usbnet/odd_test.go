@@ -248,17 +248,20 @@ func TestOddAnswers(t *testing.T) {
 // A notification that fills its endpoint's packet, as Linux's gadget sends them, is one.
 func TestOddNotifications(t *testing.T) {
 	for _, tc := range []struct {
-		name string
-		note []byte
+		name  string
+		note  []byte
+		other []byte // that is to be fetched before the keep-alive
 	}{
-		{"a whole packet", words(1, 0)},
-		{"nonsense", []byte{0xff}},
+		{name: "a whole packet", note: words(1, 0)},
+		{name: "nonsense", note: []byte{0xff}},
+		{name: "one for two messages", note: words(1, 0), other: words(rndis.TypeIndicate, 20, 0x4001000b, 0, 0)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				d := newOdd(usbdev.HighSpeed, function(1, 0, 1, [3]uint8{2, 2, 0xff}, 0x82, 0x81, 1, 512, nil))
 				command, get := d.command, d.get
-				var asked, answered bool
+				var queue [][]byte
+				var answered bool
 				d.command = func(b []byte) {
 					if bytes.Equal(b, rndis.KeepaliveAnswer(77)) {
 						answered = true
@@ -266,11 +269,12 @@ func TestOddNotifications(t *testing.T) {
 					command(b)
 				}
 				d.get = func(data []byte) (int, error) {
-					if asked {
-						asked = false
-						return copy(data, rndis.Keepalive(77)), nil
+					if len(queue) == 0 {
+						return get(data)
 					}
-					return get(data)
+					n := copy(data, queue[0])
+					queue = queue[1:]
+					return n, nil
 				}
 				_, h := plug(t, d)
 				a, err := usbnet.Open(t.Context(), h, nil)
@@ -291,7 +295,10 @@ func TestOddNotifications(t *testing.T) {
 				defer cancel()
 				time.Sleep(2 * time.Second)
 				d.mu.Lock()
-				asked = true
+				if tc.other != nil {
+					queue = append(queue, tc.other)
+				}
+				queue = append(queue, rndis.Keepalive(77))
 				d.mu.Unlock()
 				if _, err := d.InPipe(0x82).Write(t.Context(), tc.note); err != nil {
 					t.Fatal(err)
