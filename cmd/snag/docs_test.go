@@ -93,6 +93,40 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// TestFuzzTargets has docs/fuzzing.md name every fuzz target beside its package, and none that is not there.
+func TestFuzzTargets(t *testing.T) {
+	listed := map[string]bool{}
+	for _, row := range regexp.MustCompile(`(?m)^\| (Fuzz.*?) \| (.*?) \|`).FindAllStringSubmatch(pages(t)["docs/fuzzing.md"], -1) {
+		for name := range strings.SplitSeq(row[1], ", ") {
+			for pkg := range strings.SplitSeq(row[2], ", ") {
+				listed[pkg+" "+name] = true
+			}
+		}
+	}
+	target := regexp.MustCompile(`(?m)^func (Fuzz\w+)\(`)
+	root := os.DirFS("../..")
+	err := fs.WalkDir(root, ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		src, err := fs.ReadFile(root, path)
+		for _, m := range target.FindAllSubmatch(src, -1) {
+			name := filepath.Dir(path) + " " + string(m[1])
+			if !listed[name] {
+				t.Errorf("docs/fuzzing.md does not name %s", name)
+			}
+			delete(listed, name)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	for name := range listed {
+		t.Errorf("docs/fuzzing.md names %s, which is not there", name)
+	}
+}
+
 // TestHouse compares the table of packages in CONTRIBUTING.md with the packages: each has a row, and imports only what
 // stands there or further up. Programs import what they need.
 func TestHouse(t *testing.T) {
