@@ -241,7 +241,7 @@ func TestDropped(t *testing.T) {
 		{"empty", func([]byte) []byte { return nil }, Counts{Bad: 1}},
 		{"header cut", func(f []byte) []byte { return f[:13] }, Counts{Bad: 1}},
 		{"another host's", func(f []byte) []byte { f[5]++; return f }, Counts{Other: 1}},
-		{"from a group", func(f []byte) []byte { f[6] |= 1; return f }, Counts{Taken: 1}}, // a board's own idea of its address,
+		{"from a group", func(f []byte) []byte { f[6] |= 1; return f }, Counts{Taken: 1}}, // a board's own idea of its address
 		{"IPv6", func(f []byte) []byte { be.PutUint16(f[12:], 0x86dd); return f }, Counts{Other: 1}},
 		{"a tag", func(f []byte) []byte { be.PutUint16(f[12:], 0x8100); return f }, Counts{Other: 1}},
 		{"version 6", func(f []byte) []byte { f[14] = 0x65; return fix(f) }, Counts{Bad: 1}},
