@@ -207,8 +207,9 @@ func TestTimes(t *testing.T) {
 			{LeaveDelay: -1, StageDelay: -1},
 			{LeaveDelay: time.Second, StageDelay: 5 * time.Second}, {StageDelay: 14 * time.Second},
 			{SameAddress: true},
-			{Linger: 200 * time.Millisecond, LeaveDelay: 7 * time.Second},
-			{Linger: 8 * time.Second},
+			// At no instant at which the host asks: between two of its requests no time passes here.
+			{Linger: 207 * time.Millisecond, LeaveDelay: 7 * time.Second},
+			{Linger: 8003 * time.Millisecond},
 			{Block: 2 * time.Millisecond, Manifest: 3 * time.Second},
 			{Block: 2 * time.Millisecond, Manifest: time.Second, ShortPoll: true},
 		} {
