@@ -37,7 +37,7 @@ type board struct {
 	lock   *portLock
 	fail   context.CancelCauseFunc
 	aside  sync.WaitGroup // the --on-wait command, and the look-out for rivals
-	chosen chan usb.Port  // gets the port, once, if it was not named
+	chosen chan candidate // gets the board, once, if no port was named
 
 	// One of these carries the stages.
 	serial serial.Port
@@ -70,7 +70,7 @@ type board struct {
 }
 
 func newBoard(opt Options) *board {
-	b := &board{opt: opt, port: opt.Port, chosen: make(chan usb.Port, 1)}
+	b := &board{opt: opt, port: opt.Port, chosen: make(chan candidate, 1)}
 	b.identify()
 	return b
 }
@@ -314,6 +314,8 @@ type candidate struct {
 	id   usb.ID
 }
 
+func (c candidate) String() string { return fmt.Sprintf("%s (%s)", c.port, c.id) }
+
 // pick chooses the one board among candidates, and returns its index; -1 if there is none. Two on one port
 // are one board.
 func pick(list []candidate) (int, error) {
@@ -322,7 +324,7 @@ func pick(list []candidate) (int, error) {
 	for _, c := range list {
 		if !slices.Contains(ports, c.port) {
 			ports = append(ports, c.port)
-			names = append(names, fmt.Sprintf("%s (%s)", c.port, c.id))
+			names = append(names, c.String())
 		}
 	}
 	if len(ports) > 1 {

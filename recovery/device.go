@@ -275,7 +275,7 @@ func (b *board) take(ctx context.Context, d usb.Device) (*socs.Stage, error) {
 	b.mu.Lock()
 	if b.port == "" {
 		b.port = d.Port
-		b.chosen <- d.Port
+		b.chosen <- candidate{d.Port, d.ID}
 	}
 	b.last, b.again, b.stageDone = d, false, time.Time{}
 	b.mu.Unlock()

@@ -147,13 +147,13 @@ func TestDevice(t *testing.T) {
 			time.Sleep(time.Second)
 			h.Port("1-2").Detach()
 			plug(t, h.Port("1-2"), splAny, 2, usbdev.HighSpeed)
-		}, want: []string{rom}, code: ExitUsage, text: "2 boards match, plugged in together: 1-2, which was begun with, and 1-1 (0001:000a)"},
+		}, want: []string{rom}, code: ExitUsage, text: "2 boards match, plugged in together: 1-2 (0001:000a), which was begun with, and 1-1 (0001:000a)"},
 		{name: "two boards that show the ID named", opt: Options{ID: romA}, act: func(t *testing.T, h *inproc.Host) {
 			plug(t, h.Port("1-2"), romA, 2, usbdev.HighSpeed)
 			plug(t, h.Port("1-3"), splAny, 2, usbdev.HighSpeed) // does not
 			time.Sleep(200 * time.Millisecond)
 			plug(t, h.Port("1-1"), romA, 2, usbdev.HighSpeed)
-		}, want: []string{rom}, code: ExitUsage, text: "plugged in together: 1-2, which was begun with, and 1-1 (0001:000a)"},
+		}, want: []string{rom}, code: ExitUsage, text: "plugged in together: 1-2 (0001:000a), which was begun with, and 1-1 (0001:000a)"},
 		{name: "another board while one is at work", act: func(t *testing.T, h *inproc.Host) {
 			plug(t, h.Port("1-1"), romA, 2, usbdev.HighSpeed)
 			time.Sleep(2100 * time.Millisecond)

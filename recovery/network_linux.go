@@ -265,7 +265,7 @@ func (b *board) adopt(ctx context.Context, i netsetup.Interface) (*socs.Stage, e
 	isROM := b.isROM(usb.Device{ID: i.ID})
 	b.mu.Lock()
 	if b.port == "" {
-		b.chosen <- i.Port
+		b.chosen <- candidate{i.Port, i.ID}
 	}
 	b.port, b.stageDone = i.Port, time.Time{}
 	b.mu.Unlock()

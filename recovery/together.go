@@ -19,9 +19,9 @@ const lookout = 250 * time.Millisecond
 // watchRivals ends the run if the board was chosen only because it was the first of several that are like it. Nothing
 // waits for that: a boot ROM's first request is not to be missed for it.
 func (b *board) watchRivals(ctx context.Context, like func(usb.Device) bool) {
-	var port usb.Port
+	var chosen candidate
 	select {
-	case port = <-b.chosen:
+	case chosen = <-b.chosen:
 	case <-ctx.Done():
 		return
 	}
@@ -49,12 +49,12 @@ func (b *board) watchRivals(ctx context.Context, like func(usb.Device) bool) {
 		}
 		devices, _ := b.opt.USB.Devices()
 		for _, d := range devices {
-			if d.Port == port || d.Port == b.peer || !like(d) || portLocked(b.lockName(d.Port, b.peerOf(d.Port))) {
+			if d.Port == chosen.port || d.Port == b.peer || !like(d) || portLocked(b.lockName(d.Port, b.peerOf(d.Port))) {
 				continue
 			}
 			b.fail(&UsageError{
-				Err:  fmt.Errorf("2 boards match, plugged in together: %s, which was begun with, and %s (%s)", port, d.Port, d.ID),
-				Hint: fmt.Sprintf("name one of them: --usb-path %s or --usb-path %s; reset the one that was begun with", port, d.Port),
+				Err:  fmt.Errorf("2 boards match, plugged in together: %s, which was begun with, and %s", chosen, candidate{d.Port, d.ID}),
+				Hint: fmt.Sprintf("name one of them: --usb-path %s or --usb-path %s; reset the one that was begun with", chosen.port, d.Port),
 			})
 			return
 		}

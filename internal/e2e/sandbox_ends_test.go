@@ -142,7 +142,7 @@ func TestSandboxWorkerKilled(t *testing.T) {
 type traces struct {
 	pids      []int
 	worker    int
-	namespace string // "net:[4026532000]"
+	namespace string // "net:[4026532000]", which the test keeps open: a number that is free goes to the next namespace
 }
 
 // traces finds snag, its worker and what else it started.
@@ -161,10 +161,13 @@ func (r *run) traces() traces {
 			tr.pids = append(tr.pids, p.pid)
 		}
 	}
-	var err error
-	if tr.namespace, err = os.Readlink(fmt.Sprintf("/proc/%d/ns/net", tr.worker)); err != nil {
-		r.t.Fatalf("the worker's namespace: %v\n%s", err, r)
+	link := fmt.Sprintf("/proc/%d/ns/net", tr.worker)
+	kept, err1 := os.Open(link)
+	var err2 error
+	if tr.namespace, err2 = os.Readlink(link); err1 != nil || err2 != nil {
+		r.t.Fatalf("the worker's namespace: %v, %v\n%s", err1, err2, r)
 	}
+	r.t.Cleanup(func() { kept.Close() })
 	return tr
 }
 
@@ -174,10 +177,8 @@ func (tr traces) vanish(b *box, r *run) {
 	deadline := time.Now().Add(5 * time.Second)
 	for {
 		var left []string
-		all := processes()
-		for _, p := range all {
-			// The kernel gives a namespace's number again, to a snag of another test or its worker.
-			if r.another(p.pid) || slices.ContainsFunc(all, func(q process) bool { return q.pid == p.parent && r.another(q.pid) }) {
+		for _, p := range processes() {
+			if p.pid == os.Getpid() { // keeps it open
 				continue
 			}
 			if slices.Contains(tr.pids, p.pid) && p.state != "Z" {
@@ -203,15 +204,6 @@ func (tr traces) vanish(b *box, r *run) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-}
-
-// another reports whether a process is the snag of another test, or was started by it with its environment.
-func (r *run) another(pid int) bool {
-	key, _, _ := strings.Cut(r.mark, "=")
-	environ, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "environ"))
-	return slices.ContainsFunc(strings.Split(string(environ), "\x00"), func(v string) bool {
-		return strings.HasPrefix(v, key+"=") && v != r.mark
-	})
 }
 
 type process struct {
