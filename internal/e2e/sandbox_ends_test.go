@@ -266,7 +266,8 @@ func TestSandboxSeveralBoards(t *testing.T) {
 	t.Parallel()
 	b := newBox(t)
 	for _, port := range []usb.Port{"1-1", "1-2.3"} {
-		awaitStage(t, b.plug(am335x.Config{}, port), am335x.StageROM)
+		b.plug(am335x.Config{}, port)
+		b.awaitDevice(port, am335x.ROMID)
 	}
 	r := b.recover(generate(t, 1))
 	r.says(r.exit(2, 10*time.Second), "1-1 (0451:6141)", "1-2.3 (0451:6141)", "--usb-path")

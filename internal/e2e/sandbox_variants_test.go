@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"fmt"
 	"syscall"
 	"testing"
@@ -76,7 +77,7 @@ func TestSandboxBoardBeforeSnag(t *testing.T) {
 	b := newBox(t)
 	fw := generate(t, 1)
 	board := b.plug(am335x.Config{}, "1-1")
-	awaitStage(t, board, am335x.StageROM)
+	b.awaitDevice("1-1", am335x.ROMID)
 	b.recover(fw).exit(0, time.Minute)
 	fw.booted(t, board)
 }
@@ -102,7 +103,7 @@ func TestSandboxStandsAtSPL(t *testing.T) {
 			first.await("stage_done", "rom", 30*time.Second)
 			first.signal(syscall.SIGKILL)
 			first.wait(5 * time.Second)
-			awaitStage(t, board, am335x.StageSPL)
+			b.awaitDevice("1-1", cmp.Or(tc.spl, am335x.SPLID))
 			r := b.recover(fw, tc.args...)
 			last := r.exit(0, time.Minute)
 			if stages := fmt.Sprint(last["stages"]); len(last["stages"].([]any)) != 1 {
@@ -198,18 +199,14 @@ func TestSandboxEightAtOnce(t *testing.T) {
 	}
 }
 
-// awaitStage waits until the board is on the bus with a stage.
-func awaitStage(t testing.TB, board *am335x.Board, name string) {
-	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for {
-		r := board.Report()
-		if s := r.Last(name); s != nil && !s.Plugged.IsZero() {
-			return
-		}
+// awaitDevice waits until the sandbox shows a device on a port, with all that belongs to it.
+func (b *box) awaitDevice(port usb.Port, id usb.ID) {
+	b.t.Helper()
+	script := fmt.Sprintf("cd /sys/bus/usb/devices/%s && cat idVendor idProduct; true", port)
+	want := fmt.Sprintf("%04x\n%04x\n", id.Vendor, id.Product)
+	for deadline := time.Now().Add(30 * time.Second); b.output("sh", "-c", script) != want; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("the board did not come to %s", name)
+			b.t.Fatalf("no %s came to port %s", id, port)
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 }
