@@ -49,6 +49,7 @@ func newNetwork(v *view, send func(message, ...*os.File)) (*wiring, error) {
 	}
 	if lo, err := n.hostLinks.LinkByName("lo"); err == nil {
 		n.hostLinks.LinkSetUp(lo)
+		v.addNet("", lo.Attrs()) // now, not when the update below is read
 	}
 	hostUpdates := make(chan netlink.LinkUpdate, 256)
 	if err := netlink.LinkSubscribeWithOptions(hostUpdates, nil, netlink.LinkSubscribeOptions{ListExisting: true}); err != nil {

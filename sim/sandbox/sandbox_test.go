@@ -123,6 +123,11 @@ func attach(t *testing.T, p *sandbox.Port, d *usbdev.Ethernet) {
 	t.Cleanup(func() { p.Detach(); d.Close() })
 }
 
+// until defines until_ for scripts, which waits until a command succeeds: the tree follows a command of the sandbox's a
+// moment later.
+const until = `until_() { for i in $(seq 1000); do "$@" && return; sleep 0.01; done; echo "never: $*"; }
+`
+
 // TestView looks at the sysfs tree as a program that searches for boards does.
 func TestView(t *testing.T) {
 	s := start(t, "ip")
@@ -143,10 +148,10 @@ func TestView(t *testing.T) {
 		{"grep -h PRODUCT /sys/class/net/eth0/device/uevent", "PRODUCT=451/6141/123"},
 		{"[ $(cat /sys/class/net/eth0/ifindex) = $(ip -o link show eth0 | cut -d: -f1) ] && echo same", "same"},
 		{"readlink -f /sys/class/net/lo", "/sys/devices/virtual/net/lo"},
-		{"ip link add x0 type veth peer name x1 && sleep 0.2 && readlink -f /sys/class/net/x0; ip link del x0", "/sys/devices/virtual/net/x0"},
-		{"ip link set eth0 name board && sleep 0.2 && ls /sys/class/net /sys/bus/usb/devices/1-2.3:1.0/net | tr '\\n' ' '", "/sys/bus/usb/devices/1-2.3:1.0/net:\nboard\n\n/sys/class/net:\nboard\nlo"},
+		{"ip link add x0 type veth peer name x1 && until_ [ -e /sys/class/net/x0 ] && readlink -f /sys/class/net/x0; ip link del x0 && until_ [ ! -e /sys/class/net/x0 ] && until_ [ ! -e /sys/class/net/x1 ]", "/sys/devices/virtual/net/x0"},
+		{"ip link set eth0 name board && until_ [ -e /sys/class/net/board ] && ls /sys/class/net /sys/bus/usb/devices/1-2.3:1.0/net | tr '\\n' ' '", "/sys/bus/usb/devices/1-2.3:1.0/net:\nboard\n\n/sys/class/net:\nboard\nlo"},
 	} {
-		status, out := run(t, s, tc.script)
+		status, out := run(t, s, until+tc.script)
 		if strings.Contains(tc.script, "tr ") {
 			tc.want = strings.ReplaceAll(tc.want, "\n", " ")
 		}
@@ -224,24 +229,24 @@ func TestMove(t *testing.T) {
 	s := start(t, "ip", "nsenter", "unshare")
 	d := device(usb.ID{Vendor: 0x0451, Product: 0x6141}, "02:11:22:33:44:55")
 	attach(t, s.Port("1-1"), d)
-	_, out := run(t, s, `
-		unshare -n sleep 20 & P=$!
+	_, out := run(t, s, until+`
+		unshare -n sleep 1000 & P=$!
 		while [ "$(readlink /proc/$P/ns/net)" = "$(readlink /proc/self/ns/net)" ]; do sleep 0.01; done
 		old=$(cat /sys/class/net/usb0/ifindex)
-		ip link set usb0 netns $P; sleep 0.3
+		ip link set usb0 netns $P; until_ [ ! -e /sys/bus/usb/devices/1-1:1.0/net ]
 		echo moved $(ls /sys/class/net) $(ls -d /sys/bus/usb/devices/1-1:1.0/net 2>/dev/null)
 		nsenter -t $P -n ip link set usb0 up
-		nsenter -t $P -n ip link set usb0 netns 1 2>/dev/null || nsenter -t $P -n ip link set usb0 netns $$; sleep 0.3
+		nsenter -t $P -n ip link set usb0 netns 1 2>/dev/null || nsenter -t $P -n ip link set usb0 netns $$; until_ [ -e /sys/class/net/usb0 ]
 		[ "$old" = "$(cat /sys/class/net/usb0/ifindex)" ] && echo back $(ls /sys/class/net /sys/bus/usb/devices/1-1:1.0/net)
-		ip link set usb0 netns $P; sleep 0.2
+		ip link set usb0 netns $P; until_ [ ! -e /sys/bus/usb/devices/1-1:1.0/net ]
 		kill -9 $P
-		for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do [ -e /sys/class/net/usb0 ] && break; sleep 0.1; done
+		until_ ip link show usb0 >/dev/null 2>&1; until_ [ -e /sys/class/net/usb0 ]
 		echo again $(ls /sys/class/net); ip link set usb0 up && echo up`)
 	want := "moved lo\nback /sys/bus/usb/devices/1-1:1.0/net: usb0 /sys/class/net: lo usb0\nagain lo usb0\nup"
 	if out != want {
 		t.Errorf("%q, expected %q", out, want)
 	}
-	deadline := time.After(5 * time.Second)
+	deadline := time.After(30 * time.Second)
 	for {
 		up, changed := d.Link.Up()
 		if up {
