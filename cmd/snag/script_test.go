@@ -36,6 +36,7 @@ func TestMain(m *testing.M) {
 //
 //	firmware DIR        writes u-boot-spl.bin and u-boot.img, as generated
 //	exits CODE,… CMD... runs a command that must end with one of these exit codes
+//	terminated CMD...   terminates a command (SIGTERM), which must end with exit code 130
 //	failed CODE         the standard output of the last command is JSON lines, of which the last is a
 //	                    "failed" with this exit code, and the others are no end
 //	documented EVENT... in that output are these events, and all are as docs/json.md has them
@@ -44,7 +45,7 @@ func TestScript(t *testing.T) {
 		Dir:           "testdata/script",
 		UpdateScripts: *update,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"firmware": firmwareCommand, "exits": exitsCommand, "failed": failedCommand, "documented": documentedCommand,
+			"firmware": firmwareCommand, "exits": exitsCommand, "terminated": terminatedCommand, "failed": failedCommand, "documented": documentedCommand,
 		},
 		Condition: func(cond string) (bool, error) {
 			switch cond {
@@ -72,16 +73,37 @@ func exitsCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: exits CODE CMD...")
 	}
-	got := 0
-	if err := ts.Exec(args[1], args[2:]...); err != nil {
-		exit, ok := err.(*exec.ExitError)
-		if !ok {
-			ts.Fatalf("%v", err)
-		}
-		got = exit.ExitCode()
-	}
-	if !slices.Contains(strings.Split(args[0], ","), strconv.Itoa(got)) {
+	if got := ran(ts, args[1:]); !slices.Contains(strings.Split(args[0], ","), strconv.Itoa(got)) {
 		ts.Fatalf("exit code %d, want %s", got, args[0])
+	}
+}
+
+// ran runs a command and returns its exit code.
+func ran(ts *testscript.TestScript, args []string) int {
+	err := ts.Exec(args[0], args[1:]...)
+	if err == nil {
+		return 0
+	}
+	exit, ok := err.(*exec.ExitError)
+	if !ok {
+		ts.Fatalf("%v", err)
+	}
+	return exit.ExitCode()
+}
+
+func terminatedCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: terminated CMD...")
+	}
+	got := 0
+	for _, after := range []string{"0.2", "2", "10"} { // the signal may be there before a slow program is ready for it
+		got = ran(ts, append([]string{"timeout", "--foreground", "--preserve-status", "-k", "20", after}, args...))
+		if got != 128+int(syscall.SIGTERM) {
+			break
+		}
+	}
+	if got != recovery.ExitInterrupted {
+		ts.Fatalf("exit code %d, want %d", got, recovery.ExitInterrupted)
 	}
 }
 
