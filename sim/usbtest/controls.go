@@ -100,7 +100,7 @@ func controlStreamError(t *T) {
 }
 
 func controlStreamIdle(t *T) {
-	const count, idle = 20, 500 * time.Millisecond
+	const count, idle = 20, 3 * time.Second
 	dev, h := t.board()
 	begin := time.Now()
 	n, err := h.StreamControl(t.ctx, idle, then(count, appends(1000), vendorOut(reqSilent, 0), nil))

@@ -132,13 +132,13 @@ func streamInFlight(t *T) {
 func streamIdle(t *T) {
 	const size, count, pause, idle = 1025, 4, time.Second, 3 * time.Second
 	dev, h := t.streamer(wideOut)
+	begin := time.Now()
 	go func() {
 		for range count {
 			time.Sleep(pause)
 			dev.OutPipe(wideOut).Read(t.ctx, make([]byte, size))
 		}
 	}()
-	begin := time.Now()
 	n, err := h.Stream(t.ctx, wideOut, idle, transfers(size, 100))
 	t.is("stream", err, context.DeadlineExceeded)
 	t.described(err, h, wideOut)

@@ -278,7 +278,7 @@ func TestLeak(t *testing.T) {
 			t.Errorf("%s is left and not found", what)
 		}
 	}
-	if _, err := perform(t, &Lab{patience: shortly}, func(*T) { go time.Sleep(shortly / 10) }); err != nil {
+	if _, err := perform(t, &Lab{patience: defaultPatience}, func(*T) { go time.Sleep(shortly / 10) }); err != nil {
 		t.Errorf("of a test that leaves nothing: %v", err)
 	}
 }
