@@ -1,14 +1,27 @@
+//go:build unix
+
 package inspect_test
 
 import (
 	"encoding/binary"
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"snag/firmware/inspect"
 )
+
+// worked is how much of the processor's time this program has had: of the clock's, others on the machine have theirs too.
+func worked(t *testing.T) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
 
 // A FIT whose thousand images are all the same bytes, and all of its file, is taken apart in a moment.
 func TestWork(t *testing.T) {
@@ -45,10 +58,10 @@ func TestWork(t *testing.T) {
 	}
 	file = append(append(append(file, make([]byte, 16)...), nodes...), names...)
 	file = append(file, make([]byte, -len(file)&3+size)...)
-	begun := time.Now()
+	begun := worked(t)
 	r := inspect.Data("evil.itb", file)
-	if took := time.Since(begun); took > time.Second {
-		t.Errorf("it took %s", took)
+	if took := worked(t) - begun; took > time.Second {
+		t.Errorf("it took %s of the processor's time", took)
 	}
 	if len(r.Parts) == 0 || len(r.Parts[0].Parts) != images+1 {
 		t.Errorf("parts: %+v", r.Parts)
