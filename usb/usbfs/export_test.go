@@ -26,6 +26,14 @@ func Led(h usb.Handle) bool {
 	return own.led
 }
 
+// Asked says whether somebody else waits while somebody reaps in the watcher's stead.
+func Asked(h usb.Handle) bool {
+	own := h.(*handle)
+	own.mu.Lock()
+	defer own.mu.Unlock()
+	return own.asked
+}
+
 // Aside says whether the watcher is put aside.
 func Aside(h usb.Handle) bool {
 	own := h.(*handle)

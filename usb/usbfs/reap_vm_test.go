@@ -94,7 +94,7 @@ func TestKernelLeader(t *testing.T) {
 		send()
 		end(t, others, nil) // by the leader
 		go receive()
-		time.Sleep(20 * time.Millisecond)
+		until(t, "somebody else waits", func() bool { return usbfs.Asked(h) })
 		close(dev.free)
 		end(t, ended, nil)
 		if usbfs.Aside(h) {
