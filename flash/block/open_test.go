@@ -154,25 +154,27 @@ func TestWait(t *testing.T) {
 		func(tr *tree) {
 			os.RemoveAll(filepath.Join(tr.root, "sys/block/sdb"))
 			os.RemoveAll(filepath.Join(tr.root, "sys/dev/block/8:0"))
+			tr.opening = unix.EACCES // in the look that finds the partition: not for long is it awaited
 			tr.disk(fmt.Sprintf(onUSB, 0), "sdb", 8, 64, 1)
 		},
-		func(tr *tree) { tr.opening = unix.EACCES },
 		func(tr *tree) { tr.opening = nil },
 	}
-	tr := newTree(t)
-	o := Options{Port: "1-2", Partition: 1, LUN: AnyLUN, Wait: time.Minute, System: tr.system()}
-	look := 0
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	o.System.looks = func() {
-		if look < len(steps) {
-			steps[look](tr)
-			look++
+	for _, lun := range []int{AnyLUN, 0} {
+		tr := newTree(t)
+		o := Options{Port: "1-2", Partition: 1, LUN: lun, Wait: time.Minute, System: tr.system()}
+		look := 0
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		o.System.looks = func() {
+			if look < len(steps) {
+				steps[look](tr)
+				look++
+			}
 		}
-	}
-	d, err := Open(ctx, o)
-	if err != nil || look != len(steps) || d.part.name != "sdb1" {
-		t.Errorf("after %d steps: %v", look, err)
+		d, err := Open(ctx, o)
+		if err != nil || look != len(steps) || d.part.name != "sdb1" {
+			t.Errorf("disk %d: after %d steps: %v", lun, look, err)
+		}
 	}
 }
 
