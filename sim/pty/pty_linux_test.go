@@ -3,6 +3,7 @@ package pty
 import (
 	"bytes"
 	"os"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -27,7 +28,7 @@ func TestLine(t *testing.T) {
 		all[i] = byte(i)
 	}
 	for range 2 {
-		tty, err := os.OpenFile(l.TTY, os.O_RDWR, 0)
+		tty, err := os.OpenFile(l.TTY, os.O_RDWR|syscall.O_NOCTTY, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

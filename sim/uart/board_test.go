@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -31,7 +32,7 @@ func TestLrzszRecoversTheBoard(t *testing.T) {
 		}
 		cmd := exec.CommandContext(t.Context(), program, "--quiet", "--binary", name)
 		cmd.Dir = dir
-		tty, err := os.OpenFile(b.TTY, os.O_RDWR, 0)
+		tty, err := os.OpenFile(b.TTY, os.O_RDWR|syscall.O_NOCTTY, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
