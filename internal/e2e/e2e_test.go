@@ -244,7 +244,7 @@ func (fw images) booted(t testing.TB, board *am335x.Board) {
 	t.Helper()
 	select {
 	case <-board.Settled():
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 	}
 	r := board.Report()
 	var spl, uboot []byte

@@ -18,14 +18,14 @@ import (
 	"snag/usb"
 )
 
-// slow is a board whose stages last seconds.
-var slow = am335x.Config{DelayIn: 3 * time.Millisecond, DelayOut: 3 * time.Millisecond}
+// slow is a board whose stages last so long that what a test does in one is done in it: 4 s and 10 s.
+var slow = am335x.Config{DelayIn: 10 * time.Millisecond, DelayOut: 10 * time.Millisecond}
 
 // TestSandboxUnplugged has boards that leave for good, never come, or stand still.
 func TestSandboxUnplugged(t *testing.T) {
 	t.Parallel()
 	const rom, spl = am335x.StageROM, am335x.StageSPL
-	const away = 40 * time.Second // 15 s in which a board that left may be back, behind two stages beside VMs
+	const away = 20 * time.Second // 15 s in which a board that left may be back
 	for _, tc := range []struct {
 		name   string
 		kind   am335x.FaultKind
@@ -33,7 +33,7 @@ func TestSandboxUnplugged(t *testing.T) {
 		at     int
 		board  am335x.Config
 		args   []string
-		within time.Duration
+		within time.Duration // of the last event before
 		code   int
 		stands string   // the stage that the end names
 		says   []string // of the error and its hint
@@ -48,7 +48,7 @@ func TestSandboxUnplugged(t *testing.T) {
 		{name: "SPL never appears", board: am335x.Config{SPLNever: true}, within: 35 * time.Second, code: 6, stands: rom, says: []string{"did not appear", "SPL_USB_ETHER"}},
 		{name: "ROM hangs", kind: am335x.Hang, stage: rom, at: 51_200, within: 75 * time.Second, code: 6, stands: rom, says: []string{"stopped asking", "of 109728 bytes", "1m0s", "reset the board"}},
 		{name: "SPL hangs", kind: am335x.Hang, stage: spl, at: 146_800, within: 75 * time.Second, code: 6, stands: spl, says: []string{"stopped asking", "of 755576 bytes"}},
-		{name: "ROM says nothing", board: am335x.Config{LossOut: 1}, args: []string{"--timeout", "6s"}, within: 10 * time.Second, code: 6, says: []string{"overall timeout of 6s", "--timeout"}},
+		{name: "ROM says nothing", board: am335x.Config{LossOut: 1}, args: []string{"--timeout", "30s"}, within: 35 * time.Second, code: 6, says: []string{"overall timeout of 30s", "--timeout"}},
 		{name: "SPL that the ROM does not start", board: am335x.Config{Faults: []am335x.Fault{{Kind: am335x.Reset, Stage: rom, At: splSize},
 			{Kind: am335x.Reset, Stage: rom, At: splSize}, {Kind: am335x.Reset, Stage: rom, At: splSize}}},
 			within: 20 * time.Second, code: 6, stands: rom, says: []string{"3 times", "high-security"}},
@@ -97,11 +97,11 @@ func TestSandboxSignals(t *testing.T) {
 				if stage.name != "waiting" {
 					b.plug(slow, "1-1")
 				}
-				r.await(stage.event, stage.stage, 30*time.Second)
+				r.await(stage.event, stage.stage)
 				traces := r.traces()
 				r.signal(sig)
 				if sig == syscall.SIGKILL {
-					if r.wait(3 * time.Second); r.code != 128+9 {
+					if r.wait(); r.code != 128+9 {
 						t.Errorf("exit code %d", r.code)
 					}
 				} else {
@@ -126,8 +126,9 @@ func TestSandboxWorkerKilled(t *testing.T) {
 			if stage.name != "waiting" {
 				b.plug(slow, "1-1")
 			}
-			r.await(stage.event, stage.stage, 30*time.Second)
+			r.await(stage.event, stage.stage)
 			traces := r.traces()
+			r.did = time.Now()
 			if err := syscall.Kill(traces.worker, syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
@@ -141,6 +142,7 @@ func TestSandboxWorkerKilled(t *testing.T) {
 // traces are what a running snag has in the system.
 type traces struct {
 	pids      []int
+	snag      int
 	worker    int
 	namespace string // "net:[4026532000]", which the test keeps open: a number that is free goes to the next namespace
 }
@@ -157,7 +159,7 @@ func (r *run) traces() traces {
 	}
 	for _, p := range processes() {
 		if slices.Contains(tr.pids, p.parent) && p.command == "snag-network-worker\x00" {
-			tr.worker = p.pid
+			tr.snag, tr.worker = p.parent, p.pid
 			tr.pids = append(tr.pids, p.pid)
 		}
 	}
@@ -174,7 +176,7 @@ func (r *run) traces() traces {
 // vanish waits until all of it is gone.
 func (tr traces) vanish(b *box, r *run) {
 	r.t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		var left []string
 		for _, p := range processes() {
@@ -252,10 +254,10 @@ func TestSandboxPortInUse(t *testing.T) {
 	b := newBox(t)
 	fw := generate(t, 1)
 	first := b.recover(fw, "--usb-path", "1-1")
-	first.await("waiting", "", 10*time.Second)
+	first.await("waiting", "")
 	second := b.recover(fw, "--usb-path", "1-1")
 	last := second.exit(1, 5*time.Second)
-	pid := slices.Min(first.traces().pids)
+	pid := first.traces().snag
 	second.says(last, "port 1-1 is in use", fmt.Sprintf("process %d", pid), "recover --json -v", fmt.Sprintf("kill %d", pid))
 	board := b.plug(am335x.Config{}, "1-1")
 	first.exit(0, time.Minute) // it has not noticed
@@ -299,8 +301,8 @@ func TestSandboxOnWait(t *testing.T) {
 		b := newBox(t)
 		fw := generate(t, 1)
 		r := b.recover(fw, "--on-wait", "trap '' TERM; sleep 1000; sleep 1000")
-		board := b.plug(am335x.Config{}, "1-1")
-		r.await("progress", "rom", 10*time.Second)
+		board := b.plug(slow, "1-1")
+		r.await("progress", "rom")
 		traces := r.traces()
 		r.exit(0, 10*time.Second)
 		fw.booted(t, board)
@@ -323,7 +325,7 @@ func TestSandboxExpect(t *testing.T) {
 		{"the ID of SPL", am335x.SPLID, []string{"--expect", am335x.SPLID.String()}, 0, 20 * time.Second, nil},
 		{"another device", gadgetID, nil, 6, 75 * time.Second, []string{"everything was sent", "18d1:4ee0", "0525:a4a2 is there", "serial console"}},
 		{"nothing", usb.ID{}, nil, 6, 75 * time.Second, []string{"did not appear on port 1-1 within 1m0s", "nothing is there"}},
-		{"nothing in the overall time", usb.ID{}, []string{"--timeout", "8s"}, 6, 12 * time.Second, []string{"8s", "18d1:4ee0"}},
+		{"nothing in the overall time", usb.ID{}, []string{"--timeout", "45s"}, 6, 50 * time.Second, []string{"45s", "18d1:4ee0"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -384,7 +386,8 @@ func TestSandboxUART(t *testing.T) {
 		t.Parallel()
 		b, board := newBox(t), start(t, uart.Config{Faults: uart.Faults{Silent: true}})
 		r := b.recover(generate(t, 1), "--uart", board.TTY)
-		r.await("waiting", "", 10*time.Second)
+		r.await("waiting", "")
+		r.did = time.Now()
 		board.Close()
 		r.says(r.exit(6, 5*time.Second), "u-boot-spl.bin", "still plugged in")
 	})
@@ -392,7 +395,7 @@ func TestSandboxUART(t *testing.T) {
 		t.Parallel()
 		b, board := newBox(t), start(t, uart.Config{Faults: uart.Faults{Silent: true}})
 		r := b.recover(generate(t, 1), "--uart", board.TTY)
-		r.await("waiting", "", 10*time.Second)
+		r.await("waiting", "")
 		second := b.recover(generate(t, 1), "--uart", board.TTY)
 		second.says(second.exit(1, 5*time.Second), "in use by process")
 		r.signal(syscall.SIGINT)

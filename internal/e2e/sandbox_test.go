@@ -105,6 +105,7 @@ type run struct {
 	mark    string // in its environment, to find its processes by
 	signals chan os.Signal
 	begun   time.Time
+	did     time.Time     // when the test did what snag is to end by
 	ended   chan struct{} // closed at its end; then:
 	code    int           // its exit code, 128 + N if signal N killed it
 	took    time.Duration
@@ -201,10 +202,13 @@ func (r *run) events() []map[string]any {
 	return all
 }
 
+// patience is how long a test waits for what is to come. How long snag may take for something is judged by its events.
+const patience = 3 * time.Minute
+
 // await waits for an event of that kind and, unless stage is empty, that stage.
-func (r *run) await(kind, stage string, within time.Duration) map[string]any {
+func (r *run) await(kind, stage string) map[string]any {
 	r.t.Helper()
-	timeout := time.After(within)
+	timeout := time.After(patience)
 	for {
 		r.mu.Lock()
 		more := r.more
@@ -219,25 +223,26 @@ func (r *run) await(kind, stage string, within time.Duration) map[string]any {
 		case <-r.ended:
 			r.t.Fatalf("snag ended without an event %s %s\n%s", kind, stage, r)
 		case <-timeout:
-			r.t.Fatalf("no event %s %s within %s\n%s", kind, stage, within, r)
+			r.t.Fatalf("no event %s %s within %s\n%s", kind, stage, patience, r)
 		}
 	}
 }
 
 // wait waits for the end of snag.
-func (r *run) wait(within time.Duration) {
+func (r *run) wait() {
 	r.t.Helper()
 	select {
 	case <-r.ended:
-	case <-time.After(within):
-		r.t.Fatalf("snag did not end within %s\n%s", within, r)
+	case <-time.After(patience):
+		r.t.Fatalf("snag did not end within %s\n%s", patience, r)
 	}
 }
 
-// exit checks how snag ends, and what its last event says of it. It returns that event.
+// exit checks how snag ends, and what its last event says of it: in so much time after the one before, or after what the
+// test did last. It returns that event.
 func (r *run) exit(code int, within time.Duration) map[string]any {
 	r.t.Helper()
-	r.wait(within)
+	r.wait()
 	if r.code != code {
 		r.t.Errorf("exit code %d, want %d\n%s", r.code, code, r)
 	}
@@ -249,7 +254,27 @@ func (r *run) exit(code int, within time.Duration) map[string]any {
 	if want := map[bool]string{true: "done", false: "failed"}[code == 0]; last["event"] != want || last["exit_code"] != float64(r.code) {
 		r.t.Errorf("last event %v, want %s with exit code %d", last, want, code)
 	}
+	since := r.did
+	if len(events) > 1 {
+		if before := r.at(events[len(events)-2]); before.After(since) {
+			since = before
+		}
+	}
+	if took := r.at(last).Sub(since); !since.IsZero() && took > within {
+		r.t.Errorf("it took %s to the end, expected %s at most\n%s", took, within, r)
+	}
 	return last
+}
+
+// at is when an event was.
+func (r *run) at(event map[string]any) time.Time {
+	r.t.Helper()
+	text, _ := event["time"].(string)
+	at, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		r.t.Errorf("%v: %v", event, err)
+	}
+	return at
 }
 
 // says checks that the error of the last event holds all of the words.
@@ -277,11 +302,12 @@ func (r *run) warned(words string) {
 // signal sends a signal to snag.
 func (r *run) signal(s syscall.Signal) {
 	r.t.Helper()
+	r.did = time.Now()
 	select {
 	case r.signals <- s:
 	case <-r.ended:
 		r.t.Fatalf("snag has ended already\n%s", r)
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		r.t.Fatal("the signal was not taken")
 	}
 }

@@ -3,6 +3,7 @@ package e2e
 import (
 	"cmp"
 	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -60,7 +61,7 @@ func TestSandboxVariants(t *testing.T) {
 			b := newBox(t)
 			fw := generate(t, 1)
 			r := b.recover(fw, tc.args...)
-			r.await("waiting", "", 10*time.Second)
+			r.await("waiting", "")
 			board := b.plug(tc.board, "1-1")
 			r.exit(0, time.Minute)
 			fw.booted(t, board)
@@ -98,11 +99,12 @@ func TestSandboxStandsAtSPL(t *testing.T) {
 			t.Parallel()
 			b := newBox(t)
 			fw := generate(t, 1)
-			board := b.plug(am335x.Config{SPL: tc.spl}, "1-1")
+			// SPL comes when the first snag has ended, and waits for the second one.
+			board := b.plug(am335x.Config{SPL: tc.spl, SPLDelay: 5 * time.Second, SPLWindow: time.Minute}, "1-1")
 			first := b.recover(fw)
-			first.await("stage_done", "rom", 30*time.Second)
+			first.await("stage_done", "rom")
 			first.signal(syscall.SIGKILL)
-			first.wait(5 * time.Second)
+			first.wait()
 			b.awaitDevice("1-1", cmp.Or(tc.spl, am335x.SPLID))
 			r := b.recover(fw, tc.args...)
 			last := r.exit(0, time.Minute)
@@ -160,9 +162,10 @@ func TestSandboxLoss(t *testing.T) {
 	}
 }
 
-// TestSandboxEightAtOnce recovers 8 boards at once, each by a snag of its own and with its own firmware.
+// TestSandboxEightAtOnce recovers 8 boards at once, each by a snag of its own and with its own firmware. That they take no
+// longer than three times as long as one is judged by the best of three, since others are on the machine.
 func TestSandboxEightAtOnce(t *testing.T) {
-	recoverAll := func(n int) (longest time.Duration) {
+	recoverAll := func(n int) (longest time.Duration, late []string) {
 		b := newBox(t)
 		var fws []images
 		var boards []*am335x.Board
@@ -182,20 +185,29 @@ func TestSandboxEightAtOnce(t *testing.T) {
 			report := boards[i].Report()
 			for _, s := range report.Stages {
 				if wait := s.LinkUp.Sub(s.Plugged); s.Name == am335x.StageSPL && wait > 2*time.Second {
-					t.Errorf("board %d: SPL waited for its link for %s", i+1, wait)
+					late = append(late, fmt.Sprintf("board %d: SPL waited for its link for %s", i+1, wait))
 				}
 			}
 			if len(report.Stages) != 2 {
 				t.Errorf("board %d: %d stages, want 2", i+1, len(report.Stages))
 			}
 		}
-		return longest
+		return longest, late
 	}
-	one := recoverAll(1)
-	eight := recoverAll(8)
-	t.Logf("one board %.2f s, eight %.2f s", one.Seconds(), eight.Seconds())
-	if eight > 3*one {
-		t.Errorf("eight boards took %s, one %s: more than three times as long", eight, one)
+	for try := 1; ; try++ {
+		one, late := recoverAll(1)
+		eight, more := recoverAll(8)
+		t.Logf("one board %.2f s, eight %.2f s", one.Seconds(), eight.Seconds())
+		if late = append(late, more...); eight > 3*one {
+			late = append(late, fmt.Sprintf("eight boards took %s, one %s: more than three times as long", eight, one))
+		}
+		if len(late) == 0 {
+			return
+		}
+		if try == 3 {
+			t.Fatal(strings.Join(late, "\n"))
+		}
+		t.Log(strings.Join(late, "\n"))
 	}
 }
 
@@ -204,7 +216,7 @@ func (b *box) awaitDevice(port usb.Port, id usb.ID) {
 	b.t.Helper()
 	script := fmt.Sprintf("cd /sys/bus/usb/devices/%s && cat idVendor idProduct; true", port)
 	want := fmt.Sprintf("%04x\n%04x\n", id.Vendor, id.Product)
-	for deadline := time.Now().Add(30 * time.Second); b.output("sh", "-c", script) != want; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); b.output("sh", "-c", script) != want; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			b.t.Fatalf("no %s came to port %s", id, port)
 		}
