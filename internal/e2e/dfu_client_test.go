@@ -172,7 +172,7 @@ func TestWithDFUFault(t *testing.T) {
 			b := c.power(t, c.model)
 			h, d := b.open(t, dfuStep{stage: dfu.StageROM, alt: "0"})
 			defer h.Close()
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			if err := d.Download(ctx, b.images["tf-a"], nil); err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("%v, expected %q", err, tc.want)

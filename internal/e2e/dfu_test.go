@@ -368,7 +368,7 @@ func (b *dfuBoard) booted(t *testing.T) record {
 	t.Helper()
 	select {
 	case <-b.Settled():
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 	}
 	r := b.Report()
 	if r.Outcome != virtual.Booted {

@@ -54,7 +54,7 @@ func openFastboot(t *testing.T, port usb.Port) *client.Client {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	var h usb.Handle
-	soon(t, 20*time.Second, func() error {
+	soon(t, 30*time.Second, func() error {
 		devices, err := usbfs.Host{}.Devices()
 		if err != nil {
 			return err

@@ -130,7 +130,7 @@ func TestWithFastbootGadget(t *testing.T) {
 					t.Errorf("fastboot %s: %v, want %q\n%s", c.args, err, c.says, out)
 				}
 			}
-			soon(t, 10*time.Second, func() error {
+			soon(t, 30*time.Second, func() error {
 				if r := board.Report(); r.Outcome != virtual.Booted {
 					return fmt.Errorf("the board is %s: %s", r.Outcome, r.Error)
 				}
@@ -187,7 +187,7 @@ func TestWithFastbootKeemBay(t *testing.T) {
 	image := imageFile(t, fip)
 	started := func(t *testing.T, board *fastboot.Board) {
 		t.Helper()
-		soon(t, 20*time.Second, func() error {
+		soon(t, 30*time.Second, func() error {
 			if r := board.Report(); r.Outcome != virtual.Booted || r.Last(fastboot.StageGadget) == nil {
 				return fmt.Errorf("the board is %s: %s", r.Outcome, r.Error)
 			}

@@ -196,19 +196,24 @@ func TestWithIMXSnagReenumeration(t *testing.T) {
 			if delay > time.Second {
 				t.Parallel()
 			}
-			cfg, images := virtualIMX(t, imx.Config{SPL: imx.SDPV, SPLDelay: delay}, "imx6q", 20_000, 1)
-			b := powerIMX(t, cfg, images)
-			if err := b.snag(t, nil, "imx6q"); err != nil {
-				t.Fatal(err)
-			}
-			r := b.recovered(t, false)
-			rom, spl := r.Last(imx.StageROM), r.Last(imx.StageSPL)
-			first := spl.First.Sub(spl.Plugged)
-			t.Logf("SPL was on the bus %s after the ROM had left it, and had its first report %s later", ms(spl.Plugged.Sub(rom.Left)), ms(first))
 			// The kernel's enumeration is in it, for which a busy machine takes its time: that nothing sleeps is exact
-			// in socs/imx, on the same boards without a kernel.
-			if first > 4*time.Second {
-				t.Errorf("SPL had its first report after %s", first)
+			// in socs/imx, on the same boards without a kernel. Here one of three tries is to be in time.
+			for try := 1; ; try++ {
+				cfg, images := virtualIMX(t, imx.Config{SPL: imx.SDPV, SPLDelay: delay}, "imx6q", 20_000, 1)
+				b := powerIMX(t, cfg, images)
+				if err := b.snag(t, nil, "imx6q"); err != nil {
+					t.Fatal(err)
+				}
+				r := b.recovered(t, false)
+				rom, spl := r.Last(imx.StageROM), r.Last(imx.StageSPL)
+				first := spl.First.Sub(spl.Plugged)
+				t.Logf("SPL was on the bus %s after the ROM had left it, and had its first report %s later", ms(spl.Plugged.Sub(rom.Left)), ms(first))
+				if first <= 4*time.Second {
+					return
+				}
+				if try == 3 {
+					t.Fatalf("SPL had its first report after %s", first)
+				}
 			}
 		})
 	}
@@ -323,7 +328,7 @@ func TestWithIMXSnagInterrupted(t *testing.T) {
 			if code := p.exit(t, 20*time.Second); code != end.code {
 				t.Errorf("exit code %d, want %d\n%s", code, end.code, p)
 			}
-			soon(t, 5*time.Second, func() error {
+			soon(t, 30*time.Second, func() error {
 				link, _ := os.Readlink(fmt.Sprintf("/sys/bus/usb/devices/%s:1.0/driver", b.port))
 				if link == "" && end.driver == "" || link != "" && filepath.Base(link) == end.driver {
 					return nil

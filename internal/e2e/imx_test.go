@@ -103,7 +103,7 @@ func (b *peerBoard) attribute(t *testing.T, id usb.ID, name string) string {
 	t.Helper()
 	dir := "/sys/bus/usb/devices/" + string(b.port)
 	var text string
-	soon(t, 20*time.Second, func() error {
+	soon(t, 30*time.Second, func() error {
 		product, err := os.ReadFile(dir + "/idProduct")
 		if err != nil || strings.TrimSpace(string(product)) != fmt.Sprintf("%04x", id.Product) {
 			return fmt.Errorf("no %s on %s: %v", id, b.port, err)
@@ -157,7 +157,7 @@ func (b *peerBoard) imxUSB(t *testing.T, id usb.ID, args ...string) error {
 // recovered checks what became of the board, or of its ROM's stage only.
 func (b *peerBoard) recovered(t *testing.T, romOnly bool) imx.Report {
 	t.Helper()
-	soon(t, 10*time.Second, func() error {
+	soon(t, 30*time.Second, func() error {
 		r := b.Report()
 		if romOnly && r.Stages[0].Complete || r.Outcome == virtual.Booted {
 			return nil

@@ -92,7 +92,7 @@ func recoverBCM(t *testing.T, who *syscall.Credential, soc string, cfg bcm.Confi
 	}
 	select {
 	case <-board.Settled():
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 	}
 	r := board.Report()
 	if err := r.Err(); err != nil || r.Outcome != virtual.Booted {

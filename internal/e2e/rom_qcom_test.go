@@ -151,7 +151,7 @@ func TestWithROMQualcomm(t *testing.T) {
 			t.Errorf("exit code %d\n%s", code, p)
 		}
 		// The board was reset, and takes the right file now.
-		soon(t, 10*time.Second, func() error {
+		soon(t, 30*time.Second, func() error {
 			if r := b.Report(); r.Resets != 1 || r.Outcome != virtual.Running {
 				return errors.New("the board was not reset")
 			}

@@ -275,7 +275,7 @@ func (b *rockchipBoard) booted(t *testing.T) rockchip.Report {
 	t.Helper()
 	select {
 	case <-b.Settled():
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 	}
 	r := b.Report()
 	if r.Outcome != virtual.Booted {

@@ -53,7 +53,7 @@ func TestWithROMSAMA5(t *testing.T) {
 			t.Run(strings.TrimSpace(tc.model+" "+tc.name), func(t *testing.T) {
 				t.Parallel()
 				b := powerSAMA5(t, tc.model, tc.cfg)
-				soon(t, 10*time.Second, func() error { return b.tty() })
+				soon(t, 30*time.Second, func() error { return b.tty() })
 				begun := time.Now()
 				p := start(t, tc.who, append([]string{"recover", "-s", tc.model, "--usb-path", b.port, "-f", b.config}, tc.args...)...)
 				if code := p.exit(t, time.Minute); code != 0 {
@@ -74,7 +74,7 @@ func TestWithROMSAMA5(t *testing.T) {
 	}
 	t.Run("cdc_acm is back", func(t *testing.T) {
 		b := powerSAMA5(t, "sama5d3", sama5.Config{Faults: []sama5.Fault{{Kind: sama5.Fail, Stage: sama5.StageROM, Command: sama5.CallExtram, Status: 0x0f}}})
-		soon(t, 10*time.Second, func() error { return b.tty() })
+		soon(t, 30*time.Second, func() error { return b.tty() })
 		p := start(t, user, "recover", "-s", "sama5d3", "--usb-path", b.port, "-f", b.config)
 		if code := p.exit(t, time.Minute); code != 6 || !strings.Contains(p.stdout.String(), "APPLET_FAIL") {
 			t.Errorf("exit code %d\n%s", code, p)
@@ -140,7 +140,7 @@ func (b *sama5Board) booted(t *testing.T) {
 	t.Helper()
 	select {
 	case <-b.Settled():
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 	}
 	r := b.Report()
 	if err := r.Err(); err != nil {

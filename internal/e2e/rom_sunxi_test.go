@@ -63,7 +63,7 @@ func runFEL(t *testing.T, port usb.Port, program string, args ...string) (string
 	t.Helper()
 	dir := "/sys/bus/usb/devices/" + string(port)
 	var number [2]string
-	soon(t, 20*time.Second, func() error {
+	soon(t, 30*time.Second, func() error {
 		if _, err := os.Stat(dir + ":1.0"); err != nil {
 			return err
 		}
@@ -105,7 +105,7 @@ func (b *felBoard) booted(t *testing.T) *sunxi.Stage {
 	t.Helper()
 	select {
 	case <-b.Settled():
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 	}
 	r := b.Report()
 	if err := r.Err(); err != nil {

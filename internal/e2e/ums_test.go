@@ -137,7 +137,7 @@ func TestWithUMSPeers(t *testing.T) {
 				if err := flashUMS(t, block.Options{Port: port, LUN: block.AnyLUN}, name, true); err != nil {
 					t.Error(err)
 				}
-				soon(t, 5*time.Second, func() error { // the kernel knows the new partitions
+				soon(t, 30*time.Second, func() error { // the kernel knows the new partitions
 					d, err := block.Open(t.Context(), block.Options{Port: port, Partition: 2})
 					if err != nil {
 						return err
@@ -283,7 +283,7 @@ func TestWithUMSRefused(t *testing.T) {
 	if err := d.Eject(); err != nil {
 		t.Error(err)
 	}
-	soon(t, 10*time.Second, func() error {
+	soon(t, 30*time.Second, func() error {
 		if r := board.Report(); r.Outcome != virtual.Booted {
 			return fmt.Errorf("the board is %s", r.Outcome)
 		}

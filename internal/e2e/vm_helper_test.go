@@ -158,7 +158,7 @@ func namespaceOf(t *testing.T, who *syscall.Credential) *os.File {
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 	name := fmt.Sprintf("/proc/%d/ns/net", cmd.Process.Pid)
 	ours, _ := os.Readlink("/proc/self/ns/net")
-	soon(t, 20*time.Second, func() error {
+	soon(t, 30*time.Second, func() error {
 		if theirs, err := os.Readlink(name); err != nil || theirs == ours {
 			return fmt.Errorf("no namespace yet: %v", err)
 		}

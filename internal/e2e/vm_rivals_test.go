@@ -57,7 +57,7 @@ func TestWithUdevRivals(t *testing.T) {
 	must(t, "ip", "addr", "add", "10.8.0.1/24", "dev", name)
 	must(t, "ip", "link", "set", name, "up")
 
-	soon(t, 20*time.Second, func() error { // IPv6 looks for duplicates first
+	soon(t, 30*time.Second, func() error { // IPv6 looks for duplicates first
 		if s := must(t, "ip", "-o", "addr"); strings.Contains(s, "tentative") {
 			return errors.New(s)
 		}
@@ -99,7 +99,7 @@ func TestWithUdevRivals(t *testing.T) {
 	if heard[r.Stages[0].MAC] == 0 || len(heard) != 2 {
 		t.Errorf("the rival heard %v, expected the device of the adapter and the client in the street", heard)
 	}
-	soon(t, 10*time.Second, func() error {
+	soon(t, 30*time.Second, func() error {
 		after := hostNetwork(t)
 		for key, text := range before {
 			if after[key] != text {

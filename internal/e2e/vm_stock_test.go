@@ -62,7 +62,7 @@ func leftovers(t testing.TB) system {
 // compare checks that the system is as it was, but for boards that come and go by themselves.
 func (s system) compare(t testing.TB) {
 	t.Helper()
-	deadline := time.Now().Add(3 * time.Second)
+	deadline := time.Now().Add(30 * time.Second) // the kernel takes namespaces apart one after the other
 	for {
 		now := leftovers(t)
 		same := slices.Equal(s.namespaces, now.namespaces) && slices.Equal(s.processes, now.processes) && slices.Equal(s.sockets, now.sockets)
@@ -96,7 +96,7 @@ func noNamespaceLeft(t testing.TB, who *syscall.Credential) {
 	if who == nil {
 		args = args[1:]
 	}
-	soon(t, 5*time.Second, func() error {
+	soon(t, 30*time.Second, func() error {
 		cmd := exec.Command("unshare", args...)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: who}
 		if out, err := cmd.CombinedOutput(); err != nil {

@@ -125,7 +125,7 @@ func TestWithUdevUserGivesBack(t *testing.T) {
 	fw := generateSized(t, 60, 8<<10, 8<<10)
 	port := hostPort(t, 1)
 	board, _ := plug(t, slowBoard, port)
-	soon(t, 10*time.Second, func() error { _, err := onHost(port); return err })
+	soon(t, 30*time.Second, func() error { _, err := onHost(port); return err })
 	p := start(t, user, "recover", "-s", "am335x", "-f", fw.config, "--usb-path", string(port), "--net", "user")
 	soon(t, time.Minute, func() error {
 		if r := board.Report(); len(r.Last(am335x.StageROM).Data) < 2048 {
@@ -154,7 +154,7 @@ func TestWithUdevUserNoDriver(t *testing.T) {
 		t.Fatal(err)
 	}
 	must(t, "udevadm", "control", "--reload")
-	soon(t, 10*time.Second, func() error { // the board before may be leaving
+	soon(t, 30*time.Second, func() error { // the board before may be leaving
 		if out, err := exec.Command("sh", "-c", "rmmod rndis_wlan; rmmod rndis_host; test ! -e /sys/module/rndis_host").CombinedOutput(); err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}

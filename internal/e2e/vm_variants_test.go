@@ -144,7 +144,7 @@ func eightAtOnce(t *testing.T, args ...string) (atOnce float64) {
 		t.Logf("%s: %s, the processors idle for %.0f %% of it", name, ms(time.Since(begun)), 100*float64(idle2-idle)/float64(busy2-busy+idle2-idle))
 	}
 	timed("one", func(t *testing.T) { run(t, 1) })
-	soon(t, 10*time.Second, func() error {
+	soon(t, 30*time.Second, func() error {
 		if _, err := os.Stat("/sys/bus/usb/devices/" + string(hostPort(t, 1))); err == nil {
 			return fmt.Errorf("the board is still there")
 		}
