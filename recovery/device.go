@@ -32,12 +32,15 @@ func (b *board) openUSB(ctx context.Context) error {
 
 // hold locks a port, and remembers its other name: a stage of another speed is on the controller's other bus.
 func (b *board) hold(port usb.Port) error {
-	b.peer = b.peerOf(port)
+	peer := b.peerOf(port)
+	b.mu.Lock()
+	b.peer = peer
+	b.mu.Unlock()
 	if b.lock != nil {
 		return nil
 	}
 	var err error
-	b.lock, err = lockPort(b.lockName(port, b.peer))
+	b.lock, err = lockPort(b.lockName(port, peer))
 	return err
 }
 

@@ -125,6 +125,7 @@ func TestUserVariants(t *testing.T) {
 		{name: "other ROM ID", trial: trial{anywhere: true, cfg: board.Config{ROM: gadget}, opt: recovery.Options{ROM: gadget}}},
 		{name: "other ROM ID on a named port", trial: trial{cfg: board.Config{ROM: gadget}}},
 		{name: "board named by ID", trial: trial{anywhere: true, opt: recovery.Options{ID: board.ROMID}}},
+		{name: "on a port named by its other bus", trial: trial{host: inproc.New(inproc.Pair{High: 1, Super: 2}), port: "2-1"}},
 		{name: "ECM", trial: trial{cfg: board.Config{ECM: true}}},
 		{name: "BOOTP", trial: trial{cfg: board.Config{BOOTP: true}}},
 		{name: "no vendor class", trial: trial{cfg: board.Config{SPLVendorClass: "-"}}},
