@@ -174,6 +174,9 @@ func (b *board) chooseDevice() (usb.Device, bool, error) {
 	var candidates []candidate
 	var matching []usb.Device
 	b.unready = false
+	b.noStages = slices.DeleteFunc(b.noStages, func(p place) bool { // another may be given its number
+		return !slices.ContainsFunc(devices, func(d usb.Device) bool { return p == place{d.Bus, d.Address} })
+	})
 	for _, d := range devices {
 		switch {
 		case b.byClass() && len(d.Interfaces) == 0: // not configured yet

@@ -206,6 +206,41 @@ func TestUserElsewhere(t *testing.T) {
 	}
 }
 
+// again is a port whose devices all get the number that its first one had.
+type again struct{ *inproc.Port }
+
+func (p again) Attach(ctx context.Context, dev usbdev.Device) error { return p.AttachSame(ctx, dev) }
+
+// A boot ROM that gets the number of what was no stage on its port is not taken for that.
+func TestUserNumberOfAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := inproc.New()
+		port := again{host.Port("219-1")}
+		other := usbdev.NewGadget(&usbdev.Descriptors{Speed: usbdev.HighSpeed, ID: board.SPLID,
+			Configs: []usbdev.Config{{Value: 1, Interfaces: []usbdev.Interface{{Class: 8, SubClass: 6, Protocol: 0x50}}}}}, usbdev.Inert{})
+		if err := port.Attach(t.Context(), other); err != nil {
+			t.Fatal(err)
+		}
+		b, err := board.New(board.Config{ROMRetries: []time.Duration{time.Second}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		plugged := make(chan func(), 1)
+		time.AfterFunc(2*time.Second, func() {
+			port.Detach()
+			time.Sleep(100 * time.Millisecond)
+			_, unplug := socstest.Plug(t, port, b)
+			plugged <- unplug
+		})
+		a := socstest.Try(t.Context(), host, recovery.Options{Backend: am335x.Backend{}, Net: recovery.NetUser, Model: socstest.Model(t, "am335x"),
+			Firmware: socs.Firmware{"spl": {Path: "spl", Data: board.GenerateSPL(8<<10, 1)}, "u-boot": {Path: "u-boot.img", Data: board.GenerateUBoot(8<<10, 1)}}, Timeout: time.Minute})
+		if a.Err != nil {
+			t.Error(a.Err)
+		}
+		(<-plugged)()
+	})
+}
+
 // Two boards, of which none was named, are refused; a port at which a recovery is under way is refused to another.
 func TestUserTwo(t *testing.T) {
 	for _, same := range []bool{false, true} {
