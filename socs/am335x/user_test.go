@@ -141,6 +141,7 @@ func TestUserVariants(t *testing.T) {
 		{name: "reset in both stages", trial: trial{cfg: board.Config{Faults: []board.Fault{at(board.Reset, rom, 50_000), at(board.Reset, spl, 300_000)}}},
 			warns: "waiting for it to come back"},
 		{name: "reset at once in both stages", trial: trial{cfg: board.Config{Faults: []board.Fault{at(board.Reset, rom, 0), at(board.Reset, spl, 0)}}}},
+		{name: "reset of an SPL that has not asked, twice", trial: trial{cfg: board.Config{Faults: []board.Fault{at(board.Reset, spl, 0), at(board.Reset, spl, 0)}}}},
 		{name: "TFTP error in both stages", trial: trial{cfg: board.Config{Faults: []board.Fault{at(board.TFTPError, rom, 50_000), at(board.TFTPError, spl, 300_000)}}},
 			warns: "the board ended the transfer"},
 		{name: "duplicates", trial: trial{cfg: board.Config{DuplicateIn: 0.3}}},
