@@ -44,6 +44,18 @@ func (b *board) hold(port usb.Port) error {
 	return err
 }
 
+// letGo unlocks a port whose device has turned out not to be the board, if the board's is not known yet.
+func (b *board) letGo() {
+	if b.port != "" {
+		return
+	}
+	b.lock.release()
+	b.lock = nil
+	b.mu.Lock()
+	b.peer = ""
+	b.mu.Unlock()
+}
+
 // peerOf is the name that a port has on its controller's other bus, if it has one.
 func (b *board) peerOf(port usb.Port) usb.Port {
 	host, ok := b.opt.USB.(usb.Peerer)
@@ -109,6 +121,9 @@ func (b *board) nextDevice(ctx context.Context) (*socs.Stage, error) {
 			continue
 		}
 		stage, err := b.take(ctx, d)
+		if err != nil {
+			b.letGo()
+		}
 		if errors.Is(err, usbnet.ErrNoFunction) {
 			b.noStages = append(b.noStages, place{d.Bus, d.Address})
 			b.opt.Log.Info("the device is no stage", "port", d.Port, "id", d.ID, "address", d.Address, "err", err)

@@ -152,6 +152,9 @@ func (b *board) nextInterface(ctx context.Context) (*socs.Stage, error) {
 			continue
 		}
 		stage, err := b.adopt(ctx, i)
+		if err != nil {
+			b.letGo()
+		}
 		if errors.Is(err, netsetup.ErrGone) {
 			// If it comes or goes just now, another list will follow; if it was only hard to get, none will.
 			b.opt.Log.Info("the interface left while it was being moved", "interface", i.Name, "index", i.Index)
