@@ -348,10 +348,15 @@ func (b *board) noNextDevice(ctx context.Context) error {
 func (b *board) noDevice(e *NoBoardError) {
 	devices, _ := b.opt.USB.Devices()
 	for _, d := range devices {
-		if b.user {
-			if b.matches(d.Port, d.ID) {
-				e.Found = fmt.Sprintf("%s (%s) is on port %s, and has no RNDIS or CDC Ethernet function", d.ID, d.Product, d.Port)
+		if b.user && slices.Contains(b.noStages, place{d.Bus, d.Address}) {
+			e.Found = fmt.Sprintf("%s (%s) is on port %s, and has no RNDIS or CDC Ethernet function", d.ID, d.Product, d.Port)
+		} else if b.matches(d.Port, d.ID) && (b.user || b.known(d) && (b.opt.ID == usb.ID{} || d.ID == b.opt.ID)) {
+			e.Found = fmt.Sprintf("%s (%s) is on port %s, and could not be opened in time", d.ID, d.Product, d.Port)
+			flag := "--timeout"
+			if b.opt.Wait > 0 {
+				flag = "--wait"
 			}
+			e.Hint = "give it longer with " + flag + ", or reset the board and run snag again"
 		} else if b.port != "" && b.here(d) {
 			what := "no boot ROM of a " + b.opt.Model.Name
 			if b.opt.Model.Name == "" { // a uuu script's

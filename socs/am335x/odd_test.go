@@ -206,6 +206,27 @@ func TestUserElsewhere(t *testing.T) {
 	}
 }
 
+// A board that is there, and that the time was too short for, is not told of as something else.
+func TestUserNoTime(t *testing.T) {
+	for _, named := range []usb.Port{"219-1", ""} {
+		synctest.Test(t, func(t *testing.T) {
+			b, err := board.New(board.Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			host := inproc.New()
+			_, unplug := socstest.Plug(t, &interrupted{Port: host.Port("219-1"), at: 1, act: func() {}}, b)
+			defer unplug()
+			a := socstest.Try(t.Context(), host, recovery.Options{Backend: am335x.Backend{}, Net: recovery.NetUser, Model: socstest.Model(t, "am335x"), Port: named,
+				Firmware: socs.Firmware{"spl": {Path: "spl", Data: board.GenerateSPL(8<<10, 1)}, "u-boot": {Path: "u-boot.img", Data: board.GenerateUBoot(8<<10, 1)}}, Timeout: 3 * time.Second})
+			a.Bad(t, 3, "0451:6141 (AM335x USB) is on port 219-1, and could not be opened in time")
+			if hint := recovery.Hint(a.Err); !strings.Contains(hint, "--timeout") {
+				t.Errorf("hint %q", hint)
+			}
+		})
+	}
+}
+
 // again is a port whose devices all get the number that its first one had.
 type again struct{ *inproc.Port }
 
