@@ -141,6 +141,11 @@ func (b *board) nextDevice(ctx context.Context) (*socs.Stage, error) {
 			b.opt.Log.Info("the time was over while the device was being opened", "port", d.Port, "id", d.ID, "address", d.Address)
 			return nil, b.noNextDevice(ctx)
 		}
+		if err != nil && ctx.Err() == nil && b.port == "" { // the error is of this board
+			b.mu.Lock()
+			b.port = d.Port
+			b.mu.Unlock()
+		}
 		return stage, err
 	}
 }

@@ -206,9 +206,20 @@ func TestUserElsewhere(t *testing.T) {
 	}
 }
 
-// A board that is there, and that the time was too short for, is not told of as something else.
-func TestUserNoTime(t *testing.T) {
-	for _, named := range []usb.Port{"219-1", ""} {
+// A board that does not answer is told of as what it is, and as the one on its port.
+func TestUserMute(t *testing.T) {
+	for _, tc := range []struct {
+		named   usb.Port
+		timeout time.Duration
+		code    int
+		says    string
+		hint    string
+	}{
+		{"219-1", 3 * time.Second, 3, "0451:6141 (AM335x USB) is on port 219-1, and could not be opened in time", "--timeout"},
+		{"", 3 * time.Second, 3, "0451:6141 (AM335x USB) is on port 219-1, and could not be opened in time", "--timeout"},
+		{"219-1", 20 * time.Second, 6, "am335x on 219-1: the board's network link did not come up", "reset the board"},
+		{"", 20 * time.Second, 6, "am335x on 219-1: the board's network link did not come up", "reset the board"},
+	} {
 		synctest.Test(t, func(t *testing.T) {
 			b, err := board.New(board.Config{})
 			if err != nil {
@@ -217,11 +228,14 @@ func TestUserNoTime(t *testing.T) {
 			host := inproc.New()
 			_, unplug := socstest.Plug(t, &interrupted{Port: host.Port("219-1"), at: 1, act: func() {}}, b)
 			defer unplug()
-			a := socstest.Try(t.Context(), host, recovery.Options{Backend: am335x.Backend{}, Net: recovery.NetUser, Model: socstest.Model(t, "am335x"), Port: named,
-				Firmware: socs.Firmware{"spl": {Path: "spl", Data: board.GenerateSPL(8<<10, 1)}, "u-boot": {Path: "u-boot.img", Data: board.GenerateUBoot(8<<10, 1)}}, Timeout: 3 * time.Second})
-			a.Bad(t, 3, "0451:6141 (AM335x USB) is on port 219-1, and could not be opened in time")
-			if hint := recovery.Hint(a.Err); !strings.Contains(hint, "--timeout") {
+			a := socstest.Try(t.Context(), host, recovery.Options{Backend: am335x.Backend{}, Net: recovery.NetUser, Model: socstest.Model(t, "am335x"), Port: tc.named,
+				Firmware: socs.Firmware{"spl": {Path: "spl", Data: board.GenerateSPL(8<<10, 1)}, "u-boot": {Path: "u-boot.img", Data: board.GenerateUBoot(8<<10, 1)}}, Timeout: tc.timeout})
+			a.Bad(t, tc.code, tc.says)
+			if hint := recovery.Hint(a.Err); !strings.Contains(hint, tc.hint) {
 				t.Errorf("hint %q", hint)
+			}
+			if last := a.Events[len(a.Events)-1]; tc.code == 6 && last.Port != "219-1" {
+				t.Errorf("the last event is of port %q", last.Port)
 			}
 		})
 	}
