@@ -95,10 +95,11 @@ func (b *board) nextDevice(ctx context.Context) (*socs.Stage, error) {
 	if b.again || b.user && b.link == nil { // nobody need tell of a change: the device may be there since long
 		again = time.After(0)
 	}
+	var left usb.ID // of what did not stay
 	for {
 		select {
 		case <-ctx.Done():
-			return nil, b.noNextDevice(ctx)
+			return nil, b.noNextDevice(ctx, left)
 		case _, ok := <-b.change:
 			if !ok { // with the context that ends this wait too
 				b.change = nil
@@ -130,6 +131,7 @@ func (b *board) nextDevice(ctx context.Context) (*socs.Stage, error) {
 			continue
 		}
 		if errors.Is(err, usb.ErrGone) {
+			left = d.ID
 			b.opt.Log.Info("the device left while it was being opened", "port", d.Port, "id", d.ID, "address", d.Address)
 			again = time.After(tryAgain)
 			continue
@@ -139,7 +141,7 @@ func (b *board) nextDevice(ctx context.Context) (*socs.Stage, error) {
 				return nil, access // until then it might have been given
 			}
 			b.opt.Log.Info("the time was over while the device was being opened", "port", d.Port, "id", d.ID, "address", d.Address)
-			return nil, b.noNextDevice(ctx)
+			return nil, b.noNextDevice(ctx, left)
 		}
 		if err != nil && ctx.Err() == nil && b.port == "" { // the error is of this board
 			b.mu.Lock()
@@ -336,9 +338,12 @@ func (b *board) closeLink() {
 // stillThere is what is found on the port of a board that did not go on.
 const stillThere = "the device of the stage before is still there"
 
-// noNextDevice explains why no next stage came.
-func (b *board) noNextDevice(ctx context.Context) error {
+// noNextDevice explains why no next stage came. left is what came and did not stay, if anything did.
+func (b *board) noNextDevice(ctx context.Context, left usb.ID) error {
 	found := "nothing enumerated there"
+	if left != (usb.ID{}) {
+		found = fmt.Sprintf("%s was there, and left before it could be opened", left)
+	}
 	if d, ok := b.device(); ok && b.seen && b.strict && !b.known(d) {
 		found = fmt.Sprintf("%s (%s) is there, which is none of %s", d.ID, d.Product, idList(b.rom, b.later))
 	} else if ok && b.seen && b.fresh(d) {

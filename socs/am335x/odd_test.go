@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -156,6 +157,28 @@ func TestUserResetOnTheWayUp(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An SPL that leaves on the way up, and does not come back, was there.
+func TestUserGoneOnTheWayUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, err := board.New(board.Config{ROMRetries: []time.Duration{time.Second}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		host := inproc.New()
+		leave := make(chan struct{})
+		_, unplug := socstest.Plug(t, &interrupted{Port: host.Port("219-1"), at: 7, act: func() { close(leave) }}, b)
+		var leaving sync.WaitGroup
+		leaving.Go(func() {
+			<-leave
+			unplug()
+		})
+		a := socstest.Try(t.Context(), host, recovery.Options{Backend: am335x.Backend{}, Net: recovery.NetUser, Model: socstest.Model(t, "am335x"),
+			Firmware: socs.Firmware{"spl": {Path: "spl", Data: board.GenerateSPL(8<<10, 1)}, "u-boot": {Path: "u-boot.img", Data: board.GenerateUBoot(8<<10, 1)}}})
+		a.Bad(t, 6, "the next stage did not appear on port 219-1 within 30s: 0451:d022 was there, and left before it could be opened")
+		leaving.Wait()
+	})
 }
 
 // moving is a board's port whose second device comes up elsewhere.
