@@ -53,7 +53,7 @@ type board struct {
 	unready bool // a device on the board's port cannot be judged yet
 	again   bool // the leg may be handed what the leg before was, and had no use for
 
-	// The goroutine of Recover writes port, last and seen, and may read them freely. It and others,
+	// The goroutine of Recover writes port, peer, last and seen, and may read them freely. It and others,
 	// in Emit, write the rest; all of them are joined when Recover returns.
 	mu        sync.Mutex
 	port      usb.Port   // the chosen board's; as named by the user until then

@@ -32,13 +32,28 @@ func (b *board) openUSB(ctx context.Context) error {
 
 // hold locks a port, and remembers its other name: a stage of another speed is on the controller's other bus.
 func (b *board) hold(port usb.Port) error {
-	b.peer = b.peerOf(port)
+	peer := b.peerOf(port)
+	b.mu.Lock()
+	b.peer = peer
+	b.mu.Unlock()
 	if b.lock != nil {
 		return nil
 	}
 	var err error
-	b.lock, err = lockPort(b.lockName(port, b.peer))
+	b.lock, err = lockPort(b.lockName(port, peer))
 	return err
+}
+
+// letGo unlocks a port whose device has turned out not to be the board, if the board's is not known yet.
+func (b *board) letGo() {
+	if b.port != "" {
+		return
+	}
+	b.lock.release()
+	b.lock = nil
+	b.mu.Lock()
+	b.peer = ""
+	b.mu.Unlock()
 }
 
 // peerOf is the name that a port has on its controller's other bus, if it has one.
@@ -80,10 +95,11 @@ func (b *board) nextDevice(ctx context.Context) (*socs.Stage, error) {
 	if b.again || b.user && b.link == nil { // nobody need tell of a change: the device may be there since long
 		again = time.After(0)
 	}
+	var left usb.ID // of what did not stay
 	for {
 		select {
 		case <-ctx.Done():
-			return nil, b.noNextDevice(ctx)
+			return nil, b.noNextDevice(ctx, left)
 		case _, ok := <-b.change:
 			if !ok { // with the context that ends this wait too
 				b.change = nil
@@ -106,12 +122,16 @@ func (b *board) nextDevice(ctx context.Context) (*socs.Stage, error) {
 			continue
 		}
 		stage, err := b.take(ctx, d)
+		if err != nil {
+			b.letGo()
+		}
 		if errors.Is(err, usbnet.ErrNoFunction) {
 			b.noStages = append(b.noStages, place{d.Bus, d.Address})
 			b.opt.Log.Info("the device is no stage", "port", d.Port, "id", d.ID, "address", d.Address, "err", err)
 			continue
 		}
 		if errors.Is(err, usb.ErrGone) {
+			left = d.ID
 			b.opt.Log.Info("the device left while it was being opened", "port", d.Port, "id", d.ID, "address", d.Address)
 			again = time.After(tryAgain)
 			continue
@@ -121,7 +141,12 @@ func (b *board) nextDevice(ctx context.Context) (*socs.Stage, error) {
 				return nil, access // until then it might have been given
 			}
 			b.opt.Log.Info("the time was over while the device was being opened", "port", d.Port, "id", d.ID, "address", d.Address)
-			return nil, b.noNextDevice(ctx)
+			return nil, b.noNextDevice(ctx, left)
+		}
+		if err != nil && ctx.Err() == nil && b.port == "" { // the error is of this board
+			b.mu.Lock()
+			b.port = d.Port
+			b.mu.Unlock()
 		}
 		return stage, err
 	}
@@ -171,6 +196,9 @@ func (b *board) chooseDevice() (usb.Device, bool, error) {
 	var candidates []candidate
 	var matching []usb.Device
 	b.unready = false
+	b.noStages = slices.DeleteFunc(b.noStages, func(p place) bool { // another may be given its number
+		return !slices.ContainsFunc(devices, func(d usb.Device) bool { return p == place{d.Bus, d.Address} })
+	})
 	for _, d := range devices {
 		switch {
 		case b.byClass() && len(d.Interfaces) == 0: // not configured yet
@@ -310,9 +338,12 @@ func (b *board) closeLink() {
 // stillThere is what is found on the port of a board that did not go on.
 const stillThere = "the device of the stage before is still there"
 
-// noNextDevice explains why no next stage came.
-func (b *board) noNextDevice(ctx context.Context) error {
+// noNextDevice explains why no next stage came. left is what came and did not stay, if anything did.
+func (b *board) noNextDevice(ctx context.Context, left usb.ID) error {
 	found := "nothing enumerated there"
+	if left != (usb.ID{}) {
+		found = fmt.Sprintf("%s was there, and left before it could be opened", left)
+	}
 	if d, ok := b.device(); ok && b.seen && b.strict && !b.known(d) {
 		found = fmt.Sprintf("%s (%s) is there, which is none of %s", d.ID, d.Product, idList(b.rom, b.later))
 	} else if ok && b.seen && b.fresh(d) {
@@ -327,10 +358,15 @@ func (b *board) noNextDevice(ctx context.Context) error {
 func (b *board) noDevice(e *NoBoardError) {
 	devices, _ := b.opt.USB.Devices()
 	for _, d := range devices {
-		if b.user {
-			if b.matches(d.Port, d.ID) {
-				e.Found = fmt.Sprintf("%s (%s) is on port %s, and has no RNDIS or CDC Ethernet function", d.ID, d.Product, d.Port)
+		if b.user && slices.Contains(b.noStages, place{d.Bus, d.Address}) {
+			e.Found = fmt.Sprintf("%s (%s) is on port %s, and has no RNDIS or CDC Ethernet function", d.ID, d.Product, d.Port)
+		} else if b.matches(d.Port, d.ID) && (b.user || b.known(d) && (b.opt.ID == usb.ID{} || d.ID == b.opt.ID)) {
+			e.Found = fmt.Sprintf("%s (%s) is on port %s, and could not be opened in time", d.ID, d.Product, d.Port)
+			flag := "--timeout"
+			if b.opt.Wait > 0 {
+				flag = "--wait"
 			}
+			e.Hint = "give it longer with " + flag + ", or reset the board and run snag again"
 		} else if b.port != "" && b.here(d) {
 			what := "no boot ROM of a " + b.opt.Model.Name
 			if b.opt.Model.Name == "" { // a uuu script's

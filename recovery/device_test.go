@@ -356,6 +356,41 @@ func TestDeviceLock(t *testing.T) {
 	}
 }
 
+// shyHost is a host whose port 1-1 nothing stays on for as long as it takes to open it.
+type shyHost struct{ *inproc.Host }
+
+func (h shyHost) Open(ctx context.Context, d usb.Device) (usb.Handle, error) {
+	if d.Port == "1-1" {
+		return nil, usb.ErrGone
+	}
+	return h.Host.Open(ctx, d)
+}
+
+// The port that is locked is that of the board, not one on which something was that left.
+func TestDeviceLockOfAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := inproc.New(inproc.Pair{High: 1, Super: 2})
+		stages, err := run(t, shyHost{host}, Options{}, func() {
+			plug(t, host.Port("1-1"), romA, 2, usbdev.HighSpeed)
+			time.Sleep(time.Second)
+			host.Port("1-1").Detach()
+			plug(t, host.Port("1-2"), romA, 2, usbdev.HighSpeed)
+			time.Sleep(time.Second)
+			for port, want := range map[string]bool{"1-1": false, "1-2": true} {
+				if got := portLocked(host.Name() + "/" + port); got != want {
+					t.Errorf("port %s is locked: %v", port, got)
+				}
+			}
+			host.Port("1-2").Detach()
+			plug(t, host.Port("1-2"), splAny, 0, usbdev.HighSpeed)
+		})
+		host.Port("1-2").Detach()
+		if err != nil || len(stages) != 2 {
+			t.Errorf("stages %q, %v", stages, err)
+		}
+	})
+}
+
 // looker takes model a's ROM, and looks at what comes then, to find that it has no use for it.
 type looker struct{ twoStages }
 

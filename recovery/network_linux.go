@@ -152,6 +152,9 @@ func (b *board) nextInterface(ctx context.Context) (*socs.Stage, error) {
 			continue
 		}
 		stage, err := b.adopt(ctx, i)
+		if err != nil {
+			b.letGo()
+		}
 		if errors.Is(err, netsetup.ErrGone) {
 			// If it comes or goes just now, another list will follow; if it was only hard to get, none will.
 			b.opt.Log.Info("the interface left while it was being moved", "interface", i.Name, "index", i.Index)
@@ -193,10 +196,10 @@ func (b *board) watchStir(ctx context.Context) {
 	b.stir.Store(&begun)
 	_ = usb.Hotplug(ctx, func(u usb.Uevent) {
 		b.mu.Lock()
-		port := b.port
+		port, peer := b.port, b.peer
 		b.mu.Unlock()
 		switch p := u.Port(); {
-		case p == "" || port != "" && p != port:
+		case p == "" || port != "" && p != port && p != peer:
 		case u.Action == "add" && u.DevType == "usb_device":
 			now := time.Now()
 			b.stir.Store(&now)
@@ -265,9 +268,10 @@ func (b *board) adopt(ctx context.Context, i netsetup.Interface) (*socs.Stage, e
 	isROM := b.isROM(usb.Device{ID: i.ID})
 	b.mu.Lock()
 	if b.port == "" {
+		b.port = i.Port
 		b.chosen <- candidate{i.Port, i.ID}
 	}
-	b.port, b.stageDone = i.Port, time.Time{}
+	b.stageDone = time.Time{}
 	b.mu.Unlock()
 	b.opt.Log.Info("interface moved", "interface", i.Name, "index", i.Index, "port", i.Port, "id", i.ID,
 		"waited", link.Waited, "moved", link.Moved, "up", link.Up, "carrier", link.Carrier)

@@ -48,7 +48,7 @@ func (b *board) goUser(why string) {
 func (b *board) matches(port usb.Port, id usb.ID) bool {
 	switch {
 	case b.port != "":
-		return port == b.port
+		return b.here(usb.Device{Port: port})
 	case b.opt.ID != (usb.ID{}):
 		return id == b.opt.ID
 	}

@@ -39,8 +39,8 @@ const (
 	reenumerate = 30 * time.Second  // from SPL's last byte to its enumeration: 1-3 s as a rule
 )
 
-// maxRuns is how often one file is sent whole: a ROM that asks again after it received
-// everything could not run it.
+// maxRuns is how often the first stage is sent whole: a ROM that asks again after it received
+// everything could not run it, if that is not a reset's doing.
 const maxRuns = 3
 
 // Backend recovers AM335x and AM43xx boards.
@@ -135,6 +135,8 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (*netboot.File,
 	serving, patience := &r.files[1], splRequest
 	if stage.ROM {
 		serving, patience = &r.files[0], romRequest
+	} else {
+		r.runs = 0 // the first stage runs, whatever becomes of it
 	}
 
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -171,6 +173,10 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (*netboot.File,
 		Log: slog.New(slog.DiscardHandler),
 		Pick: func(c netboot.Client) *netboot.File {
 			f, err := r.pick(stage, c)
+			if err == nil && f == &r.files[0] && r.runs == maxRuns {
+				err = &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("the ROM fetched the whole first stage %d times and did not start it", maxRuns),
+					Hint: "the SPL does not run on this board: check that it was built for this board and SoC, and that the part is not a high-security (HS) one, which needs a signed SPL"}
+			}
 			if err != nil {
 				refused = err
 				cancel(err)
@@ -183,7 +189,7 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (*netboot.File,
 			if f != begun {
 				switch {
 				case f == &r.files[1]:
-					r.runs = 0 // the first stage runs, whatever becomes of it
+					r.runs = 0 // as above, of an SPL with the ROM's ID
 				case r.runs > 0:
 					r.job.Board.Emit(stageROM, event.Warning{Text: "the boot ROM is back: it has received the whole first stage before and did not stay with it"})
 				}
@@ -201,7 +207,7 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (*netboot.File,
 	})
 	switch {
 	case err == nil:
-		return r.fetched(stage, result)
+		return r.fetched(stage, result), nil
 	case refused != nil:
 		return nil, refused
 	case errors.Is(err, errGone):
@@ -230,20 +236,16 @@ var (
 )
 
 // fetched accounts for a file that the board has whole.
-func (r *recovery) fetched(stage *socs.Stage, result netboot.Result) (*netboot.File, error) {
+func (r *recovery) fetched(stage *socs.Stage, result netboot.Result) *netboot.File {
 	f := result.File
 	r.job.Board.Emit(f.Stage, event.StageDone{Summary: event.StageSummary{
 		Stage: f.Stage, File: f.Name, Bytes: int64(len(f.Data)),
 		Duration: result.LastByte.Sub(stage.Since), Retries: result.Retransmits,
 	}})
-	if f != &r.files[0] {
-		return f, nil
+	if f == &r.files[0] {
+		r.runs++
 	}
-	if r.runs++; r.runs == maxRuns {
-		return nil, &socs.BoardError{Stage: stageROM, Err: fmt.Errorf("the ROM fetched the whole first stage %d times and did not start it", maxRuns),
-			Hint: "the SPL does not run on this board: check that it was built for this board and SoC, and that the part is not a high-security (HS) one, which needs a signed SPL"}
-	}
-	return f, nil
+	return f
 }
 
 // romClasses are the vendor classes (DHCP option 60) of the ROMs. AM335x silicon of PG1.0 says that

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -158,6 +159,28 @@ func TestUserResetOnTheWayUp(t *testing.T) {
 	}
 }
 
+// An SPL that leaves on the way up, and does not come back, was there.
+func TestUserGoneOnTheWayUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, err := board.New(board.Config{ROMRetries: []time.Duration{time.Second}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		host := inproc.New()
+		leave := make(chan struct{})
+		_, unplug := socstest.Plug(t, &interrupted{Port: host.Port("219-1"), at: 7, act: func() { close(leave) }}, b)
+		var leaving sync.WaitGroup
+		leaving.Go(func() {
+			<-leave
+			unplug()
+		})
+		a := socstest.Try(t.Context(), host, recovery.Options{Backend: am335x.Backend{}, Net: recovery.NetUser, Model: socstest.Model(t, "am335x"),
+			Firmware: socs.Firmware{"spl": {Path: "spl", Data: board.GenerateSPL(8<<10, 1)}, "u-boot": {Path: "u-boot.img", Data: board.GenerateUBoot(8<<10, 1)}}})
+		a.Bad(t, 6, "the next stage did not appear on port 219-1 within 30s: 0451:d022 was there, and left before it could be opened")
+		leaving.Wait()
+	})
+}
+
 // moving is a board's port whose second device comes up elsewhere.
 type moving struct {
 	usbdev.Port
@@ -204,6 +227,76 @@ func TestUserElsewhere(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A board that does not answer is told of as what it is, and as the one on its port.
+func TestUserMute(t *testing.T) {
+	for _, tc := range []struct {
+		named   usb.Port
+		timeout time.Duration
+		code    int
+		says    string
+		hint    string
+	}{
+		{"219-1", 3 * time.Second, 3, "0451:6141 (AM335x USB) is on port 219-1, and could not be opened in time", "--timeout"},
+		{"", 3 * time.Second, 3, "0451:6141 (AM335x USB) is on port 219-1, and could not be opened in time", "--timeout"},
+		{"219-1", 20 * time.Second, 6, "am335x on 219-1: the board's network link did not come up", "reset the board"},
+		{"", 20 * time.Second, 6, "am335x on 219-1: the board's network link did not come up", "reset the board"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b, err := board.New(board.Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			host := inproc.New()
+			_, unplug := socstest.Plug(t, &interrupted{Port: host.Port("219-1"), at: 1, act: func() {}}, b)
+			defer unplug()
+			a := socstest.Try(t.Context(), host, recovery.Options{Backend: am335x.Backend{}, Net: recovery.NetUser, Model: socstest.Model(t, "am335x"), Port: tc.named,
+				Firmware: socs.Firmware{"spl": {Path: "spl", Data: board.GenerateSPL(8<<10, 1)}, "u-boot": {Path: "u-boot.img", Data: board.GenerateUBoot(8<<10, 1)}}, Timeout: tc.timeout})
+			a.Bad(t, tc.code, tc.says)
+			if hint := recovery.Hint(a.Err); !strings.Contains(hint, tc.hint) {
+				t.Errorf("hint %q", hint)
+			}
+			if last := a.Events[len(a.Events)-1]; tc.code == 6 && last.Port != "219-1" {
+				t.Errorf("the last event is of port %q", last.Port)
+			}
+		})
+	}
+}
+
+// again is a port whose devices all get the number that its first one had.
+type again struct{ *inproc.Port }
+
+func (p again) Attach(ctx context.Context, dev usbdev.Device) error { return p.AttachSame(ctx, dev) }
+
+// A boot ROM that gets the number of what was no stage on its port is not taken for that.
+func TestUserNumberOfAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := inproc.New()
+		port := again{host.Port("219-1")}
+		other := usbdev.NewGadget(&usbdev.Descriptors{Speed: usbdev.HighSpeed, ID: board.SPLID,
+			Configs: []usbdev.Config{{Value: 1, Interfaces: []usbdev.Interface{{Class: 8, SubClass: 6, Protocol: 0x50}}}}}, usbdev.Inert{})
+		if err := port.Attach(t.Context(), other); err != nil {
+			t.Fatal(err)
+		}
+		b, err := board.New(board.Config{ROMRetries: []time.Duration{time.Second}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		plugged := make(chan func(), 1)
+		time.AfterFunc(2*time.Second, func() {
+			port.Detach()
+			time.Sleep(100 * time.Millisecond)
+			_, unplug := socstest.Plug(t, port, b)
+			plugged <- unplug
+		})
+		a := socstest.Try(t.Context(), host, recovery.Options{Backend: am335x.Backend{}, Net: recovery.NetUser, Model: socstest.Model(t, "am335x"),
+			Firmware: socs.Firmware{"spl": {Path: "spl", Data: board.GenerateSPL(8<<10, 1)}, "u-boot": {Path: "u-boot.img", Data: board.GenerateUBoot(8<<10, 1)}}, Timeout: time.Minute})
+		if a.Err != nil {
+			t.Error(a.Err)
+		}
+		(<-plugged)()
+	})
 }
 
 // Two boards, of which none was named, are refused; a port at which a recovery is under way is refused to another.

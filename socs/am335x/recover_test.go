@@ -65,7 +65,9 @@ func (b *netBoard) fetch(t *testing.T, name string, blocks int) {
 	if blocks > 0 {
 		c.Stop = func(n int) bool { return n > blocks }
 	}
-	_, err := c.Fetch(t.Context(), b.net.Listen("192.168.0.101:1234"), netip.MustParseAddrPort("192.168.0.100:69"), name, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	_, err := c.Fetch(ctx, b.net.Listen("192.168.0.101:1234"), netip.MustParseAddrPort("192.168.0.100:69"), name, nil)
 	if err != nil && !errors.Is(err, netboottest.ErrStopped) {
 		t.Error(err)
 	}
@@ -75,6 +77,9 @@ func (b *netBoard) fetch(t *testing.T, name string, blocks int) {
 func TestDeadlines(t *testing.T) {
 	rom := func() *socs.Stage { return &socs.Stage{Port: "1-1", ROM: true} }
 	spl := func() *socs.Stage { return &socs.Stage{Port: "1-1"} }
+	left := make(chan struct{})
+	close(left)
+	reset := func() *socs.Stage { return &socs.Stage{Port: "1-1", Gone: left} }
 	for _, tc := range []struct {
 		name   string
 		stages []*socs.Stage
@@ -99,7 +104,14 @@ func TestDeadlines(t *testing.T) {
 				b.fetch(t, "spl.bin", 0)
 				time.Sleep(time.Second)
 			}
-		}, 2 * time.Second, stageROM, "3 times"},
+			b.ask("AM335x ROM")
+		}, 3 * time.Second, stageROM, "3 times"},
+		{"SPL that is reset before it asks", []*socs.Stage{rom(), reset(), rom(), reset(), rom(), reset(), rom(), reset()}, func(t *testing.T, b *netBoard) {
+			for range 4 {
+				b.fetch(t, "spl.bin", 0)
+				time.Sleep(time.Second)
+			}
+		}, 3 * time.Second, "", errNoMore.Error()},
 		{"other chip", []*socs.Stage{rom()}, func(_ *testing.T, b *netBoard) { b.ask("AM43xx ROM") }, 0, stageROM, `"AM43xx ROM"`},
 		{"running Linux", []*socs.Stage{spl()}, func(_ *testing.T, b *netBoard) { b.ask("udhcp 1.36.1") }, 75 * time.Second, stageSPL, `one came that calls itself "udhcp 1.36.1": a system that runs`},
 	} {

@@ -421,3 +421,57 @@ func TestOddLimits(t *testing.T) {
 		})
 	}
 }
+
+// noNames is a device that answers requests for its strings in some way of its own.
+type noNames struct {
+	*usbdev.Ethernet
+	names func(ctx context.Context, data []byte) (int, error)
+}
+
+func (d noNames) Control(ctx context.Context, s usbdev.Setup, data []byte) (int, error) {
+	const descString = 3
+	if s.Type == 0x80 && s.Request == usb.ReqGetDescriptor && s.Value>>8 == descString {
+		return d.names(ctx, data)
+	}
+	return d.Ethernet.Control(ctx, s, data)
+}
+
+// An ECM device that does not tell the host's address is given one, as an RNDIS device is.
+func TestOddNames(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		names func(ctx context.Context, data []byte) (int, error)
+	}{
+		{"stall", func(context.Context, []byte) (int, error) { return 0, usbdev.ErrStall }},
+		{"nothing", func(context.Context, []byte) (int, error) { return 0, nil }},
+		{"nonsense", func(_ context.Context, data []byte) (int, error) { return copy(data, "\xff\x03\x00"), nil }},
+		{"a group's", func(_ context.Context, data []byte) (int, error) {
+			return copy(data, "\x1a\x030\x001\x000\x000\x005\x00E\x000\x000\x000\x000\x000\x001\x00"), nil
+		}},
+		{"no answer", func(ctx context.Context, _ []byte) (int, error) { <-ctx.Done(); return 0, ctx.Err() }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dev := ethernet(false, usbdev.ECMConfig(1, 0x82, 0x81, 1, 512))
+				answers := make(chan struct{})
+				_, h := plug(t, noNames{dev, func(ctx context.Context, data []byte) (int, error) {
+					select {
+					case <-answers: // the enumeration is over
+						return tc.names(ctx, data)
+					default:
+						return 0, usbdev.ErrStall
+					}
+				}})
+				close(answers)
+				a, err := usbnet.Open(t.Context(), h, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if a.MAC != [6]byte{2, 's', 'n', 'a', 'g', 1} {
+					t.Errorf("MAC % x", a.MAC)
+				}
+				a.Close()
+			})
+		})
+	}
+}

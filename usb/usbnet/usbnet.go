@@ -171,15 +171,19 @@ func (a *Adapter) selectData(ctx context.Context) error {
 
 // connect brings up an ECM link.
 func (a *Adapter) connect(ctx context.Context) error {
-	if s, err := usb.String(ctx, a.h, a.mac); err == nil {
-		if mac, ok := parseMAC(s); ok {
-			a.MAC = mac
-		}
+	// A device that names no address, or nonsense, is given one.
+	asking, cancel := context.WithTimeout(ctx, answer)
+	s, err := usb.String(asking, a.h, a.mac)
+	cancel()
+	if err != nil {
+		a.log.Info("ecm device does not tell its address", "err", err)
+	} else if mac, ok := parseMAC(s); ok {
+		a.MAC = mac
 	}
 	// SET_ETHERNET_PACKET_FILTER (ECM 1.2, section 6.2.4): all multicast, directed, broadcast. A device without filters
 	// may refuse it.
 	const setFilter, packets = 0x43, 1<<1 | 1<<2 | 1<<3
-	_, err := a.h.Control(ctx, usb.Setup{Type: recipientIfac, Request: setFilter, Value: packets, Index: uint16(a.Control)}, nil)
+	_, err = a.h.Control(ctx, usb.Setup{Type: recipientIfac, Request: setFilter, Value: packets, Index: uint16(a.Control)}, nil)
 	if err != nil && !errors.Is(err, usb.ErrStall) {
 		return err
 	}
