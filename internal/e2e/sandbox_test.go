@@ -263,6 +263,9 @@ func (r *run) exit(code int, within time.Duration) map[string]any {
 	if took := r.at(last).Sub(since); !since.IsZero() && took > within {
 		r.t.Errorf("it took %s to the end, expected %s at most\n%s", took, within, r)
 	}
+	if after := r.begun.Add(r.took).Sub(r.at(last)); after > 10*time.Second {
+		r.t.Errorf("it ended %s after its last event\n%s", after, r)
+	}
 	return last
 }
 
