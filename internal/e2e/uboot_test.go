@@ -113,7 +113,9 @@ func TestWithUBoot(t *testing.T) {
 	port := findUSBNet(t)
 	t.Logf("port %s", port)
 	console := openConsole(t, "/dev/ttyS1")
-	console.send(t, string(powerOn)+keys)
+	console.send(t, string(powerOn))
+	console.await(t, "Hit any key to stop autoboot", time.Minute)
+	console.send(t, " ")
 	console.await(t, "\n=> ", time.Minute)
 
 	const address = "0x41000000"

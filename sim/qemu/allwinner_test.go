@@ -57,8 +57,9 @@ func TestAllwinner(t *testing.T) {
 	header := binary.BigEndian.Uint32(uboot[12:])
 	write(t, m.Machine, 0x4a000000, uboot[64:64+header])
 	call(0x4a000000, false)
-	m.UART[0].Write(keys)
-	t.Log(await(t, m.UART[0], "\n=> "))
+	t.Log(await(t, m.UART[0], "Hit any key"))
+	m.UART[0].Write([]byte(" "))
+	await(t, m.UART[0], "\n=> ")
 }
 
 // TestAllwinnerHangs has an SPL that looks for U-Boot in storage, where there is none.
