@@ -292,6 +292,9 @@ func (b *board) boardPatience() time.Duration {
 	return b.opt.Timeout
 }
 
+// nothingThere is what is found on the port of a board that has left.
+const nothingThere = "nothing enumerated there"
+
 // awayError explains why no next stage came. found is what was there instead, and hint what to do if
 // the stage before was complete.
 func (b *board) awayError(ctx context.Context, found, hint string) error {
@@ -302,7 +305,11 @@ func (b *board) awayError(ctx context.Context, found, hint string) error {
 		return b.noBoard(nil)
 	}
 	if b.stageDone.IsZero() {
-		return &socs.BoardError{Stage: b.stage, Err: fmt.Errorf("the board left port %s and did not come back within %s", b.port, b.comeBack),
+		why := ""
+		if found != nothingThere {
+			why = ": " + found
+		}
+		return &socs.BoardError{Stage: b.stage, Err: fmt.Errorf("the board left port %s and did not come back within %s%s", b.port, b.comeBack, why),
 			Hint: "check cable and power, then run snag again"}
 	}
 	return &socs.BoardError{Stage: b.stage, Err: fmt.Errorf("the next stage did not appear on port %s within %s: %s", b.port, b.patience, found), Hint: hint}

@@ -340,7 +340,7 @@ const stillThere = "the device of the stage before is still there"
 
 // noNextDevice explains why no next stage came. left is what came and did not stay, if anything did.
 func (b *board) noNextDevice(ctx context.Context, left usb.ID) error {
-	found := "nothing enumerated there"
+	found := nothingThere
 	if left != (usb.ID{}) {
 		found = fmt.Sprintf("%s was there, and left before it could be opened", left)
 	}

@@ -226,7 +226,7 @@ func (b *board) leftTo(port usb.Port) bool {
 
 // noNextInterface explains why no next stage came.
 func (b *board) noNextInterface(ctx context.Context) error {
-	found := "nothing enumerated there"
+	found := nothingThere
 	if d, ok := b.device(); ok {
 		found = fmt.Sprintf("there is %s (%s) without a network interface that can be used", d.ID, d.Product)
 		if d.Address == b.last.Address {

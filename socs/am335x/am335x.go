@@ -221,6 +221,9 @@ func (r *recovery) serve(ctx context.Context, stage *socs.Stage) (*netboot.File,
 	case errors.Is(err, errSilent):
 		return nil, &socs.BoardError{Stage: serving.Stage, Err: fmt.Errorf("no BOOTP request within %s of the link coming up", patience),
 			Hint: "reset the board while snag waits; if it stays silent, check that its boot switches select USB boot and that the SPL was built with SPL_NET and SPL_USB_ETHER"}
+	case errors.Is(err, errStalled) && time.Since(result.FirstByte) < stalled/2: // a request, which is no progress
+		return nil, &socs.BoardError{Stage: serving.Stage, Err: fmt.Errorf("the board asks for %s again and again, and has acknowledged nothing of %d bytes for %s", serving.Name, len(serving.Data), stalled),
+			Hint: "what it is sent does not reach it: reset the board and run snag again, and try another cable or hub port"}
 	case errors.Is(err, errStalled):
 		return nil, &socs.BoardError{Stage: serving.Stage, Err: fmt.Errorf("the board stopped asking after %d of %d bytes and was silent for %s", result.Bytes, len(serving.Data), stalled),
 			Hint: "reset the board and run snag again; try another cable or hub port if it stops at different places"}

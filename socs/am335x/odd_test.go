@@ -181,6 +181,37 @@ func TestUserGoneOnTheWayUp(t *testing.T) {
 	})
 }
 
+// late is a port that a board comes back to after a time, and does not answer any more.
+type late struct {
+	usbdev.Port
+	after time.Duration
+	times int
+}
+
+func (p *late) Attach(ctx context.Context, dev usbdev.Device) error {
+	if p.times++; p.times == 1 {
+		return p.Port.Attach(ctx, dev)
+	}
+	time.Sleep(p.after)
+	return (&interrupted{Port: p.Port, at: 1, act: func() {}}).Attach(ctx, dev)
+}
+
+// A board that is back, and is not heard of until the time for that is over, is told of as such.
+func TestUserBackAndMute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, err := board.New(board.Config{ROMRetries: []time.Duration{time.Second}, Faults: []board.Fault{{Kind: board.Reset, Stage: board.StageROM, At: 4096}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		host := inproc.New()
+		_, unplug := socstest.Plug(t, &late{Port: host.Port("219-1"), after: 12 * time.Second}, b)
+		defer unplug()
+		a := socstest.Try(t.Context(), host, recovery.Options{Backend: am335x.Backend{}, Net: recovery.NetUser, Model: socstest.Model(t, "am335x"),
+			Firmware: socs.Firmware{"spl": {Path: "spl", Data: board.GenerateSPL(8<<10, 1)}, "u-boot": {Path: "u-boot.img", Data: board.GenerateUBoot(8<<10, 1)}}})
+		a.Bad(t, 6, "did not come back within 15s: 0451:6141 is there, and could not be opened in time")
+	})
+}
+
 // moving is a board's port whose second device comes up elsewhere.
 type moving struct {
 	usbdev.Port

@@ -93,6 +93,14 @@ func TestDeadlines(t *testing.T) {
 		{"ROM that asks once", []*socs.Stage{rom()}, func(_ *testing.T, b *netBoard) { b.ask("AM335x ROM") }, 60 * time.Second, stageROM, "after 0 of 20000 bytes and was silent for 1m0s"},
 		{"ROM that stops", []*socs.Stage{rom()}, func(t *testing.T, b *netBoard) { b.fetch(t, "spl.bin", 5) }, 60 * time.Second, stageROM, "after 2560 of 20000 bytes"},
 		{"SPL that stops", []*socs.Stage{spl()}, func(t *testing.T, b *netBoard) { b.fetch(t, "u-boot.img", 5) }, 60 * time.Second, stageSPL, "of 50000 bytes"},
+		{"SPL that hears nothing", []*socs.Stage{spl()}, func(_ *testing.T, b *netBoard) {
+			b.ask("AM335x U-Boot SPL")
+			c := b.net.Listen("192.168.0.101:1234")
+			for range 15 { // U-Boot's timer, of 20 tries
+				c.WriteTo([]byte("\x00\x01u-boot.img\x00octet\x00"), &net.UDPAddr{IP: net.IPv4(192, 168, 0, 100), Port: 69})
+				time.Sleep(5 * time.Second)
+			}
+		}, 60 * time.Second, stageSPL, "asks for u-boot.img again and again, and has acknowledged nothing of 50000 bytes for 1m0s"},
 		{"ROM that pauses for 46.5 s", []*socs.Stage{rom()}, func(t *testing.T, b *netBoard) {
 			time.Sleep(46500 * time.Millisecond)
 			b.ask("AM335x ROM")
