@@ -118,7 +118,7 @@ func TestExecutingSunxiInProcess(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			for _, x := range []exchange{{"U-Boot SPL 20", keys}, {"Trying to boot from FEL", ""}, {"U-Boot 20", ""}, {"Model: " + test.model + "\r", ""}, {"Hit any key", ""}, {"=> ", "version\r"}, {"U-Boot 20", ""}, {"=> ", ""}} {
+			for _, x := range []exchange{{"U-Boot SPL 20", ""}, {"Trying to boot from FEL", ""}, {"U-Boot 20", ""}, {"Model: " + test.model + "\r", ""}, {"Hit any key", " "}, {"=> ", "version\r"}, {"U-Boot 20", ""}, {"=> ", ""}} {
 				if _, err := console.Await(ctx, x.says); err != nil {
 					t.Fatal(err)
 				}
