@@ -34,9 +34,9 @@ type executing struct {
 // exchange is something that a board prints, and what is typed then.
 type exchange struct{ says, typed string }
 
-// keys keep U-Boot from booting by itself, typed long before it asks for any key and waits two seconds, which may be over
-// before a busy computer's answer. It forgets what it has received when it sets its UART up, but no UART holds so many. Not
-// for the R40, whose U-Boot is deaf afterwards on QEMU's machine.
+// keys keep U-Boot from booting by itself, typed long before it asks for any key and waits two seconds, which may be
+// over before a busy computer's answer. It forgets what it has received when it sets its UART up, but no UART holds so
+// many. Not for the R40, whose U-Boot is deaf afterwards on QEMU's machine.
 var keys = strings.Repeat(" ", 100)
 
 var (

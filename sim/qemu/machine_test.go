@@ -19,8 +19,9 @@ import (
 // patient is how long a step of firmware may take on a busy computer.
 const patient = 30 * time.Second
 
-// keys keep U-Boot from booting by itself, typed long before it asks for any key and waits two seconds, which may be over
-// before a busy computer's answer. It forgets what it has received when it sets its UART up, but no UART holds so many.
+// keys keep U-Boot from booting by itself, typed long before it asks for any key and waits two seconds, which may be
+// over before a busy computer's answer. It forgets what it has received when it sets its UART up, but no UART holds so
+// many.
 var keys = bytes.Repeat([]byte(" "), 100)
 
 // start starts a machine for a test.
