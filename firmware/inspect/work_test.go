@@ -13,7 +13,8 @@ import (
 	"snag/firmware/inspect"
 )
 
-// worked is how much of the processor's time this program has had: of the clock's, others on the machine have theirs too.
+// worked is how much of the processor's time this program has had: of the clock's, others on the machine have theirs
+// too.
 func worked(t *testing.T) time.Duration {
 	t.Helper()
 	var u syscall.Rusage

@@ -238,8 +238,8 @@ func (r *run) wait() {
 	}
 }
 
-// exit checks how snag ends, and what its last event says of it: in so much time after the one before, or after what the
-// test did last. It returns that event.
+// exit checks how snag ends, and what its last event says of it: in so much time after the one before, or after what
+// the test did last. It returns that event.
 func (r *run) exit(code int, within time.Duration) map[string]any {
 	r.t.Helper()
 	r.wait()

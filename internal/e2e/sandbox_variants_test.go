@@ -162,8 +162,8 @@ func TestSandboxLoss(t *testing.T) {
 	}
 }
 
-// TestSandboxEightAtOnce recovers 8 boards at once, each by a snag of its own and with its own firmware. That they take no
-// longer than three times as long as one is judged by the best of three, since others are on the machine.
+// TestSandboxEightAtOnce recovers 8 boards at once, each by a snag of its own and with its own firmware. That they take
+// no longer than three times as long as one is judged by the best of three, since others are on the machine.
 func TestSandboxEightAtOnce(t *testing.T) {
 	recoverAll := func(n int) (longest time.Duration, late []string) {
 		b := newBox(t)

@@ -254,9 +254,11 @@ func TestLastAnswer(t *testing.T) {
 func TestLong(t *testing.T) {
 	c, g := serve(t)
 	data := bytes.Repeat([]byte("0123456789abcdef"), 4<<20/16)
+	told := make(chan struct{}) // the host knows of the first transfer: else the second one's end may come before
 	go func() {
 		b := make([]byte, len(data))
 		g.OutPipe(2).Read(t.Context(), b)
+		<-told
 		g.InPipe(0x81).Write(t.Context(), b)
 	}()
 	c.Write(submit(1, true, 1, len(data), 0, usbdev.Setup{}, nil))
@@ -264,6 +266,7 @@ func TestLong(t *testing.T) {
 	if p := read(t, c, false); p.seq != 2 || p.status != 0 || p.actual != len(data) {
 		t.Errorf("OUT: %+v", p)
 	}
+	close(told)
 	time.Sleep(20 * time.Millisecond) // until the socket is full
 	if p := read(t, c, true); p.seq != 1 || p.status != 0 || !bytes.Equal(p.data, data) {
 		t.Errorf("IN: %d bytes, status %d", len(p.data), p.status)

@@ -36,8 +36,8 @@ func twoInterfaces(t *T) {
 	t.send(dev, h, bulkOut, 4096, pattern(30, 2))
 }
 
-// order has one call after the other on one endpoint while all are pending. Nothing tells when a call was made, and on a
-// busy computer it may be made after the next one: then they have more time.
+// order has one call after the other on one endpoint while all are pending. Nothing tells when a call was made, and on
+// a busy computer it may be made after the next one: then they have more time.
 func order(t *T) {
 	const short, long = 100 * time.Millisecond, time.Second
 	if ordered(t, short) != nil {
