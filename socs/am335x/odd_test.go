@@ -24,6 +24,14 @@ import (
 	"snag/usb"
 )
 
+// userOptions are those of a recovery of small firmware without the kernel's network; no port is any, no time the usual.
+func userOptions(t *testing.T, port usb.Port, timeout time.Duration) recovery.Options {
+	return recovery.Options{
+		Backend: am335x.Backend{}, Net: recovery.NetUser, Model: socstest.Model(t, "am335x"), Port: port, Timeout: timeout,
+		Firmware: socs.Firmware{"spl": {Path: "spl", Data: board.GenerateSPL(8<<10, 1)}, "u-boot": {Path: "u-boot.img", Data: board.GenerateUBoot(8<<10, 1)}},
+	}
+}
+
 // Addresses on the wire that no card is sold with.
 func TestUserAddresses(t *testing.T) {
 	mac := func(s string) net.HardwareAddr {
@@ -93,8 +101,7 @@ func TestUserInterruptedOnTheWayUp(t *testing.T) {
 				interrupt := func() { since = time.Now(); cancel() }
 				_, unplug := socstest.Plug(t, &interrupted{Port: host.Port("219-1"), at: at, act: interrupt}, b)
 				defer unplug()
-				a := socstest.Try(ctx, host, recovery.Options{Backend: am335x.Backend{}, Net: recovery.NetUser, Model: socstest.Model(t, "am335x"),
-					Firmware: socs.Firmware{"spl": {Path: "spl", Data: board.GenerateSPL(8<<10, 1)}, "u-boot": {Path: "u-boot.img", Data: board.GenerateUBoot(8<<10, 1)}}, Timeout: 20 * time.Second})
+				a := socstest.Try(ctx, host, userOptions(t, "", 20*time.Second))
 				cancel()
 				if code, took := recovery.ExitCode(a.Err), time.Since(since); code != 130 || took > time.Second {
 					t.Errorf("exit code %d after %s: %v", code, took, a.Err)
@@ -174,8 +181,7 @@ func TestUserGoneOnTheWayUp(t *testing.T) {
 			<-leave
 			unplug()
 		})
-		a := socstest.Try(t.Context(), host, recovery.Options{Backend: am335x.Backend{}, Net: recovery.NetUser, Model: socstest.Model(t, "am335x"),
-			Firmware: socs.Firmware{"spl": {Path: "spl", Data: board.GenerateSPL(8<<10, 1)}, "u-boot": {Path: "u-boot.img", Data: board.GenerateUBoot(8<<10, 1)}}})
+		a := socstest.Try(t.Context(), host, userOptions(t, "", 0))
 		a.Bad(t, 6, "the next stage did not appear on port 219-1 within 30s: 0451:d022 was there, and left before it could be opened")
 		leaving.Wait()
 	})
@@ -206,8 +212,7 @@ func TestUserBackAndMute(t *testing.T) {
 		host := inproc.New()
 		_, unplug := socstest.Plug(t, &late{Port: host.Port("219-1"), after: 12 * time.Second}, b)
 		defer unplug()
-		a := socstest.Try(t.Context(), host, recovery.Options{Backend: am335x.Backend{}, Net: recovery.NetUser, Model: socstest.Model(t, "am335x"),
-			Firmware: socs.Firmware{"spl": {Path: "spl", Data: board.GenerateSPL(8<<10, 1)}, "u-boot": {Path: "u-boot.img", Data: board.GenerateUBoot(8<<10, 1)}}})
+		a := socstest.Try(t.Context(), host, userOptions(t, "", 0))
 		a.Bad(t, 6, "did not come back within 15s: 0451:6141 is there, and could not be opened in time")
 	})
 }
@@ -247,8 +252,7 @@ func TestUserElsewhere(t *testing.T) {
 				host := inproc.New()
 				_, unplug := socstest.Plug(t, &moving{Port: host.Port("219-1"), other: host.Port("219-2")}, b)
 				defer unplug()
-				a := socstest.Try(t.Context(), host, recovery.Options{Backend: am335x.Backend{}, Net: recovery.NetUser, Model: socstest.Model(t, "am335x"), Port: tc.named,
-					Firmware: socs.Firmware{"spl": {Path: "spl", Data: board.GenerateSPL(8<<10, 1)}, "u-boot": {Path: "u-boot.img", Data: board.GenerateUBoot(8<<10, 1)}}})
+				a := socstest.Try(t.Context(), host, userOptions(t, tc.named, 0))
 				if code := recovery.ExitCode(a.Err); code != tc.code || !strings.Contains(fmt.Sprint(a.Err), tc.says) {
 					t.Errorf("exit code %d: %v", code, a.Err)
 				}
@@ -282,8 +286,7 @@ func TestUserMute(t *testing.T) {
 			host := inproc.New()
 			_, unplug := socstest.Plug(t, &interrupted{Port: host.Port("219-1"), at: 1, act: func() {}}, b)
 			defer unplug()
-			a := socstest.Try(t.Context(), host, recovery.Options{Backend: am335x.Backend{}, Net: recovery.NetUser, Model: socstest.Model(t, "am335x"), Port: tc.named,
-				Firmware: socs.Firmware{"spl": {Path: "spl", Data: board.GenerateSPL(8<<10, 1)}, "u-boot": {Path: "u-boot.img", Data: board.GenerateUBoot(8<<10, 1)}}, Timeout: tc.timeout})
+			a := socstest.Try(t.Context(), host, userOptions(t, tc.named, tc.timeout))
 			a.Bad(t, tc.code, tc.says)
 			if hint := recovery.Hint(a.Err); !strings.Contains(hint, tc.hint) {
 				t.Errorf("hint %q", hint)
@@ -321,8 +324,7 @@ func TestUserNumberOfAnother(t *testing.T) {
 			_, unplug := socstest.Plug(t, port, b)
 			plugged <- unplug
 		})
-		a := socstest.Try(t.Context(), host, recovery.Options{Backend: am335x.Backend{}, Net: recovery.NetUser, Model: socstest.Model(t, "am335x"),
-			Firmware: socs.Firmware{"spl": {Path: "spl", Data: board.GenerateSPL(8<<10, 1)}, "u-boot": {Path: "u-boot.img", Data: board.GenerateUBoot(8<<10, 1)}}, Timeout: time.Minute})
+		a := socstest.Try(t.Context(), host, userOptions(t, "", time.Minute))
 		if a.Err != nil {
 			t.Error(a.Err)
 		}
@@ -345,8 +347,7 @@ func TestUserTwo(t *testing.T) {
 					defer unplug()
 				}
 				time.Sleep(time.Second)
-				fw := socs.Firmware{"spl": {Path: "spl", Data: board.GenerateSPL(8<<10, 1)}, "u-boot": {Path: "u-boot.img", Data: board.GenerateUBoot(8<<10, 1)}}
-				opt := recovery.Options{Backend: am335x.Backend{}, Net: recovery.NetUser, Model: socstest.Model(t, "am335x"), Firmware: fw}
+				opt := userOptions(t, "", 0)
 				if !same {
 					a := socstest.Try(t.Context(), host, opt)
 					if code := recovery.ExitCode(a.Err); code != 2 || !strings.Contains(fmt.Sprint(a.Err), "2 boards match") {
